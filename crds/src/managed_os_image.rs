@@ -1,0 +1,278 @@
+//! `ManagedOSImage`: what a set of nodes should run, and how to get there.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{Condition, Time};
+
+/// Nodes that match `nodeSelector` shall run this image.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
+#[kube(
+    group = "evenkeel.dev",
+    version = "v1alpha1",
+    kind = "ManagedOSImage",
+    plural = "managedosimages",
+    shortname = "mosi",
+    category = "evenkeel",
+    status = "ManagedOSImageStatus",
+    doc = "What a set of nodes should run, and how to get there.",
+    crates(
+        kube_core = "kube_core",
+        k8s_openapi = "k8s_openapi",
+        schemars = "schemars",
+        serde = "serde",
+        serde_json = "serde_json"
+    ),
+    derive = "PartialEq",
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = 1),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.total"),
+    printcolumn(name = "Updated", type_ = "integer", json_path = ".status.nodes.updated"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.summary"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.osImage) != has(self.managedOSVersionName)")
+    .message("exactly one of osImage and managedOSVersionName must be set"))]
+#[x_kube(validation = Rule::new("!(has(self.concurrency) && has(self.rollout) && has(self.rollout.maxUnavailable))")
+    .message("concurrency is another name of rollout.maxUnavailable: set one of them"))]
+pub struct ManagedOSImageSpec {
+    /// The image to run: `registry/repository:tag` or `registry/repository@sha256:…`. A tag is resolved to a digest
+    /// once per rollout; a tag that moves later changes nothing until this field is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(
+            pattern = r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)*(:[A-Za-z0-9_][A-Za-z0-9._\-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+        )
+    )]
+    pub os_image: Option<String>,
+    /// Name of a `ManagedOSVersion` whose `metadata.upgradeImage` is the image to run.
+    #[serde(default, rename = "managedOSVersionName", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub managed_os_version_name: Option<String>,
+    /// Which nodes. An absent or empty selector selects all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// How many nodes at once; the older name of `rollout.maxUnavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub concurrency: Option<i32>,
+    /// Whether a node is cordoned before it reboots. Draining implies it.
+    #[serde(default = "yes")]
+    pub cordon: bool,
+    /// How pods leave a node before it reboots. An absent field means the defaults below.
+    #[serde(default)]
+    pub drain: Drain,
+    /// In which order and how many nodes at once.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// What must be true of a node after its reboot, besides `Ready`, before the new image is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub health_gates: Vec<HealthGate>,
+    /// How the image is pulled.
+    #[serde(default)]
+    pub pull: Pull,
+    /// Time limits of a node's reboot.
+    #[serde(default)]
+    pub reboot: Reboot,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How pods leave a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drain {
+    /// Whether pods are evicted at all.
+    pub enabled: bool,
+    /// Grace period in seconds for every pod; absent: each pod's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub grace_period: Option<i64>,
+    /// Seconds after which a drain that did not finish is given up: the node is uncordoned and counts as failed.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub timeout_seconds: i64,
+    /// Whether pods that no controller owns are evicted too (they do not come back). Without it such a pod stops
+    /// the drain, with a reason that names the pod.
+    pub force: bool,
+    /// Whether pods with `emptyDir` volumes are evicted (their data is lost).
+    pub delete_emptydir_data: bool,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        // An hour: longer than any sane termination grace period, shorter than a night.
+        Self {
+            enabled: true,
+            grace_period: None,
+            timeout_seconds: 3600,
+            force: false,
+            delete_emptydir_data: true,
+        }
+    }
+}
+
+/// In which order and how many nodes at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// How many of the selected nodes may be unavailable at once, for whatever reason: a number, or a percentage
+    /// (rounded down, at least 1). Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int ? self > 0 : string(self).matches('^(100|[1-9][0-9]?)%$')")
+        .message("maxUnavailable must be a number above 0 or a percentage from \"1%\" to \"100%\""))]
+    pub max_unavailable: Option<IntOrString>,
+    /// How many nodes may pull and write at once. Default 10. Until a first node has committed the image, no more
+    /// than `maxUnavailable` nodes do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_staging: Option<i32>,
+    /// Whether control-plane nodes go first or last. One of them at a time, always.
+    #[serde(default)]
+    pub order: Order,
+    /// How many seconds a node must stay healthy after its reboot before the image is kept. Default 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub soak_seconds: i64,
+    /// While any of these holds, no node is started; a node that was started is finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["owner"]))]
+    pub pauses: Vec<Pause>,
+}
+
+/// Whether control-plane nodes go first or last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Order {
+    /// Control-plane nodes before all others.
+    #[default]
+    ControlPlaneFirst,
+    /// Control-plane nodes after all others.
+    ControlPlaneLast,
+}
+
+/// Somebody's wish that no further node is started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// Who paused.
+    #[schemars(length(min = 1, max = 128))]
+    pub owner: String,
+    /// Why.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub reason: String,
+    /// When the pause ends by itself; absent: when it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+/// One thing that must be true of a node after its reboot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthGate {
+    /// A name for messages.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// A condition of the Node.
+    pub node_condition: NodeConditionGate,
+}
+
+/// A condition that the Node must have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeConditionGate {
+    /// The condition's type.
+    #[schemars(length(min = 1, max = 316))]
+    pub r#type: String,
+    /// The status that it must have: `True`, `False` or `Unknown`.
+    pub status: crate::condition::ConditionStatus,
+}
+
+/// How the image is pulled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pull {
+    /// Speak plain HTTP to the image's registry. Nobody who can change packets on the way can change the image (it
+    /// is pinned by digest), but credentials are sent in clear.
+    pub plain_http: bool,
+}
+
+/// Time limits of a node's reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reboot {
+    /// Seconds from the approval to reboot until the node must be `Ready` on the new image.
+    #[schemars(range(min = 30, max = 86_400))]
+    pub deadline_seconds: i64,
+    /// Seconds from the boot of the new image until it must be committed. When they are over, the node goes back to
+    /// its old slot by itself, whether or not the cluster can be reached.
+    #[schemars(range(min = 30, max = 86_400))]
+    pub commit_deadline_seconds: i64,
+}
+
+impl Default for Reboot {
+    fn default() -> Self {
+        // 15 min to Ready covers servers with slow firmware; twice that to be committed leaves time for gates.
+        Self { deadline_seconds: 900, commit_deadline_seconds: 1800 }
+    }
+}
+
+/// What the operator saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedOSImageStatus {
+    /// `metadata.generation` that this was computed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The resolved image, `repository@sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What `image` was resolved from; when the spec asks for something else, it is resolved again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_from: Option<String>,
+    /// The image's version, from its `org.opencontainers.image.version` label, or else its tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// One line for people: what is going on, why not more, what next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// How many nodes are where.
+    #[serde(default)]
+    pub nodes: NodeCounts,
+    /// How many nodes are in each phase, by the phase's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub phases: BTreeMap<String, i64>,
+    /// `Ready`, `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// How many nodes are where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeCounts {
+    /// Nodes that the selector selects.
+    pub total: i64,
+    /// Nodes that run the image, committed.
+    pub updated: i64,
+    /// Nodes out of service for this rollout, from cordon to Ready.
+    pub updating: i64,
+    /// Nodes on which the image failed.
+    pub failed: i64,
+}

@@ -1,0 +1,349 @@
+//! `NodePlan`: the protocol between operator and agent. Named after its node; the operator owns the spec, the agent
+//! of that node owns the status.
+
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    condition::{Condition, Time},
+    managed_os_image::Pull,
+};
+
+/// One node's plan. Without `planId`, `image` and `target` it orders nothing, and the agent only reports.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
+#[kube(
+    group = "evenkeel.dev",
+    version = "v1alpha1",
+    kind = "NodePlan",
+    plural = "nodeplans",
+    shortname = "nplan",
+    category = "evenkeel",
+    status = "NodePlanStatus",
+    doc = "One node's plan. spec: the operator's order; status: the agent's account.",
+    crates(
+        kube_core = "kube_core",
+        k8s_openapi = "k8s_openapi",
+        schemars = "schemars",
+        serde = "serde",
+        serde_json = "serde_json"
+    ),
+    derive = "PartialEq",
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.target"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Slot", type_ = "string", json_path = ".status.booted.slot"),
+    printcolumn(name = "Done", type_ = "integer", json_path = ".status.progress.bytesDone", priority = 1),
+    printcolumn(name = "Total", type_ = "integer", json_path = ".status.progress.bytesTotal", priority = 1),
+    printcolumn(name = "Cause", type_ = "string", json_path = ".status.rolledBack.cause"),
+    printcolumn(name = "Error", type_ = "string", json_path = ".status.error.reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.planId) == has(self.image) && has(self.planId) == has(self.target)")
+    .message("planId, image and target are set together"))]
+#[x_kube(validation = Rule::new("!has(self.target) || self.target != 'Booted' || has(self.notAfter)")
+    .message("a target of Booted needs notAfter: an approval to reboot runs out"))]
+#[x_kube(validation = Rule::new("!has(self.target) || self.target != 'Reverted' || has(self.revert)")
+    .message("a target of Reverted needs revert: the cause is part of the order"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || oldSelf.image == self.image")
+    .message("an order's image does not change: a new image needs a new planId"))]
+pub struct NodePlanSpec {
+    /// Identity of one attempt. A new attempt has a new one, even for the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub plan_id: Option<String>,
+    /// The image, always by digest: `repository@sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^.+@sha256:[0-9a-f]{64}$"))]
+    pub image: Option<String>,
+    /// How far the agent may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// After this an approval to reboot is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// Seconds from the trial's boot until the node returns to its old slot by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 86_400))]
+    pub commit_deadline_seconds: Option<i64>,
+    /// How the image is pulled.
+    #[serde(default)]
+    pub pull: Pull,
+    /// Why the order is to go back; with `target: Reverted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert: Option<Revert>,
+    /// The operator's own record of the disruption, written before its first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<Disruption>,
+}
+
+/// How far the agent may go. Moves forward only, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Target {
+    /// Write the passive slot and verify it. The node serves as before.
+    Staged,
+    /// Boot it on trial.
+    Booted,
+    /// Keep it.
+    Committed,
+    /// Go back to the slot that ran before.
+    Reverted,
+}
+
+/// Why the operator orders a node back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revert {
+    /// The cause, as `status.rolledBack.cause` will show it.
+    pub cause: RollbackCause,
+    /// One sentence for people.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// What a killed operator needs to go on exactly: the slot of the budget that this node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disruption {
+    /// When the node's turn began.
+    pub since: Time,
+    /// Whether the node was found cordoned. Then the cordon is somebody else's, and stays.
+    pub found_cordoned: bool,
+    /// The node's boot ID before the reboot; a success shows another.
+    pub boot_id_before: String,
+    /// When the node must be Ready on the new image; set with the approval to reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// Since when the node is healthy on the new image without a break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy_since: Option<Time>,
+    /// Which attempt with this image on this node, from 1.
+    #[schemars(range(min = 1))]
+    pub attempt: i32,
+}
+
+/// The agent's account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePlanStatus {
+    /// `metadata.generation` that this was computed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The order that `phase` speaks of; absent while there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<String>,
+    /// Where the order stands.
+    #[serde(default)]
+    pub phase: Phase,
+    /// How far staging is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What staging took, once it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<StagingCost>,
+    /// Every slot of the disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub slots: Vec<SlotStatus>,
+    /// What runs now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted: Option<Booted>,
+    /// What went wrong, with phase `Failed` or while a step is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<PlanError>,
+    /// Why the old slot runs again, with phase `RolledBack`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+    /// Digests that failed on this node; they are not tried again here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub bad_digests: Vec<String>,
+    /// What the agent is and runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostFacts>,
+    /// `Ready`, `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where an order stands. The design's table says what is true on disk in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Nothing to do.
+    #[default]
+    Idle,
+    /// Pulling and writing; the node serves as before.
+    Staging,
+    /// Written, flushed, read back, verified; still not bootable.
+    Staged,
+    /// Boot entry for a trial written.
+    Activating,
+    /// Reboot asked of the host's init.
+    Rebooting,
+    /// Running the new slot, not yet kept.
+    Trial,
+    /// The new slot is the default.
+    Committed,
+    /// The old slot runs again.
+    RolledBack,
+    /// An error; the old slot runs.
+    Failed,
+}
+
+/// How far staging is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Compressed bytes of layers that were taken in.
+    pub bytes_done: i64,
+    /// Compressed bytes of all layers.
+    pub bytes_total: i64,
+    /// Mean rate since staging began.
+    pub bytes_per_second: i64,
+}
+
+/// What staging took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StagingCost {
+    /// Bytes that came over the network.
+    pub bytes_downloaded: i64,
+    /// Bytes that were written to the slot.
+    pub bytes_written: i64,
+    /// Milliseconds from the first request to the verified slot.
+    pub milliseconds: i64,
+}
+
+/// One slot of the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotStatus {
+    /// `a` or `b`.
+    #[schemars(length(max = 16))]
+    pub name: String,
+    /// What is in it.
+    pub state: SlotState,
+    /// The image's reference as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The image's digest, `sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The image's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether the boot loader would boot it by itself.
+    #[serde(default)]
+    pub bootable: bool,
+    /// When it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_at: Option<Time>,
+}
+
+/// What is in a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SlotState {
+    /// Nothing that could be booted.
+    #[default]
+    Empty,
+    /// A whole image whose record holds.
+    Complete,
+}
+
+/// What runs now, from the kernel command line and the slot's record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Booted {
+    /// The slot's name.
+    #[schemars(length(max = 16))]
+    pub slot: String,
+    /// Digest of the image in it.
+    pub digest: String,
+    /// The image's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The kernel's boot ID.
+    pub boot_id: String,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanError {
+    /// One CamelCase word for programs, such as `ImageTooLarge`.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// What failed, on which thing, and what can be done.
+    #[schemars(length(max = 2048))]
+    pub message: String,
+    /// Whether the agent tries again by itself.
+    pub retryable: bool,
+}
+
+/// Why the old slot runs again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolledBack {
+    /// The cause.
+    pub cause: RollbackCause,
+    /// One sentence for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When it was noticed.
+    pub at: Time,
+}
+
+/// Why a node is on its old slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackCause {
+    /// The boot loader used up its tries: the new image panicked, hung or reset before it came up.
+    Bootloader,
+    /// A health check of the new image failed on the host.
+    HostCheck,
+    /// The node or a health gate was not healthy in time, as the cluster saw it.
+    ClusterGate,
+    /// No commit came before the deadline.
+    Deadline,
+    /// A person asked for it.
+    User,
+}
+
+/// What the agent is and runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFacts {
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Architecture in OCI's terms, such as `amd64`.
+    pub architecture: String,
+    /// Whether the disk has Evenkeel's layout, so that the node can be upgraded at all.
+    pub manageable: bool,
+}
+
+/// An order: what `planId`, `image` and `target` say together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Identity of the attempt.
+    pub plan_id: String,
+    /// `repository@sha256:…`.
+    pub image: String,
+    /// How far to go.
+    pub target: Target,
+}
+
+impl NodePlanSpec {
+    /// The order, if there is one.
+    pub fn order(&self) -> Option<Order> {
+        Some(Order { plan_id: self.plan_id.clone()?, image: self.image.clone()?, target: self.target? })
+    }
+}
+
+impl Order {
+    /// The digest part of the image, `sha256:…`.
+    pub fn digest(&self) -> &str {
+        self.image.rsplit_once('@').map_or("", |(_, digest)| digest)
+    }
+}

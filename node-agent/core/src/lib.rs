@@ -1,0 +1,5 @@
+//! The node's side without I/O: on-disk formats and the update machine, as functions of what is given.
+//!
+//! Never touches a file, a socket or a clock.
+
+pub mod slot_record;
