@@ -2,4 +2,6 @@
 //!
 //! Never touches a file, a socket or a clock.
 
+pub mod journal;
+pub mod machine;
 pub mod slot_record;

@@ -1,0 +1,108 @@
+//! What was wanted and what was seen.
+
+use evenkeel_crds::node_plan::{NodePlanSpec, Order, Revert};
+use jiff::Timestamp;
+
+use crate::journal::Verdict;
+
+/// What was seen on the machine in one turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The slot that runs; absent on a host without Evenkeel's layout.
+    pub running: Option<RunningSlot>,
+    /// The upgradeable slots of the disk, by name.
+    pub slots: Vec<SlotFact>,
+    /// What the guard left, if it sent the machine back.
+    pub verdict: Option<Verdict>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// The slot that runs, from the kernel command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningSlot {
+    /// `evenkeel.slot`.
+    pub name: String,
+    /// `evenkeel.digest`.
+    pub digest: String,
+    /// The kernel's boot ID.
+    pub boot_id: String,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotFact {
+    /// `a`, `b`, …
+    pub name: String,
+    /// What its record says; absent when the slot is not complete.
+    pub content: Option<SlotContent>,
+    /// Its boot entry.
+    pub entry: EntryFact,
+}
+
+/// What a complete slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotContent {
+    /// The reference as it was asked for.
+    pub image: String,
+    /// `sha256:…`.
+    pub digest: String,
+    /// The image's version.
+    pub version: String,
+    /// When it was written.
+    pub written_at: Timestamp,
+}
+
+/// A slot's boot entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryFact {
+    /// There is none.
+    Absent,
+    /// Bootable so many times more.
+    Trial {
+        /// Tries left; 0 means that the loader has given it up.
+        left: u32,
+    },
+    /// Bootable without a count.
+    Permanent,
+}
+
+/// What the operator orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orders {
+    /// Which image, and how far.
+    pub order: Order,
+    /// When an approval to reboot runs out.
+    pub not_after: Option<Timestamp>,
+    /// Why the order is to go back.
+    pub revert: Option<Revert>,
+}
+
+impl Orders {
+    /// The orders in a plan's spec, if there are any.
+    pub fn of(spec: &NodePlanSpec) -> Option<Self> {
+        Some(Self {
+            order: spec.order()?,
+            not_after: spec.not_after.map(|time| time.0),
+            revert: spec.revert.clone(),
+        })
+    }
+}
+
+impl Facts {
+    /// A slot by name.
+    pub fn slot(&self, name: &str) -> Option<&SlotFact> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
+
+    /// The slot that an update may write: one that does not run.
+    pub fn passive(&self) -> Option<&SlotFact> {
+        let running = self.running.as_ref()?;
+        self.slots.iter().find(|slot| slot.name != running.name)
+    }
+
+    /// Whether `slot` is the one that runs.
+    pub fn runs(&self, slot: &str) -> bool {
+        self.running.as_ref().is_some_and(|running| running.name == slot)
+    }
+}

@@ -1,0 +1,189 @@
+//! The next single action, from the order, the journal and the facts.
+
+use evenkeel_crds::{
+    condition::Time,
+    node_plan::{PlanError, RollbackCause, RolledBack, Target},
+};
+
+use super::{
+    Action,
+    facts::{EntryFact, Facts, Orders},
+    outcome::PAUSE_SECONDS_MAX,
+};
+use crate::journal::{Attempt, Journal, Step};
+
+/// The journal to store and the action to do once it is stored.
+#[must_use]
+pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journal, Action) {
+    let mut journal = journal.clone();
+    let Some(orders) = orders else { return (journal, Action::Wait) };
+    let current = journal.attempt.as_ref().is_some_and(|attempt| attempt.plan_id == orders.order.plan_id);
+    if !current {
+        if journal.attempt.as_ref().is_some_and(is_under_way) {
+            // The machine is between two slots: first let that end.
+            return (journal, Action::Wait);
+        }
+        journal.attempt = Some(begin(&journal, orders, facts));
+    }
+    let Some(mut attempt) = journal.attempt.take() else { return (journal, Action::Wait) };
+    let action = advance(&mut attempt, orders, facts);
+    journal.attempt = Some(attempt);
+    (journal, action)
+}
+
+fn is_under_way(attempt: &Attempt) -> bool {
+    matches!(
+        attempt.step,
+        Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial | Step::Reverting { .. }
+    )
+}
+
+fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Attempt {
+    let digest = orders.order.digest().to_owned();
+    let refused = |reason: &str, message: String| {
+        Some(PlanError { reason: reason.to_owned(), message, retryable: false })
+    };
+    let mut slot = facts.passive().map(|slot| slot.name.clone()).unwrap_or_default();
+    let mut step = Step::Staging;
+    let mut error = None;
+    if let Some(running) = &facts.running {
+        if running.digest == digest && orders.order.target != Target::Reverted {
+            slot = running.name.clone();
+            let trial = matches!(facts.slot(&slot).map(|fact| fact.entry), Some(EntryFact::Trial { .. }));
+            step = if trial { Step::Trial } else { Step::Committed };
+        } else if journal.is_bad(&digest) {
+            step = Step::Failed;
+            error = refused(
+                "DigestFailedBefore",
+                format!("{digest} was booted on this node before and failed: publish a fixed image"),
+            );
+        } else if slot.is_empty() {
+            step = Step::Failed;
+            error = refused(
+                "NoPassiveSlot",
+                "the disk has no second slot to write to: install the node again".into(),
+            );
+        }
+    } else {
+        step = Step::Failed;
+        error = refused(
+            "HostNotManageable",
+            "this host does not run from an Evenkeel slot (no evenkeel.slot on its kernel command line): install it \
+             with `evenkeel-agent install`"
+                .into(),
+        );
+    }
+    Attempt {
+        plan_id: orders.order.plan_id.clone(),
+        image: orders.order.image.clone(),
+        digest,
+        slot,
+        step,
+        staging: None,
+        error,
+        failures: 0,
+        retry_at: 0,
+        rearms: 0,
+    }
+}
+
+fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
+    let now = facts.now.as_second();
+    let urgent = orders.order.target == Target::Reverted && !matches!(attempt.step, Step::Reverting { .. });
+    // A pause longer than any that we write comes from a clock that was set back: it is over.
+    if !urgent && attempt.retry_at > now && attempt.retry_at - now <= PAUSE_SECONDS_MAX {
+        return Action::WaitUntil(attempt.retry_at);
+    }
+    if orders.order.target == Target::Reverted {
+        return revert(attempt, orders, facts);
+    }
+    let slot = attempt.slot.clone();
+    match attempt.step.clone() {
+        Step::Staging => Action::Stage { slot, image: attempt.image.clone() },
+        Step::Staged if orders.order.target >= Target::Booted => activate(attempt, orders, facts),
+        Step::Activating { .. } | Step::Rebooting { .. } if !approved(orders, facts) => {
+            Action::Disarm { slot }
+        }
+        Step::Activating { .. } => Action::Activate { slot },
+        Step::Rebooting { .. } => Action::Reboot,
+        Step::Trial if orders.order.target == Target::Committed => Action::Commit { slot },
+        Step::Reverting { .. } => Action::RevertTrial { slot },
+        Step::Staged | Step::Trial | Step::Committed | Step::RolledBack { .. } | Step::Failed => Action::Wait,
+    }
+}
+
+/// Whether the operator's approval to reboot still holds.
+fn approved(orders: &Orders, facts: &Facts) -> bool {
+    orders.not_after.is_some_and(|not_after| facts.now < not_after)
+}
+
+fn activate(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
+    let staged = facts.slot(&attempt.slot).and_then(|slot| slot.content.as_ref());
+    if staged.is_none_or(|content| content.digest != attempt.digest) {
+        // The slot was written to behind our back, or its disk lost it: what was approved is not there.
+        attempt.step = Step::Staging;
+        return Action::Stage { slot: attempt.slot.clone(), image: attempt.image.clone() };
+    }
+    if !approved(orders, facts) {
+        attempt.error = Some(PlanError {
+            reason: "ApprovalExpired".into(),
+            message:
+                "the approval to reboot ran out before it was used: the operator gives a new one, or compare \
+                      this node's clock with the cluster's"
+                    .into(),
+            retryable: true,
+        });
+        return Action::Wait;
+    }
+    let Some(running) = &facts.running else { return Action::Wait };
+    attempt.error = None;
+    attempt.step = Step::Activating { boot_id_before: running.boot_id.clone() };
+    Action::Activate { slot: attempt.slot.clone() }
+}
+
+fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
+    let (cause, message) = orders.revert.clone().map_or_else(
+        || (RollbackCause::User, "the operator asked for it".to_owned()),
+        |revert| (revert.cause, revert.message),
+    );
+    let slot = attempt.slot.clone();
+    match attempt.step {
+        Step::RolledBack { .. } => Action::Wait,
+        Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => Action::Disarm { slot },
+        Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial => {
+            attempt.step = Step::Reverting { cause, message };
+            Action::RevertTrial { slot }
+        }
+        Step::Reverting { .. } => leave(slot, facts),
+        Step::Committed if facts.runs(&slot) => {
+            if other_complete(&slot, facts).is_none() {
+                attempt.error = Some(PlanError {
+                    reason: "NothingToRevertTo".into(),
+                    message: "no other slot holds a complete image: stage the wanted image instead".into(),
+                    retryable: false,
+                });
+                return Action::Wait;
+            }
+            attempt.step = Step::Reverting { cause, message };
+            leave(slot, facts)
+        }
+        Step::Staging | Step::Staged | Step::Failed | Step::Committed => {
+            let rolled_back = RolledBack { cause, message, at: Time(facts.now) };
+            attempt.step = Step::RolledBack { rolled_back };
+            Action::Wait
+        }
+    }
+}
+
+/// How to leave the running `slot`: a trial is disarmed, a committed slot gives way to the other one.
+fn leave(slot: String, facts: &Facts) -> Action {
+    let permanent = facts.slot(&slot).is_some_and(|fact| fact.entry == EntryFact::Permanent);
+    match other_complete(&slot, facts) {
+        Some(to) if permanent => Action::RevertCommitted { from: slot, to },
+        _ => Action::RevertTrial { slot },
+    }
+}
+
+fn other_complete(slot: &str, facts: &Facts) -> Option<String> {
+    facts.slots.iter().find(|fact| fact.name != slot && fact.content.is_some()).map(|fact| fact.name.clone())
+}

@@ -1,0 +1,107 @@
+//! Makes the journal agree with the facts: where an attempt really stands after a restart or a reboot.
+
+use evenkeel_crds::{
+    condition::Time,
+    node_plan::{RollbackCause, RolledBack},
+};
+
+use super::facts::{EntryFact, Facts, Orders};
+use crate::journal::{Attempt, Journal, Step};
+
+/// The journal as the facts have it. Equal to the given one when nothing happened since it was written.
+#[must_use]
+pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Journal {
+    let mut journal = journal.clone();
+    let Some(running) = &facts.running else { return journal };
+    if journal.attempt.is_none() {
+        journal.attempt = adopt_trial(orders, facts);
+    }
+    let Some(mut attempt) = journal.attempt.take() else { return journal };
+    let step = match attempt.step.clone() {
+        Step::Activating { boot_id_before } | Step::Rebooting { boot_id_before }
+            if boot_id_before != running.boot_id =>
+        {
+            after_reboot(&mut attempt, facts, &mut journal)
+        }
+        Step::Trial => after_reboot(&mut attempt, facts, &mut journal),
+        Step::Reverting { cause, message } if running.name != attempt.slot => {
+            go_back(&attempt.digest, cause, message, facts, &mut journal)
+        }
+        Step::Committed if running.digest != attempt.digest => {
+            let message = format!(
+                "slot {} was kept, but slot {} runs now: it was chosen at the boot menu or by `evenkeel-agent rollback`",
+                attempt.slot, running.name
+            );
+            go_back(&attempt.digest, RollbackCause::User, message, facts, &mut journal)
+        }
+        step => step,
+    };
+    if step != attempt.step {
+        // Pauses and failures belong to the step that had them.
+        attempt = Attempt { step, error: None, failures: 0, retry_at: 0, ..attempt };
+    }
+    journal.attempt = Some(attempt);
+    journal
+}
+
+/// A trial of the ordered image that the journal does not know of: the state partition was lost, the order was not.
+fn adopt_trial(orders: Option<&Orders>, facts: &Facts) -> Option<Attempt> {
+    let orders = orders?;
+    let running = facts.running.as_ref()?;
+    let on_trial = matches!(facts.slot(&running.name)?.entry, EntryFact::Trial { .. });
+    (on_trial && running.digest == orders.order.digest()).then(|| Attempt {
+        plan_id: orders.order.plan_id.clone(),
+        image: orders.order.image.clone(),
+        digest: running.digest.clone(),
+        slot: running.name.clone(),
+        step: Step::Trial,
+        staging: None,
+        error: None,
+        failures: 0,
+        retry_at: 0,
+        rearms: 0,
+    })
+}
+
+/// How often a trial is armed again after the machine came up on the old slot without having tried the new one.
+const REARMS_MAX: u32 = 2;
+
+fn after_reboot(attempt: &mut Attempt, facts: &Facts, journal: &mut Journal) -> Step {
+    let slot = attempt.slot.as_str();
+    let digest = attempt.digest.as_str();
+    let entry = facts.slot(slot).map_or(EntryFact::Absent, |fact| fact.entry);
+    if facts.running.as_ref().is_some_and(|running| running.name == slot && running.digest == digest) {
+        return if entry == EntryFact::Permanent { Step::Committed } else { Step::Trial };
+    }
+    if let Some(verdict) = facts.verdict.as_ref().filter(|verdict| verdict.digest == digest) {
+        return go_back(digest, verdict.cause, verdict.message.clone(), facts, journal);
+    }
+    let untried = match attempt.step {
+        // The power went before the entry was written.
+        Step::Activating { .. } => entry != EntryFact::Trial { left: 0 },
+        _ => matches!(entry, EntryFact::Trial { left: 1.. }),
+    };
+    if untried && attempt.rearms < REARMS_MAX {
+        attempt.rearms += 1;
+        return Step::Staged;
+    }
+    let message = format!(
+        "slot {slot} was booted on trial and did not come up far enough to say why: the boot loader went back to the \
+         old slot. Look at the machine's console for a kernel panic or an initrd that stopped"
+    );
+    go_back(digest, RollbackCause::Bootloader, message, facts, journal)
+}
+
+fn go_back(
+    digest: &str,
+    cause: RollbackCause,
+    message: String,
+    facts: &Facts,
+    journal: &mut Journal,
+) -> Step {
+    // A person's wish to go back says nothing about the image.
+    if cause != RollbackCause::User {
+        journal.remember_bad(digest, cause);
+    }
+    Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
+}

@@ -1,0 +1,114 @@
+//! The plan's status, rendered from the journal and the facts.
+
+use evenkeel_crds::{
+    condition::{Condition, ConditionStatus, Time, keep_transition_times},
+    node_plan::{Booted, HostFacts, NodePlanStatus, Phase, Progress, RolledBack, SlotState, SlotStatus},
+};
+
+use super::facts::{EntryFact, Facts};
+use crate::journal::{Journal, Step};
+
+/// The status to report. `before` is the status that the API server has: what did not change keeps its times.
+#[must_use]
+pub fn status(
+    journal: &Journal,
+    facts: &Facts,
+    progress: Option<Progress>,
+    host: HostFacts,
+    generation: Option<i64>,
+    before: Option<&NodePlanStatus>,
+) -> NodePlanStatus {
+    let attempt = journal.attempt.as_ref();
+    let phase = attempt.map_or(Phase::Idle, |attempt| phase(&attempt.step));
+    let rolled_back = attempt.and_then(|attempt| match &attempt.step {
+        Step::RolledBack { rolled_back } => Some(rolled_back.clone()),
+        _ => None,
+    });
+    let error = attempt.and_then(|attempt| attempt.error.clone());
+    let message = rolled_back.as_ref().map(said).or(error.as_ref().map(|error| error.message.clone()));
+    let reason = error.as_ref().map_or_else(|| format!("{phase:?}"), |error| error.reason.clone());
+    let known = before.map(|before| before.conditions.as_slice()).unwrap_or_default();
+    NodePlanStatus {
+        observed_generation: generation,
+        plan_id: attempt.map(|attempt| attempt.plan_id.clone()),
+        phase,
+        progress: progress.filter(|_| phase == Phase::Staging),
+        staging: attempt.and_then(|attempt| attempt.staging.clone()),
+        slots: facts.slots.iter().map(|slot| slot_status(slot, facts)).collect(),
+        booted: booted(facts),
+        error,
+        rolled_back,
+        bad_digests: journal.bad_digests.iter().map(|bad| bad.digest.clone()).collect(),
+        host: Some(host),
+        conditions: keep_transition_times(conditions(phase, &reason, message, facts, generation), known),
+    }
+}
+
+fn said(rolled_back: &RolledBack) -> String {
+    format!("{:?}: {}", rolled_back.cause, rolled_back.message)
+}
+
+fn phase(step: &Step) -> Phase {
+    match step {
+        Step::Staging => Phase::Staging,
+        Step::Staged => Phase::Staged,
+        Step::Activating { .. } => Phase::Activating,
+        Step::Rebooting { .. } | Step::Reverting { .. } => Phase::Rebooting,
+        Step::Trial => Phase::Trial,
+        Step::Committed => Phase::Committed,
+        Step::RolledBack { .. } => Phase::RolledBack,
+        Step::Failed => Phase::Failed,
+    }
+}
+
+fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
+    let content = slot.content.as_ref();
+    SlotStatus {
+        name: slot.name.clone(),
+        state: if content.is_some() { SlotState::Complete } else { SlotState::Empty },
+        image: content.map(|content| content.image.clone()),
+        digest: content.map(|content| content.digest.clone()),
+        version: content.map(|content| content.version.clone()),
+        bootable: match slot.entry {
+            EntryFact::Absent | EntryFact::Trial { left: 0 } => facts.runs(&slot.name),
+            EntryFact::Trial { .. } | EntryFact::Permanent => true,
+        },
+        written_at: content.map(|content| Time(content.written_at)),
+    }
+}
+
+fn booted(facts: &Facts) -> Option<Booted> {
+    let running = facts.running.as_ref()?;
+    let content = facts.slot(&running.name).and_then(|slot| slot.content.as_ref());
+    Some(Booted {
+        slot: running.name.clone(),
+        digest: running.digest.clone(),
+        version: content.map(|content| content.version.clone()),
+        boot_id: running.boot_id.clone(),
+    })
+}
+
+fn conditions(
+    phase: Phase,
+    reason: &str,
+    message: Option<String>,
+    facts: &Facts,
+    generation: Option<i64>,
+) -> Vec<Condition> {
+    let stalled = matches!(phase, Phase::RolledBack | Phase::Failed);
+    let settled = matches!(phase, Phase::Idle | Phase::Committed);
+    let message = message.unwrap_or_else(|| format!("the node's plan is in phase {phase:?}"));
+    let condition = |kind: &str, holds: bool| Condition {
+        r#type: kind.to_owned(),
+        status: if holds { ConditionStatus::True } else { ConditionStatus::False },
+        reason: reason.to_owned(),
+        message: message.clone(),
+        last_transition_time: Time(facts.now),
+        observed_generation: generation,
+    };
+    vec![
+        condition("Ready", settled),
+        condition("Reconciling", !settled && !stalled),
+        condition("Stalled", stalled),
+    ]
+}

@@ -1,0 +1,301 @@
+//! The update machine against a model of a machine that is killed and loses power at any point.
+
+use std::collections::BTreeMap;
+
+use evenkeel_crds::node_plan::{Order, Phase, PlanError, RollbackCause, Target};
+use evenkeel_node_agent_core::{
+    journal::{Journal, Step, Verdict},
+    machine::{
+        Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
+        record, resume, status,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+const OLD: &str = "sha256:01d";
+const NEW: &str = "sha256:2e3";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Image {
+    Good,
+    Panics,
+    FailsItsCheck,
+}
+
+/// What happens in one turn, besides the agent's own work.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    KilledBeforeAction,
+    KilledAfterAction,
+    PowerCut,
+    ActionFails,
+}
+
+struct World {
+    journal: Journal,
+    slots: BTreeMap<&'static str, (Option<&'static str>, EntryFact, u32)>,
+    running: &'static str,
+    boots: u32,
+    now: Timestamp,
+    verdict: Option<Verdict>,
+    image: Image,
+    target: Target,
+}
+
+impl World {
+    fn new(image: Image) -> Self {
+        Self {
+            journal: Journal::default(),
+            slots: BTreeMap::from([
+                ("a", (Some(OLD), EntryFact::Permanent, 1)),
+                ("b", (None, EntryFact::Absent, 0)),
+            ]),
+            running: "a",
+            boots: 1,
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            verdict: None,
+            image,
+            target: Target::Staged,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let content = |digest: &str| SlotContent {
+            image: format!("os@{digest}"),
+            digest: digest.to_owned(),
+            version: "1".to_owned(),
+            written_at: self.now,
+        };
+        let digest = self.slots[self.running].0.expect("only a complete slot runs");
+        Facts {
+            running: Some(RunningSlot {
+                name: self.running.to_owned(),
+                digest: digest.to_owned(),
+                boot_id: format!("boot-{}", self.boots),
+            }),
+            slots: self
+                .slots
+                .iter()
+                .map(|(name, slot)| SlotFact {
+                    name: (*name).to_owned(),
+                    content: slot.0.map(content),
+                    entry: slot.1,
+                })
+                .collect(),
+            verdict: self.verdict.clone(),
+            now: self.now,
+        }
+    }
+
+    fn orders(&self) -> Orders {
+        Orders {
+            order: Order { plan_id: "p1".into(), image: format!("os@{NEW}"), target: self.target },
+            not_after: Some(self.now + SignedDuration::from_mins(10)),
+            revert: None,
+        }
+    }
+
+    /// The boot loader: highest generation first, entries without tries last.
+    fn boot(&mut self) {
+        loop {
+            self.boots += 1;
+            let (name, slot) = self
+                .slots
+                .iter_mut()
+                .filter(|(_, slot)| !matches!(slot.1, EntryFact::Absent | EntryFact::Trial { left: 0 }))
+                .max_by_key(|(_, slot)| slot.2)
+                .expect("no slot is bootable");
+            if let EntryFact::Trial { left } = &mut slot.1 {
+                *left -= 1;
+            }
+            let digest = slot.0.expect("the loader booted a slot that is not complete");
+            if digest == NEW && self.image == Image::Panics {
+                continue;
+            }
+            self.running = name;
+            if digest == NEW && self.image == Image::FailsItsCheck && slot.1 != EntryFact::Permanent {
+                slot.1 = EntryFact::Absent;
+                let message = "10-broken exited with 1".to_owned();
+                self.verdict = Some(Verdict { digest: NEW.into(), cause: RollbackCause::HostCheck, message });
+                continue;
+            }
+            return;
+        }
+    }
+
+    fn act(&mut self, action: &Action) -> Outcome {
+        let generation = self.slots.values().map(|slot| slot.2).max().unwrap_or(0) + 1;
+        let running = self.running;
+        let slot = |world: &mut Self, name: &str| {
+            let key = if name == "a" { "a" } else { "b" };
+            *world.slots.get_mut(key).unwrap() = match action {
+                Action::Stage { .. } => {
+                    assert_ne!(name, running, "the running slot must never be written");
+                    (Some(NEW), EntryFact::Absent, 0)
+                }
+                Action::Activate { .. } => (Some(NEW), EntryFact::Trial { left: TRIAL_TRIES }, generation),
+                Action::Commit { .. } => (world.slots[key].0, EntryFact::Permanent, world.slots[key].2),
+                _ => (world.slots[key].0, EntryFact::Absent, 0),
+            };
+        };
+        match action {
+            Action::Wait | Action::WaitUntil(_) => {}
+            Action::Stage { slot: name, .. }
+            | Action::Activate { slot: name }
+            | Action::Commit { slot: name }
+            | Action::Disarm { slot: name } => slot(self, name),
+            Action::RevertTrial { slot: name } => {
+                slot(self, name);
+                self.boot();
+            }
+            Action::Reboot => self.boot(),
+            Action::RevertCommitted { .. } => unreachable!("nobody asked to revert"),
+        }
+        Outcome::Done
+    }
+
+    fn phase(&self) -> Phase {
+        status(&self.journal, &self.facts(), None, Default::default(), None, None).phase
+    }
+
+    /// One turn of agent, operator and fate.
+    fn turn(&mut self, fault: Fault) {
+        self.now += SignedDuration::from_secs(400);
+        let orders = self.orders();
+        let boots = self.boots;
+        self.journal = resume(&self.journal, Some(&orders), &self.facts());
+        let (journal, action) = next(&self.journal, Some(&orders), &self.facts());
+        self.journal = journal;
+        let facts = self.facts();
+        match fault {
+            Fault::KilledBeforeAction => return,
+            Fault::ActionFails => {
+                let error = PlanError { reason: "Io".into(), message: "no".into(), retryable: true };
+                self.journal = record(&self.journal, &action, Outcome::Failed(error), &facts);
+            }
+            Fault::PowerCut => self.boot(),
+            Fault::KilledAfterAction => {
+                self.act(&action);
+            }
+            Fault::None => {
+                let outcome = self.act(&action);
+                if self.boots == boots {
+                    self.journal = record(&self.journal, &action, outcome, &facts);
+                }
+            }
+        }
+        self.target = self.target.max(match self.phase() {
+            Phase::Staged => Target::Booted,
+            Phase::Trial => Target::Committed,
+            _ => self.target,
+        });
+    }
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        4 => Just(Fault::None),
+        1 => Just(Fault::KilledBeforeAction),
+        1 => Just(Fault::KilledAfterAction),
+        1 => Just(Fault::PowerCut),
+        1 => Just(Fault::ActionFails),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn when_faults_stop_every_image_ends_where_it_belongs(
+        image in prop_oneof![Just(Image::Good), Just(Image::Panics), Just(Image::FailsItsCheck)],
+        faults in prop::collection::vec(fault(), 0..30),
+    ) {
+        let mut world = World::new(image);
+        let cuts = faults.iter().filter(|fault| matches!(fault, Fault::PowerCut)).count();
+        for fault in faults {
+            world.turn(fault);
+        }
+        for _ in 0..12 {
+            world.turn(Fault::None);
+        }
+        match world.phase() {
+            Phase::Committed => {
+                prop_assert_eq!(image, Image::Good);
+                prop_assert_eq!(world.running, "b");
+                prop_assert_eq!(world.slots["b"].1, EntryFact::Permanent);
+            }
+            Phase::RolledBack => {
+                prop_assert!(image != Image::Good || cuts >= TRIAL_TRIES as usize);
+                prop_assert_eq!(world.running, "a");
+                prop_assert!(world.journal.is_bad(NEW));
+            }
+            other => prop_assert!(false, "ended in {:?}", other),
+        }
+    }
+}
+
+fn turns(world: &mut World, count: usize) {
+    for _ in 0..count {
+        world.turn(Fault::None);
+    }
+}
+
+#[test]
+fn a_failed_host_check_is_named_as_the_cause() {
+    let mut world = World::new(Image::FailsItsCheck);
+    turns(&mut world, 8);
+    let Step::RolledBack { rolled_back } = &world.journal.attempt.as_ref().unwrap().step else {
+        panic!("the node must be back: {:?}", world.journal)
+    };
+    assert_eq!(rolled_back.cause, RollbackCause::HostCheck);
+    assert_eq!(rolled_back.message, "10-broken exited with 1");
+}
+
+#[test]
+fn a_panic_is_the_boot_loaders_cause() {
+    let mut world = World::new(Image::Panics);
+    turns(&mut world, 8);
+    let Step::RolledBack { rolled_back } = &world.journal.attempt.as_ref().unwrap().step else {
+        panic!("the node must be back: {:?}", world.journal)
+    };
+    assert_eq!(rolled_back.cause, RollbackCause::Bootloader);
+}
+
+#[test]
+fn the_same_digest_again_does_nothing() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 8);
+    let boots = world.boots;
+    let mut orders = world.orders();
+    orders.order.plan_id = "p2".into();
+    orders.order.target = Target::Booted;
+    let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+    assert_eq!(action, Action::Wait);
+    assert_eq!(journal.attempt.unwrap().step, Step::Committed);
+    assert_eq!(world.boots, boots);
+}
+
+#[test]
+fn an_expired_approval_neither_arms_nor_reboots() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 1);
+    let mut orders = world.orders();
+    orders.order.target = Target::Booted;
+    orders.not_after = Some(world.now - SignedDuration::from_secs(1));
+    let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+    assert_eq!(action, Action::Wait);
+    assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "ApprovalExpired");
+}
+
+#[test]
+fn a_bad_digest_is_refused_under_a_new_plan() {
+    let mut world = World::new(Image::Panics);
+    turns(&mut world, 8);
+    let mut orders = world.orders();
+    orders.order.plan_id = "p2".into();
+    let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+    assert_eq!(action, Action::Wait);
+    assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "DigestFailedBefore");
+}
