@@ -1,0 +1,87 @@
+//! This node's plan as the API server last showed it, and the way back for its status.
+
+use std::time::Duration;
+
+use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER};
+use futures::{StreamExt as _, pin_mut};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde_json::json;
+use tokio::{sync::watch, time::timeout};
+
+/// A status write takes milliseconds; one that takes this long is tried again in the next turn.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// This node's plan.
+pub struct PlanWatch {
+    api: Api<NodePlan>,
+    node: String,
+    seen: watch::Receiver<Option<NodePlan>>,
+    written: Option<NodePlanStatus>,
+}
+
+impl PlanWatch {
+    /// Starts to watch the plan of `node`, for as long as the process lives.
+    pub fn start(client: Client, node: &str) -> Self {
+        let api: Api<NodePlan> = Api::all(client);
+        let (sender, seen) = watch::channel(None);
+        let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+        let stream = watcher(api.clone(), config).default_backoff();
+        tokio::spawn(async move {
+            pin_mut!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(watcher::Event::Apply(plan) | watcher::Event::InitApply(plan)) => {
+                        sender.send_replace(Some(plan));
+                    }
+                    Ok(watcher::Event::Delete(_)) => {
+                        sender.send_replace(None);
+                    }
+                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Err(error) => tracing::warn!(%error, "cannot watch this node's plan; trying again"),
+                }
+            }
+        });
+        Self { api, node: node.to_owned(), seen, written: None }
+    }
+
+    /// The plan, if there is one.
+    pub fn plan(&self) -> Option<NodePlan> {
+        self.seen.borrow().clone()
+    }
+
+    /// Waits until the plan changes, or `longest` is over.
+    pub async fn changed(&mut self, longest: Duration) {
+        // An error means that the watch ended, which it does with the process only.
+        let _ = timeout(longest, self.seen.changed()).await;
+    }
+
+    /// Writes the status unless the API server has it already. A failure is logged, and made up for by the next turn:
+    /// the machine's own safety never waits for the cluster.
+    pub async fn report(&mut self, status: NodePlanStatus) {
+        if self.plan().is_none() || self.written.as_ref() == Some(&status) {
+            return;
+        }
+        let document = json!({
+            "apiVersion": "evenkeel.dev/v1alpha1",
+            "kind": "NodePlan",
+            "metadata": { "name": self.node },
+            "status": status,
+        });
+        let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
+        let write = self.api.patch_status(&self.node, &params, &Patch::Apply(&document));
+        match timeout(WRITE_TIMEOUT, write).await {
+            Ok(Ok(_)) => self.written = Some(status),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot write the plan's status; trying again"),
+            Err(_) => tracing::warn!("writing the plan's status took too long; trying again"),
+        }
+    }
+
+    /// The status that the API server has, as far as is known.
+    pub fn status_before(&self) -> Option<NodePlanStatus> {
+        self.written.clone().or_else(|| self.plan().and_then(|plan| plan.status))
+    }
+}

@@ -1,0 +1,147 @@
+//! The agent's folder on the state partition: the journal, the order of a trial, and the guard's verdict.
+//!
+//! Each is one small JSON document, replaced as a whole: after a power cut it is the old one or the new one.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use evenkeel_node_agent_core::journal::{JOURNAL_VERSION, Journal, TrialOrder, Verdict};
+use serde::{Serialize, de::DeserializeOwned};
+
+const JOURNAL: &str = "journal.json";
+const TRIAL: &str = "trial.json";
+const VERDICT: &str = "verdict.json";
+/// A document of ours has a few kilobytes; anything above this is not ours.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+/// Why a document could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {path}: is the state partition mounted, writable and not full?")]
+pub struct StateError {
+    operation: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl StateDir {
+    /// Uses `path`, and makes it if it is not there.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        fs::create_dir_all(path).map_err(|source| error("create", path, source))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The journal; an empty one when there is none. One that cannot be understood is set aside, not lost.
+    pub fn journal(&self) -> Result<Journal, StateError> {
+        let journal: Option<Journal> = self.read(JOURNAL)?;
+        Ok(journal.filter(|journal| journal.version == JOURNAL_VERSION).unwrap_or_default())
+    }
+
+    /// Replaces the journal, durably.
+    pub fn write_journal(&self, journal: &Journal) -> Result<(), StateError> {
+        self.write(JOURNAL, journal)
+    }
+
+    /// What the guard needs to know of a trial.
+    pub fn trial(&self) -> Result<Option<TrialOrder>, StateError> {
+        self.read(TRIAL)
+    }
+
+    /// Replaces the trial's order, durably.
+    pub fn write_trial(&self, trial: &TrialOrder) -> Result<(), StateError> {
+        self.write(TRIAL, trial)
+    }
+
+    /// What the guard left.
+    pub fn verdict(&self) -> Result<Option<Verdict>, StateError> {
+        self.read(VERDICT)
+    }
+
+    /// Replaces the guard's verdict, durably.
+    pub fn write_verdict(&self, verdict: &Verdict) -> Result<(), StateError> {
+        self.write(VERDICT, verdict)
+    }
+
+    /// Removes the verdict on an earlier trial, durably.
+    pub fn clear_verdict(&self) -> Result<(), StateError> {
+        let path = self.0.join(VERDICT);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error("remove", &path, source)),
+            _ => self.sync(),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        let path = self.0.join(name);
+        let length = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(error("read", &path, source)),
+        };
+        let parsed = if length > DOCUMENT_BYTES_MAX {
+            None
+        } else {
+            let bytes = fs::read(&path).map_err(|source| error("read", &path, source))?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        if parsed.is_none() {
+            let aside = self.0.join(format!("{name}.unreadable"));
+            tracing::warn!(path = %path.display(), aside = %aside.display(), "set aside a document that cannot be read");
+            fs::rename(&path, &aside).map_err(|source| error("rename", &path, source))?;
+        }
+        Ok(parsed)
+    }
+
+    fn write<T: Serialize>(&self, name: &str, document: &T) -> Result<(), StateError> {
+        let path = self.0.join(name);
+        let new = self.0.join(format!("{name}.new"));
+        let failed = |source| error("write", &path, source);
+        let bytes = serde_json::to_vec_pretty(document).map_err(|source| failed(source.into()))?;
+        let mut file = File::create(&new).map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&new, &path).map_err(failed)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StateError> {
+        File::open(&self.0)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| error("flush", &self.0, source))
+    }
+}
+
+fn error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError { operation, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        assert_eq!(state.journal().unwrap(), Journal::default());
+        let mut journal = Journal::default();
+        journal.remember_bad("sha256:bad", evenkeel_crds::node_plan::RollbackCause::HostCheck);
+        state.write_journal(&journal).unwrap();
+        assert_eq!(state.journal().unwrap(), journal);
+    }
+
+    #[test]
+    fn nonsense_is_set_aside_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(JOURNAL), b"{ half a docu").unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        assert_eq!(state.journal().unwrap(), Journal::default());
+        assert_eq!(fs::read(folder.path().join("journal.json.unreadable")).unwrap(), b"{ half a docu");
+    }
+}
