@@ -1,1 +1,1 @@
-//! Placeholder
+//! Whole machines: tools, images, a control plane and virtual machines.

@@ -1,1 +1,1 @@
-//! Placeholder
+//! Component tests of Evenkeel; each file in `tests/` is one subject.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_crds::node_plan::{Order, Phase, PlanError, RollbackCause, Target};
+use evenkeel_crds::node_plan::{HostFacts, Order, Phase, PlanError, RollbackCause, Target};
 use evenkeel_node_agent_core::{
     journal::{Journal, Step, Verdict},
     machine::{
@@ -157,7 +157,7 @@ impl World {
     }
 
     fn phase(&self) -> Phase {
-        status(&self.journal, &self.facts(), None, Default::default(), None, None).phase
+        status(&self.journal, &self.facts(), None, HostFacts::default(), None, None).phase
     }
 
     /// One turn of agent, operator and fate.

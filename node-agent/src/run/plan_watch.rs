@@ -72,8 +72,8 @@ impl PlanWatch {
             "status": status,
         });
         let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
-        let write = self.api.patch_status(&self.node, &params, &Patch::Apply(&document));
-        match timeout(WRITE_TIMEOUT, write).await {
+        let patch = Patch::Apply(&document);
+        match timeout(WRITE_TIMEOUT, self.api.patch_status(&self.node, &params, &patch)).await {
             Ok(Ok(_)) => self.written = Some(status),
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the plan's status; trying again"),
             Err(_) => tracing::warn!("writing the plan's status took too long; trying again"),

@@ -1,1 +1,1 @@
-//! Placeholder
+//! The rollout planner: pure decisions over a snapshot of the fleet.

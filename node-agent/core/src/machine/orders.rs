@@ -48,7 +48,7 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Attempt {
     let mut error = None;
     if let Some(running) = &facts.running {
         if running.digest == digest && orders.order.target != Target::Reverted {
-            slot = running.name.clone();
+            slot.clone_from(&running.name);
             let trial = matches!(facts.slot(&slot).map(|fact| fact.entry), Some(EntryFact::Trial { .. }));
             step = if trial { Step::Trial } else { Step::Committed };
         } else if journal.is_bad(&digest) {
