@@ -1,7 +1,7 @@
 //! The update machine: from what is wanted and what was seen to the next single action.
 //!
-//! The shell calls [`resume`] once per turn to make the journal agree with the facts, then [`next`] for the action;
-//! it stores the journal, does the action, and reports the outcome with [`outcome::record`]. Any of these may be
+//! The shell calls [`resume()`] once per turn to make the journal agree with the facts, then [`next`] for the action;
+//! it stores the journal, does the action, and reports the outcome with [`record`]. Any of these may be
 //! repeated after a crash.
 
 pub mod facts;

@@ -1,0 +1,143 @@
+//! An independent look at a decision: what must never be decided, whatever the planner thinks.
+//!
+//! Shares no code with the planner on purpose.
+
+use evenkeel_crds::node_plan::{Phase, Target};
+use jiff::Timestamp;
+
+use crate::{
+    plan::Action,
+    policy::Policy,
+    snapshot::{DrainSeen, NodeSeen, Snapshot},
+};
+
+/// Every rule that `actions` break, in words; empty when all hold.
+pub fn violations(
+    policy: &Policy,
+    seen: &Snapshot,
+    now: Timestamp,
+    actions: &[(String, Action)],
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut names: Vec<&String> = actions.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names
+        .windows(2)
+        .filter(|pair| pair[0] == pair[1])
+        .for_each(|pair| found.push(format!("two actions on {}", pair[0])));
+    starts(policy, seen, now, actions, &mut found);
+    for (name, action) in actions {
+        let node = &seen.nodes[name];
+        for (broken, rule) in single(policy, node, action, &spoilt(policy, seen)) {
+            if broken {
+                found.push(format!("{name}: {rule}"));
+            }
+        }
+    }
+    found
+}
+
+/// Nodes on which the wanted digest failed.
+fn spoilt(policy: &Policy, seen: &Snapshot) -> Vec<String> {
+    let digest = policy.image.split('@').nth(1).unwrap_or_default();
+    let failed = |node: &&NodeSeen| {
+        let Some(plan) = &node.plan else { return false };
+        let same = plan.spec.image.as_deref().is_some_and(|image| image.ends_with(digest));
+        let ended = matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
+        node.selected
+            && node.claimed_by_other.is_none()
+            && (plan.status.bad_digests.iter().any(|bad| bad == digest)
+                || same && ended && plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id)
+    };
+    seen.nodes.iter().filter(|(_, node)| failed(node)).map(|(name, _)| name.clone()).collect()
+}
+
+fn down(node: &NodeSeen) -> bool {
+    !node.ready || node.unschedulable || node.plan.as_ref().is_some_and(|plan| plan.spec.disruption.is_some())
+}
+
+fn starts(
+    policy: &Policy,
+    seen: &Snapshot,
+    now: Timestamp,
+    actions: &[(String, Action)],
+    found: &mut Vec<String>,
+) {
+    let started: Vec<&String> = actions
+        .iter()
+        .filter(|(_, action)| matches!(action, Action::BeginDisruption(_)))
+        .map(|(name, _)| name)
+        .collect();
+    if started.is_empty() {
+        return;
+    }
+    let fleet: Vec<_> =
+        seen.nodes.iter().filter(|(_, node)| node.selected && node.claimed_by_other.is_none()).collect();
+    let out = |name: &String, node: &NodeSeen| down(node) || started.contains(&name);
+    let total = fleet.iter().filter(|(name, node)| out(name, node)).count();
+    let budget = policy.max_unavailable.of(fleet.len());
+    if total > budget {
+        found.push(format!("{total} nodes would be unavailable, {budget} may be"));
+    }
+    let controllers = fleet.iter().filter(|(name, node)| node.control_plane && out(name, node)).count();
+    if controllers > 1 && started.iter().any(|name| seen.nodes[*name].control_plane) {
+        found.push("two control-plane nodes would be unavailable".into());
+    }
+    if policy.pauses.iter().any(|pause| pause.until.is_none_or(|until| until.0 > now)) {
+        found.push("started while paused".into());
+    }
+    if policy.deleting || !spoilt(policy, seen).is_empty() {
+        found.push("started after a failure or a deletion".into());
+    }
+}
+
+/// The rules for one action on one node, each with whether it is broken.
+fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) -> Vec<(bool, &'static str)> {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    let status = node.plan.as_ref().map(|plan| &plan.status);
+    let target = node.plan.as_ref().and_then(|plan| plan.spec.target);
+    let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
+    let rebooted = record.is_some_and(|record| {
+        node.boot_id != record.boot_id_before
+            && status.and_then(|status| status.booted.as_ref()).is_some_and(|b| b.boot_id == node.boot_id)
+    });
+    match action {
+        Action::OrderStage { .. } => vec![
+            (!spoilt.is_empty(), "staged a digest that failed"),
+            (record.is_some(), "restaged a node in its turn"),
+            (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
+        ],
+        Action::BeginDisruption(new) => vec![
+            (record.is_some(), "began a turn twice"),
+            (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
+            (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
+            (status.is_none_or(|status| status.phase != Phase::Staged), "began before the node was staged"),
+        ],
+        Action::Cordon | Action::Evict => vec![(record.is_none(), "disrupted without a record")],
+        Action::ApproveReboot { .. } => vec![
+            (record.is_none(), "rebooted without a record"),
+            (policy.drain.enabled && node.drain != DrainSeen::Done, "rebooted before the drain was done"),
+            (policy.cordon && !node.unschedulable, "rebooted before the cordon was seen"),
+        ],
+        Action::Commit => vec![
+            (!on_trial || !rebooted, "committed without a new boot"),
+            (
+                !node.ready && status.is_none_or(|s| s.phase != Phase::Committed),
+                "committed a node that is not Ready",
+            ),
+        ],
+        Action::Uncordon => vec![
+            (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
+            (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
+        ],
+        Action::EndDisruption => vec![(
+            node.unschedulable
+                && node.cordoned_by.as_deref() == Some(&policy.name)
+                && !record.is_some_and(|record| record.found_cordoned),
+            "ended a turn and left its cordon",
+        )],
+        Action::ReleasePlan => vec![(record.is_some(), "released a node in its turn")],
+        Action::Revert(_) => vec![(target == Some(Target::Committed), "reverted a committed node")],
+        Action::EnsurePlan | Action::MarkHealthy(_) => vec![],
+    }
+}

@@ -1,0 +1,142 @@
+//! Nodes whose turn has not begun: what they are, who stages next, who starts next.
+
+use std::collections::BTreeSet;
+
+use evenkeel_crds::{
+    condition::Time,
+    managed_os_image::Order,
+    node_plan::{Disruption, Phase},
+};
+use jiff::Timestamp;
+
+use super::{
+    Action, Decision,
+    fleet::{Fleet, failure, updated},
+};
+use crate::{
+    policy::Policy,
+    report::{Hold, NodeState},
+    snapshot::{NodeSeen, Snapshot},
+};
+
+/// Everything about a node that needs no turn. Nodes that it leaves out of the report wait for [`hand_out`].
+pub fn settle(policy: &Policy, name: &str, node: &NodeSeen, decision: &mut Decision) {
+    if node.cordoned_by.as_deref() == Some(policy.name.as_str()) {
+        // The record is gone and the cordon is not: somebody deleted the plan in mid-flight.
+        return decision.act(name, NodeState::Finishing, Action::Uncordon);
+    }
+    if policy.deleting || !node.selected {
+        return if node.plan.is_some() {
+            decision.act(name, NodeState::Released, Action::ReleasePlan);
+        } else {
+            decision.say(name, NodeState::Released);
+        };
+    }
+    if let Some(other) = &node.claimed_by_other {
+        return decision.say(name, NodeState::ClaimedByOther(other.clone()));
+    }
+    let Some(plan) = &node.plan else {
+        return decision.act(name, NodeState::AgentSilent, Action::EnsurePlan);
+    };
+    if plan.status.host.is_none() {
+        return decision.say(name, NodeState::AgentSilent);
+    }
+    if let Some(why) = failure(policy, node) {
+        return decision.say(name, NodeState::Failed(why));
+    }
+    if updated(policy, node) {
+        decision.say(name, NodeState::Updated);
+    }
+}
+
+/// Hands out turns to start and to stage, in order.
+pub fn hand_out(
+    policy: &Policy,
+    fleet: &Fleet,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
+    let mut waiting: Vec<(&String, &NodeSeen)> =
+        snapshot.nodes.iter().filter(|(name, _)| !decision.report.nodes.contains_key(*name)).collect();
+    waiting.sort_by_key(|(name, node)| {
+        let first = node.control_plane == (policy.order == Order::ControlPlaneFirst);
+        (!first, (*name).clone())
+    });
+    let mut unavailable = fleet.unavailable.clone();
+    let plan_id = policy.plan_id(1);
+    let ordered = |node: &NodeSeen| {
+        node.plan.as_ref().and_then(|plan| plan.spec.plan_id.clone()) == Some(plan_id.clone())
+    };
+    let mut staging =
+        waiting.iter().filter(|(_, node)| ordered(node) && node.phase() != Phase::Staged).count();
+    let staged = waiting.iter().filter(|(_, node)| ordered(node) && node.phase() == Phase::Staged).count();
+    let in_flight = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
+    let mut ahead = staging + staged + in_flight;
+    for (name, node) in waiting {
+        if !ordered(node) {
+            if let Some(hold) = hold_staging(policy, fleet, staging, ahead, decision) {
+                decision.say(name, NodeState::WaitsToStage(hold));
+                continue;
+            }
+            staging += 1;
+            ahead += 1;
+            let action = Action::OrderStage { plan_id: plan_id.clone(), image: policy.image.clone() };
+            decision.act(name, NodeState::Staging, action);
+        } else if node.phase() != Phase::Staged {
+            decision.say(name, NodeState::Staging);
+        } else if let Some(hold) = hold_start(fleet, snapshot, name, node, &unavailable, decision) {
+            decision.say(name, NodeState::WaitsToStart(hold));
+        } else {
+            unavailable.insert(name.clone());
+            let record = Disruption {
+                since: Time(now),
+                found_cordoned: node.unschedulable,
+                boot_id_before: node.boot_id.clone(),
+                deadline: None,
+                healthy_since: None,
+                attempt: 1,
+            };
+            decision.act(name, NodeState::Starting, Action::BeginDisruption(record));
+        }
+    }
+}
+
+fn stopped_or_paused(fleet: &Fleet, decision: &Decision) -> Option<Hold> {
+    let stopped = fleet.failed_on.clone().map(Hold::Stopped);
+    stopped.or_else(|| decision.report.paused.clone().map(Hold::Paused))
+}
+
+fn hold_staging(
+    policy: &Policy,
+    fleet: &Fleet,
+    staging: usize,
+    ahead: usize,
+    decision: &Decision,
+) -> Option<Hold> {
+    stopped_or_paused(fleet, decision)
+        .or_else(|| (!fleet.proven && ahead >= fleet.budget).then_some(Hold::Unproven))
+        .or_else(|| (staging >= policy.max_staging).then_some(Hold::MaxStaging))
+}
+
+fn hold_start(
+    fleet: &Fleet,
+    snapshot: &Snapshot,
+    name: &str,
+    node: &NodeSeen,
+    unavailable: &BTreeSet<String>,
+    decision: &Decision,
+) -> Option<Hold> {
+    if let Some(hold) = stopped_or_paused(fleet, decision) {
+        return Some(hold);
+    }
+    if !node.ready {
+        return Some(Hold::NotReady);
+    }
+    let others = unavailable.iter().filter(|other| *other != name);
+    if others.clone().count() >= fleet.budget {
+        return Some(Hold::Budget { unavailable: unavailable.len(), budget: fleet.budget });
+    }
+    let peer = others.clone().find(|other| snapshot.nodes[*other].control_plane);
+    peer.filter(|_| node.control_plane).map(|peer| Hold::ControlPlane(peer.clone()))
+}

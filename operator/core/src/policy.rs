@@ -1,0 +1,103 @@
+//! What is wanted, validated: nothing in here can be wrong in a way that the planner would have to handle.
+
+use evenkeel_crds::{
+    managed_os_image::{Drain, HealthGate, ManagedOSImageSpec, Order, Pause, Pull, Reboot},
+    quantity::{CountOrPercent, NotACount},
+};
+use jiff::{SignedDuration, Timestamp};
+
+/// Nodes that pull and write at once, unless the image says otherwise.
+const MAX_STAGING_DEFAULT: usize = 10;
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Name of the image object.
+    pub name: String,
+    /// UID of the image object.
+    pub uid: String,
+    /// The image, `repository@sha256:…`.
+    pub image: String,
+    /// How many nodes may be unavailable.
+    pub max_unavailable: CountOrPercent,
+    /// How many nodes may pull and write at once.
+    pub max_staging: usize,
+    /// Where control-plane nodes stand in the queue.
+    pub order: Order,
+    /// How long a node must stay healthy.
+    pub soak: SignedDuration,
+    /// Who wants that nothing is started.
+    pub pauses: Vec<Pause>,
+    /// What must be true of a node after its reboot, besides `Ready`.
+    pub gates: Vec<HealthGate>,
+    /// Whether nodes are cordoned.
+    pub cordon: bool,
+    /// How pods leave.
+    pub drain: Drain,
+    /// Time limits.
+    pub reboot: Reboot,
+    /// How the image is pulled.
+    pub pull: Pull,
+    /// Whether the image object is being deleted: let go of all nodes.
+    pub deleting: bool,
+}
+
+/// Why a spec cannot be followed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PolicyError {
+    /// The budget is none.
+    #[error("rollout.maxUnavailable: {0}")]
+    MaxUnavailable(#[from] NotACount),
+    /// The image is not pinned.
+    #[error("the image {0} is not pinned by a sha256 digest")]
+    NotPinned(String),
+}
+
+impl Policy {
+    /// Validates `spec`, whose image was resolved to `image`.
+    pub fn new(name: &str, uid: &str, spec: &ManagedOSImageSpec, image: &str) -> Result<Self, PolicyError> {
+        if !image.rsplit_once('@').is_some_and(|(_, digest)| digest.starts_with("sha256:")) {
+            return Err(PolicyError::NotPinned(image.to_owned()));
+        }
+        let count = spec.concurrency.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+        let max_unavailable = match &spec.rollout.max_unavailable {
+            Some(value) => CountOrPercent::try_from(value)?,
+            None => CountOrPercent::Count(count.max(1)),
+        };
+        let max_staging = spec.rollout.max_staging.and_then(|count| usize::try_from(count).ok());
+        Ok(Self {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            image: image.to_owned(),
+            max_unavailable,
+            max_staging: max_staging.unwrap_or(MAX_STAGING_DEFAULT).max(1),
+            order: spec.rollout.order,
+            soak: SignedDuration::from_secs(spec.rollout.soak_seconds),
+            pauses: spec.rollout.pauses.clone(),
+            gates: spec.health_gates.clone(),
+            cordon: spec.cordon || spec.drain.enabled,
+            drain: spec.drain.clone(),
+            reboot: spec.reboot.clone(),
+            pull: spec.pull.clone(),
+            deleting: false,
+        })
+    }
+
+    /// Digest part of the image, `sha256:…`.
+    pub fn digest(&self) -> &str {
+        self.image.rsplit_once('@').map_or("", |(_, digest)| digest)
+    }
+
+    /// Identity of an attempt: the same for every operator that comes to decide it, so that one that was killed
+    /// between two writes goes on instead of beginning again.
+    pub fn plan_id(&self, attempt: i32) -> String {
+        let short = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+        let digest = self.digest().trim_start_matches("sha256:");
+        format!("{}-{}-{attempt}", short(&self.uid, 8), short(digest, 12))
+    }
+
+    /// The first pause that holds at `now`.
+    pub fn pause(&self, now: Timestamp) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| pause.until.is_none_or(|until| now < until.0))
+    }
+}

@@ -1,0 +1,176 @@
+//! Why each node is where it is: the typed answer that conditions, events and the command line render.
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+
+/// Where a node is, and why not further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It runs the image, committed.
+    Updated,
+    /// Another image object has it.
+    ClaimedByOther(String),
+    /// Its agent has not reported yet.
+    AgentSilent,
+    /// It waits for its turn to pull.
+    WaitsToStage(Hold),
+    /// It pulls and writes.
+    Staging,
+    /// It is staged and waits for its turn to reboot.
+    WaitsToStart(Hold),
+    /// Its turn began; it is being cordoned.
+    Starting,
+    /// Its pods are leaving.
+    Draining {
+        /// How many are still there.
+        pods: usize,
+        /// What keeps one from leaving.
+        blocked_by: Option<String>,
+    },
+    /// It was told to reboot.
+    Rebooting,
+    /// It runs the image on trial and is not healthy yet.
+    Unhealthy(String),
+    /// It runs the image on trial and is healthy, for the soak time to pass.
+    Soaking,
+    /// It was told to keep the image.
+    Committing,
+    /// It was told to go back.
+    Reverting(String),
+    /// It is done and is being given back to the scheduler.
+    Finishing,
+    /// The image failed on it.
+    Failed(String),
+    /// It did not do in time what it was told.
+    Overdue(String),
+    /// It is let go of.
+    Released,
+}
+
+/// What holds a node back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Somebody paused the rollout.
+    Paused(String),
+    /// The image failed on another node.
+    Stopped(String),
+    /// So many nodes as allowed are unavailable already.
+    Budget {
+        /// How many are unavailable.
+        unavailable: usize,
+        /// How many may be.
+        budget: usize,
+    },
+    /// Another control-plane node is not available.
+    ControlPlane(String),
+    /// The node itself is not Ready.
+    NotReady,
+    /// No node has proven the image yet.
+    Unproven,
+    /// So many nodes as allowed are staging already.
+    MaxStaging,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused(by) => write!(f, "paused by {by}"),
+            Self::Stopped(node) => write!(f, "the rollout stopped because the image failed on {node}"),
+            Self::Budget { unavailable, budget } => {
+                write!(f, "{unavailable} of {budget} nodes that may be unavailable are")
+            }
+            Self::ControlPlane(node) => write!(f, "control-plane node {node} is not available"),
+            Self::NotReady => f.write_str("the node is not Ready"),
+            Self::Unproven => f.write_str("a first node has to prove the image"),
+            Self::MaxStaging => f.write_str("as many nodes as allowed are staging"),
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Updated => f.write_str("updated"),
+            Self::ClaimedByOther(image) => write!(f, "belongs to ManagedOSImage {image}, which is older"),
+            Self::AgentSilent => f.write_str("waits for its agent's first report"),
+            Self::WaitsToStage(hold) => write!(f, "waits to stage: {hold}"),
+            Self::Staging => f.write_str("staging"),
+            Self::WaitsToStart(hold) => write!(f, "staged, waits: {hold}"),
+            Self::Starting => f.write_str("starting"),
+            Self::Draining { pods, blocked_by: None } => write!(f, "draining, {pods} pods left"),
+            Self::Draining { pods, blocked_by: Some(by) } => {
+                write!(f, "draining, {pods} pods left, blocked by {by}")
+            }
+            Self::Rebooting => f.write_str("rebooting"),
+            Self::Unhealthy(why) => write!(f, "on trial, not healthy: {why}"),
+            Self::Soaking => f.write_str("on trial, soaking"),
+            Self::Committing => f.write_str("committing"),
+            Self::Reverting(why) => write!(f, "going back: {why}"),
+            Self::Finishing => f.write_str("finishing"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Overdue(what) => write!(f, "overdue: {what}"),
+            Self::Released => f.write_str("released"),
+        }
+    }
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Report {
+    /// Every node of the snapshot.
+    pub nodes: BTreeMap<String, NodeState>,
+    /// Why the rollout stopped, for a person: which node, what happened, what to do.
+    pub stopped: Option<String>,
+    /// Who paused it.
+    pub paused: Option<String>,
+    /// When to look again even if nothing is seen to change.
+    pub wake_at: Option<Timestamp>,
+    /// Whether a deleted image object holds no node any more.
+    pub released: bool,
+}
+
+impl Report {
+    /// How many nodes there are for which `is` holds.
+    pub fn count(&self, is: impl Fn(&NodeState) -> bool) -> usize {
+        self.nodes.values().filter(|state| is(state)).count()
+    }
+
+    /// How many nodes this image is for.
+    pub fn total(&self) -> usize {
+        self.count(|state| !matches!(state, NodeState::ClaimedByOther(_) | NodeState::Released))
+    }
+
+    /// Whether every node runs the image.
+    pub fn done(&self) -> bool {
+        self.stopped.is_none() && self.count(|state| *state == NodeState::Updated) == self.total()
+    }
+
+    /// One line for people: how far, what is going on, what holds it.
+    pub fn summary(&self) -> String {
+        let updated = self.count(|state| *state == NodeState::Updated);
+        let mut parts = vec![format!("{updated}/{} updated", self.total())];
+        // Three names are enough to begin looking; the plans have the rest.
+        let moving = self.nodes.iter().filter(|(_, state)| is_moving(state)).take(3);
+        parts.extend(moving.map(|(name, state)| format!("{name} {state}")));
+        if let Some(stopped) = &self.stopped {
+            parts.push(format!("stopped: {stopped}"));
+        } else if let Some(paused) = &self.paused {
+            parts.push(format!("paused by {paused}"));
+        }
+        parts.join("; ")
+    }
+}
+
+fn is_moving(state: &NodeState) -> bool {
+    !matches!(
+        state,
+        NodeState::Updated
+            | NodeState::ClaimedByOther(_)
+            | NodeState::WaitsToStage(_)
+            | NodeState::WaitsToStart(_)
+            | NodeState::Failed(_)
+            | NodeState::Released
+    )
+}

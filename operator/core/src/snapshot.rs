@@ -1,0 +1,87 @@
+//! What was seen of the fleet, at one moment, possibly already old.
+
+use std::collections::BTreeMap;
+
+use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
+
+/// The nodes that the image selects, and those that it no longer selects but has not let go of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// By name.
+    pub nodes: BTreeMap<String, NodeSeen>,
+}
+
+/// One node.
+// Each flag is a fact of its own that another writer sets; together they are no state machine.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSeen {
+    /// Whether the image's selector matches.
+    pub selected: bool,
+    /// Whether it carries the control-plane role.
+    pub control_plane: bool,
+    /// Whether its condition `Ready` is true.
+    pub ready: bool,
+    /// Whether it is cordoned, by whomever.
+    pub unschedulable: bool,
+    /// Name of the image whose rollout cordoned it.
+    pub cordoned_by: Option<String>,
+    /// The kernel's boot ID, as the kubelet reports it.
+    pub boot_id: String,
+    /// Its conditions: type to status.
+    pub conditions: BTreeMap<String, String>,
+    /// Its plan.
+    pub plan: Option<PlanSeen>,
+    /// How far it is drained; looked at only for nodes whose turn it is.
+    pub drain: DrainSeen,
+    /// Name of an older image object that selects this node too.
+    pub claimed_by_other: Option<String>,
+}
+
+/// A node's plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlanSeen {
+    /// The operator's order.
+    pub spec: NodePlanSpec,
+    /// The agent's account.
+    pub status: NodePlanStatus,
+}
+
+/// How far a node is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DrainSeen {
+    /// Nobody looked.
+    #[default]
+    NotLookedAt,
+    /// Pods are still there.
+    Remaining {
+        /// How many.
+        pods: usize,
+        /// What keeps one from leaving, such as a `PodDisruptionBudget` by name.
+        blocked_by: Option<String>,
+    },
+    /// All pods that leave have left.
+    Done,
+}
+
+impl NodeSeen {
+    /// The record of a disruption that is under way.
+    pub fn disruption(&self) -> Option<&Disruption> {
+        self.plan.as_ref()?.spec.disruption.as_ref()
+    }
+
+    /// Where the current order stands, as the agent says; `Idle` while it has not spoken of this order.
+    pub fn phase(&self) -> Phase {
+        let Some(plan) = &self.plan else { return Phase::Idle };
+        if plan.spec.plan_id.is_some() && plan.spec.plan_id == plan.status.plan_id {
+            plan.status.phase
+        } else {
+            Phase::Idle
+        }
+    }
+
+    /// Whether it serves workloads and nobody is about to change that.
+    pub fn available(&self) -> bool {
+        self.ready && !self.unschedulable && self.disruption().is_none()
+    }
+}
