@@ -121,6 +121,7 @@ impl World {
         }
         self.check_world();
         NodeStates {
+            quiet,
             done: decision.report.done(),
             stopped: decision.report.stopped,
             nodes: decision.report.nodes,
