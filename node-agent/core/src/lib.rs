@@ -2,6 +2,8 @@
 //!
 //! Never touches a file, a socket or a clock.
 
+pub mod erofs;
 pub mod journal;
 pub mod machine;
 pub mod slot_record;
+pub mod tree;
