@@ -2,8 +2,11 @@
 //!
 //! Never touches a file, a socket or a clock.
 
+pub mod boot_entry;
 pub mod erofs;
+pub mod erofs_read;
 pub mod journal;
+pub mod layout;
 pub mod machine;
 pub mod slot_record;
 pub mod tree;
