@@ -1,5 +1,212 @@
 //! A disk with Evenkeel's layout: a regular file or a block device.
+//!
+//! Partitions are found by their names in the partition table of this one disk; labels are never searched for.
 
+mod device;
+pub mod mkfs;
 pub mod region;
+mod running;
+mod table;
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
+
+use evenkeel_node_agent_core::layout::{self, LayoutError, Role};
 
 pub use region::{RegionError, SlotRegion};
+pub use running::find as find_running;
+
+/// The slots that updates write, in their order on the disk.
+pub const UPDATE_SLOTS: [&str; 2] = ["a", "b"];
+
+/// A disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    path: PathBuf,
+    partitions: Vec<Partition>,
+}
+
+/// One of the disk's partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Name in the partition table.
+    pub name: String,
+    /// GUID, lower-case.
+    pub part_uuid: String,
+    /// Bytes from the start of the disk.
+    pub disk_offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// The file to open: the disk file itself, or the partition's device node.
+    pub path: PathBuf,
+    /// Bytes from the start of `path`; 0 for a device node.
+    pub offset: u64,
+}
+
+/// Why a disk could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The disk did not answer.
+    #[error("{operation} {path}: check that the disk is there and that this user may use it")]
+    Io {
+        /// `open`, `read`, …
+        operation: &'static str,
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No partition table, or a damaged one.
+    #[error(
+        "{path} has no GPT partition table that can be read: prepare the disk with `evenkeel-agent disk create`"
+    )]
+    NoTable {
+        /// The disk.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: gpt::GptError,
+    },
+    /// The table could not be written.
+    #[error("write the partition table of {path}: check the disk")]
+    WriteTable {
+        /// The disk.
+        path: PathBuf,
+        /// What is wrong.
+        source: gpt::GptError,
+    },
+    /// Not our layout.
+    #[error("{path} has no partition {name}: it was not made by `evenkeel-agent disk create`")]
+    NoPartition {
+        /// The disk.
+        path: PathBuf,
+        /// The partition's name.
+        name: String,
+    },
+    /// The table names a partition that the kernel does not know.
+    #[error(
+        "the kernel does not know the partition of {path} that starts at byte {disk_offset}: run `partprobe`, or reboot"
+    )]
+    NoNode {
+        /// The disk.
+        path: PathBuf,
+        /// Bytes from the start of the disk.
+        disk_offset: u64,
+    },
+    /// The layout does not fit.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// There is something on the disk already.
+    #[error(
+        "{0} exists and is not empty: choose another file, or remove it first if nothing on it is needed"
+    )]
+    Exists(PathBuf),
+    /// A program is missing or failed.
+    #[error(transparent)]
+    Mkfs(#[from] mkfs::MkfsError),
+    /// The running machine has no disk of ours.
+    #[error("{0}: name the disk with --disk")]
+    NotRunning(&'static str),
+}
+
+impl Disk {
+    /// Opens a disk that was made by [`Disk::create`].
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let found = table::read(path)?;
+        let block = is_block_device(path)?;
+        let mut partitions = Vec::with_capacity(found.len());
+        for entry in found {
+            let (node, offset) = if block {
+                (device::partition_node(path, entry.disk_offset)?, 0)
+            } else {
+                (path.to_owned(), entry.disk_offset)
+            };
+            let table::Entry { name, part_uuid, disk_offset, length } = entry;
+            partitions.push(Partition { name, part_uuid, disk_offset, length, path: node, offset });
+        }
+        Ok(Self { path: path.to_owned(), partitions })
+    }
+
+    /// Makes a disk: the file of `size` bytes if `path` is not a device, the partition table, and an empty state file
+    /// system. Boot and oem partitions are made when an image is installed, as their content comes from there.
+    pub fn create(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<Self, DiskError> {
+        let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
+        let length = if path.exists() && is_block_device(path)? {
+            device::length(path)?
+        } else {
+            let size = size.ok_or(DiskError::NotRunning("a disk file needs --size"))?;
+            layout::layout(size, slot_size)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(|source| io_error("create", source))?;
+            if file.metadata().map_err(|source| io_error("read", source))?.len() > 0 {
+                return Err(DiskError::Exists(path.to_owned()));
+            }
+            file.set_len(size).map_err(|source| io_error("extend", source))?;
+            size
+        };
+        let length = size.map_or(length, |size| size.min(length));
+        table::write(path, &layout::layout(length, slot_size)?)?;
+        if is_block_device(path)? {
+            device::reread_table(path)?;
+        }
+        let disk = Self::open(path)?;
+        mkfs::ext4(disk.partition(Role::State)?, "ek-state", None)?;
+        Ok(disk)
+    }
+
+    /// The disk's file or device.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The slot `a`, `b` or `recovery`.
+    pub fn slot(&self, name: &str) -> Result<SlotRegion, DiskError> {
+        let partition = self.named(&format!("evenkeel-{name}"))?;
+        Ok(SlotRegion {
+            name: name.to_owned(),
+            path: partition.path.clone(),
+            offset: partition.offset,
+            length: partition.length,
+            disk_offset: partition.disk_offset,
+            part_uuid: partition.part_uuid.clone(),
+        })
+    }
+
+    /// The partition with a role.
+    pub fn partition(&self, role: Role) -> Result<&Partition, DiskError> {
+        self.named(role.partition_name())
+    }
+
+    /// All partitions, in the table's order.
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
+    }
+
+    fn named(&self, name: &str) -> Result<&Partition, DiskError> {
+        self.partitions
+            .iter()
+            .find(|partition| partition.name == name)
+            .ok_or_else(|| DiskError::NoPartition { path: self.path.clone(), name: name.to_owned() })
+    }
+}
+
+impl Partition {
+    /// Whether the partition is a device of its own, so that the kernel can mount it.
+    pub fn is_device(&self) -> bool {
+        self.offset == 0 && self.disk_offset != 0
+    }
+}
+
+fn is_block_device(path: &Path) -> Result<bool, DiskError> {
+    std::fs::metadata(path)
+        .map(|metadata| metadata.file_type().is_block_device())
+        .map_err(|source| DiskError::Io { operation: "open", path: path.to_owned(), source })
+}

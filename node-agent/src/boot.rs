@@ -1,0 +1,109 @@
+//! What the machine boots next.
+//!
+//! A trial is bootable a counted number of times and comes before the kept entry; nothing here ever touches the entry
+//! of another slot than the one that is named.
+
+mod files;
+mod systemd;
+
+use std::io;
+
+use evenkeel_node_agent_core::{boot_entry::BootEntry, slot_record::SlotRecord};
+
+pub use systemd::SystemdBoot;
+
+use crate::{
+    disk::{Disk, SlotRegion},
+    esp::{self, EspError},
+};
+
+/// A boot loader with one entry per slot.
+pub trait Bootloader {
+    /// Copies the slot's kernel and initrd to where the loader finds them. Changes nothing that boots.
+    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
+    /// Makes the slot boot next, at most `tries` times.
+    fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError>;
+    /// Keeps a slot that was on trial: its entry loses the count.
+    fn commit(&self, slot: &str) -> Result<(), BootError>;
+    /// Makes a slot on trial unbootable; nothing happens to one that was kept.
+    fn disarm(&self, slot: &str) -> Result<(), BootError>;
+    /// Makes a slot unbootable, on trial or kept: the first step before it is written.
+    fn clear(&self, slot: &str) -> Result<(), BootError>;
+    /// Makes the slot the default, without a count: installation, and the way back after a commit.
+    fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
+    /// What is there.
+    fn entries(&self) -> Result<Vec<BootEntry>, BootError>;
+}
+
+/// Why the boot loader's files could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// No room for kernel and initrd.
+    #[error(
+        "the boot partition has {free} bytes free and kernel and initrd of this image need {needed}: remove what is not \
+         Evenkeel's from it, or make the image's initrd smaller"
+    )]
+    EspFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// The boot partition did not answer.
+    #[error("{operation} {path} on the boot partition: check the disk")]
+    Io {
+        /// `write`, `rename`, …
+        operation: &'static str,
+        /// Path on the partition.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The slot did not answer.
+    #[error("read {path} from slot {slot}: check the disk, then stage the image again")]
+    Slot {
+        /// The slot.
+        slot: String,
+        /// Path in the image.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What was written is not what the image holds.
+    #[error(
+        "{path} on the boot partition is not what the image holds: check the disk, then stage the image again"
+    )]
+    Mismatch {
+        /// Path on the partition.
+        path: String,
+    },
+    /// Nothing to keep.
+    #[error("slot {0} has no boot entry, so it cannot be kept: activate it first")]
+    NoEntry(String),
+    /// The partition cannot be opened.
+    #[error(transparent)]
+    Esp(#[from] EspError),
+}
+
+impl BootError {
+    /// The kind of error, in the form of a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::EspFull { .. } => "EspFull",
+            Self::Io { .. } | Self::Esp(_) => "EspUnavailable",
+            Self::Slot { .. } => "SlotUnreadable",
+            Self::Mismatch { .. } => "BootFileMismatch",
+            Self::NoEntry(_) => "NoBootEntry",
+        }
+    }
+
+    /// Whether the same may work later without a person's help.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Slot { .. } | Self::Mismatch { .. } | Self::Esp(_))
+    }
+}
+
+/// Opens the disk's boot loader.
+pub fn open(disk: &Disk) -> Result<SystemdBoot, BootError> {
+    Ok(SystemdBoot::new(esp::open(disk)?))
+}

@@ -1,0 +1,112 @@
+//! Kernel and initrd on the boot partition, named by their content: equal ones are there once, and a file that an entry
+//! names is never written again.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write},
+};
+
+use evenkeel_node_agent_core::{
+    boot_entry::BootEntry,
+    slot_record::{BootFile, SlotRecord},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::BootError;
+use crate::{
+    disk::{SlotRegion, region::hex},
+    esp::Esp,
+};
+
+pub(super) const FOLDER: &str = "evenkeel";
+const UNFINISHED: &str = ".new";
+/// Kept free for entries, for folders and for the loader's own renames.
+const RESERVE: u64 = 256 << 10;
+/// At least as large as the partition's clusters, by which files are rounded up.
+const CLUSTER_MAX: u64 = 32 << 10;
+const COPY_BUFFER: usize = 1 << 20;
+
+/// Names of a slot's files in the folder.
+pub(super) fn names(record: &SlotRecord) -> (String, String) {
+    let name = |kind: &str, file: &BootFile| format!("{kind}-{}", &file.sha256[..file.sha256.len().min(16)]);
+    (name("vmlinuz", &record.kernel), name("initrd", &record.initrd))
+}
+
+/// Writes the files that are not there yet, after a look at whether both fit.
+pub(super) fn place(esp: &dyn Esp, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+    let (kernel, initrd) = names(record);
+    let there = esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))?;
+    let missing: Vec<(String, &BootFile)> = [(kernel, &record.kernel), (initrd, &record.initrd)]
+        .into_iter()
+        .filter(|(name, file)| !there.iter().any(|f| f.name == *name && f.length == file.length))
+        .collect();
+    let needed: u64 = missing.iter().map(|(_, file)| file.length.next_multiple_of(CLUSTER_MAX)).sum();
+    let free = esp.free().map_err(|source| failed("read the free space of", "/", source))?;
+    if !missing.is_empty() && needed + RESERVE > free {
+        return Err(BootError::EspFull { free, needed: needed + RESERVE });
+    }
+    missing.into_iter().try_for_each(|(name, file)| copy(esp, slot, file, &name))
+}
+
+/// Removes the files that neither an entry nor `keep` names.
+pub(super) fn collect(
+    esp: &dyn Esp,
+    entries: &[BootEntry],
+    keep: Option<&SlotRecord>,
+) -> Result<(), BootError> {
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for entry in entries {
+        named.extend([&entry.body.linux, &entry.body.initrd].map(|path| base_name(path).to_owned()));
+    }
+    if let Some((kernel, initrd)) = keep.map(names) {
+        named.extend([kernel, initrd]);
+    }
+    for file in esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))? {
+        let ours = file.name.starts_with("vmlinuz-") || file.name.starts_with("initrd-");
+        if ours && !named.contains(&file.name) {
+            let path = format!("{FOLDER}/{}", file.name);
+            esp.remove(&path).map_err(|source| failed("remove", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result<(), BootError> {
+    let unreadable = |source| BootError::Slot { slot: slot.name.clone(), path: file.path.clone(), source };
+    let mut source: File = slot.open_ro().map_err(unreadable)?;
+    source.seek(SeekFrom::Start(slot.offset + file.offset)).map_err(unreadable)?;
+    let path = format!("{FOLDER}/{name}");
+    let unfinished = format!("{path}{UNFINISHED}");
+    let mut bytes = BufReader::with_capacity(COPY_BUFFER, source.take(file.length));
+    esp.write(&unfinished, &mut bytes).map_err(|source| failed("write", &unfinished, source))?;
+    let mut hash = Hash(Sha256::new());
+    esp.read(&unfinished, &mut hash).map_err(|source| failed("read back", &unfinished, source))?;
+    if hex(&hash.0.finalize()) != file.sha256 {
+        return Err(BootError::Mismatch { path });
+    }
+    // One of another length may be there: a rest of something that was cut off before its check.
+    esp.remove(&path).map_err(|source| failed("remove", &path, source))?;
+    esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
+}
+
+pub(super) fn failed(operation: &'static str, path: &str, source: io::Error) -> BootError {
+    BootError::Io { operation, path: path.to_owned(), source }
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+struct Hash(Sha256);
+
+impl Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! systemd-boot: type 1 entries, the count of tries in the file name.
+
+use evenkeel_node_agent_core::{
+    boot_entry::{BootEntry, ENTRIES_FOLDER, EntryBody, EntryName, Tries, next_generation},
+    slot_record::SlotRecord,
+};
+
+use super::{
+    BootError, Bootloader,
+    files::{self, failed},
+};
+use crate::{disk::SlotRegion, esp::Esp};
+
+/// No menu, no typing of kernel options, and no `default`: the order of the entries decides.
+const LOADER_CONF: &str = "timeout 0\neditor no\n";
+/// Where firmware and systemd's own tools look for the loader.
+const LOADER_PATHS: [&str; 2] = ["EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"];
+
+/// systemd-boot on one boot partition.
+pub struct SystemdBoot {
+    esp: Box<dyn Esp>,
+}
+
+impl SystemdBoot {
+    /// Uses the partition.
+    pub fn new(esp: Box<dyn Esp>) -> Self {
+        Self { esp }
+    }
+
+    /// Writes the loader itself and its configuration.
+    pub fn install(&self, loader: &[u8]) -> Result<(), BootError> {
+        for path in LOADER_PATHS {
+            self.write(path, loader)?;
+        }
+        self.write("loader/loader.conf", LOADER_CONF.as_bytes())
+    }
+
+    fn write(&self, path: &str, mut bytes: &[u8]) -> Result<(), BootError> {
+        self.esp.write(path, &mut bytes).map_err(|source| failed("write", path, source))
+    }
+
+    fn remove(&self, path: &str) -> Result<(), BootError> {
+        self.esp.remove(path).map_err(|source| failed("remove", path, source))
+    }
+
+    fn names(&self, slot: &str) -> Result<Vec<EntryName>, BootError> {
+        let files = self.esp.list(ENTRIES_FOLDER).map_err(|source| failed("list", ENTRIES_FOLDER, source))?;
+        let names = files.iter().filter_map(|file| EntryName::parse(&file.name));
+        Ok(names.filter(|name| name.slot == slot).collect())
+    }
+
+    /// The new entry is complete on the disk before an older one of the same slot goes, and gets its name last.
+    fn write_entry(
+        &self,
+        slot: &SlotRegion,
+        record: &SlotRecord,
+        tries: Option<Tries>,
+    ) -> Result<(), BootError> {
+        let (kernel, initrd) = files::names(record);
+        let body = EntryBody {
+            title: format!("Evenkeel {} (slot {})", record.version, slot.name),
+            generation: next_generation(&self.entries()?),
+            slot: slot.name.clone(),
+            digest: record.digest.clone(),
+            part_uuid: slot.part_uuid.clone(),
+            linux: format!("/{}/{kernel}", files::FOLDER),
+            initrd: format!("/{}/{initrd}", files::FOLDER),
+        };
+        let unfinished = format!("{ENTRIES_FOLDER}/evenkeel-{}.new", slot.name);
+        self.write(&unfinished, body.encode().as_bytes())?;
+        self.clear(&slot.name)?;
+        let name = EntryName { slot: slot.name.clone(), tries };
+        let path = path(&name);
+        self.esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
+    }
+
+    fn remove_entries(&self, slot: &str, which: impl Fn(&EntryName) -> bool) -> Result<(), BootError> {
+        self.names(slot)?.iter().filter(|name| which(name)).try_for_each(|name| self.remove(&path(name)))
+    }
+}
+
+impl Bootloader for SystemdBoot {
+    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+        files::collect(&*self.esp, &self.entries()?, Some(record))?;
+        files::place(&*self.esp, slot, record)
+    }
+
+    fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
+        self.place_files(slot, record)?;
+        self.write_entry(slot, record, Some(Tries { left: tries, done: 0 }))
+    }
+
+    fn commit(&self, slot: &str) -> Result<(), BootError> {
+        let names = self.names(slot)?;
+        let kept = EntryName { slot: slot.to_owned(), tries: None };
+        if let Some(trial) = names.iter().find(|name| name.tries.is_some()) {
+            let (from, to) = (path(trial), path(&kept));
+            self.remove(&to)?;
+            self.esp.rename(&from, &to).map_err(|source| failed("rename", &from, source))?;
+        } else if !names.contains(&kept) {
+            return Err(BootError::NoEntry(slot.to_owned()));
+        }
+        files::collect(&*self.esp, &self.entries()?, None)
+    }
+
+    fn disarm(&self, slot: &str) -> Result<(), BootError> {
+        self.remove_entries(slot, |name| name.tries.is_some())
+    }
+
+    fn clear(&self, slot: &str) -> Result<(), BootError> {
+        self.remove_entries(slot, |_| true)
+    }
+
+    fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+        self.place_files(slot, record)?;
+        self.write_entry(slot, record, None)
+    }
+
+    fn entries(&self) -> Result<Vec<BootEntry>, BootError> {
+        let files = self.esp.list(ENTRIES_FOLDER).map_err(|source| failed("list", ENTRIES_FOLDER, source))?;
+        let mut entries = Vec::new();
+        for name in files.iter().filter_map(|file| EntryName::parse(&file.name)) {
+            let path = path(&name);
+            let mut bytes = Vec::new();
+            self.esp.read(&path, &mut bytes).map_err(|source| failed("read", &path, source))?;
+            match EntryBody::parse(&String::from_utf8_lossy(&bytes)) {
+                Some(body) => entries.push(BootEntry { name, body }),
+                None => tracing::warn!(path, "this boot entry cannot be understood and is passed over"),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn path(name: &EntryName) -> String {
+    format!("{ENTRIES_FOLDER}/{}", name.encode())
+}

@@ -1,0 +1,81 @@
+//! What the kernel knows of a block device, from `/sys/class/block`.
+
+use std::{
+    fs::{self, File},
+    io::{self, Seek as _, SeekFrom},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+};
+
+use super::DiskError;
+
+const CLASS: &str = "/sys/class/block";
+/// Unit of `start` and `size` in sysfs, whatever the device's own block size is.
+const SYSFS_SECTOR: u64 = 512;
+
+nix::ioctl_none_bad!(
+    /// Asks the kernel to read the partition table again.
+    blkrrpart,
+    nix::request_code_none!(0x12, 95)
+);
+
+/// Bytes of a disk file or device.
+pub(super) fn length(path: &Path) -> Result<u64, DiskError> {
+    File::open(path)
+        .and_then(|mut file| file.seek(SeekFrom::End(0)))
+        .map_err(|source| failed("read the size of", path, source))
+}
+
+pub(super) fn logical_block_size(path: &Path) -> Result<u64, DiskError> {
+    number(&folder(path)?.join("queue/logical_block_size"))
+        .map_err(|source| failed("read the block size of", path, source))
+}
+
+/// The device node of the partition that starts at `disk_offset`.
+pub(super) fn partition_node(disk: &Path, disk_offset: u64) -> Result<PathBuf, DiskError> {
+    let folder = folder(disk)?;
+    let listing = fs::read_dir(&folder).map_err(|source| failed("list the partitions of", disk, source))?;
+    for entry in listing.flatten() {
+        let place = entry.path();
+        let is_partition = place.join("partition").exists();
+        if is_partition && number(&place.join("start")).is_ok_and(|start| start * SYSFS_SECTOR == disk_offset)
+        {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    Err(DiskError::NoNode { path: disk.to_owned(), disk_offset })
+}
+
+pub(super) fn reread_table(path: &Path) -> Result<(), DiskError> {
+    let file = File::open(path).map_err(|source| failed("open", path, source))?;
+    // SAFETY: BLKRRPART takes no argument and the descriptor is open for the length of the call.
+    unsafe { blkrrpart(file.as_raw_fd()) }
+        .map(|_| ())
+        .map_err(|errno| failed("tell the kernel of the new partitions of", path, errno.into()))
+}
+
+/// The device nodes of all whole disks.
+pub(super) fn disks() -> Result<Vec<PathBuf>, DiskError> {
+    let class = Path::new(CLASS);
+    let listing = fs::read_dir(class).map_err(|source| failed("list", class, source))?;
+    let mut disks: Vec<PathBuf> = listing
+        .flatten()
+        .filter(|entry| !entry.path().join("partition").exists())
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    disks.sort();
+    Ok(disks)
+}
+
+fn folder(path: &Path) -> Result<PathBuf, DiskError> {
+    let real = path.canonicalize().map_err(|source| failed("open", path, source))?;
+    Ok(Path::new(CLASS).join(real.file_name().unwrap_or_default()))
+}
+
+fn number(path: &Path) -> io::Result<u64> {
+    fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> DiskError {
+    DiskError::Io { operation, path: path.to_owned(), source }
+}

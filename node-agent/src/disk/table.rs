@@ -1,0 +1,88 @@
+//! The partition table: written once on an empty disk, afterwards only read.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    path::Path,
+};
+
+use evenkeel_node_agent_core::layout::{Place, Role};
+use gpt::{
+    GptConfig,
+    disk::LogicalBlockSize,
+    mbr::ProtectiveMBR,
+    partition::Partition as GptPartition,
+    partition_types::{EFI, LINUX_FS},
+};
+use uuid::Uuid;
+
+use super::{DiskError, device, is_block_device};
+
+pub(super) struct Entry {
+    pub name: String,
+    pub part_uuid: String,
+    pub disk_offset: u64,
+    pub length: u64,
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<Entry>, DiskError> {
+    let no_table = |source| DiskError::NoTable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(|source| DiskError::Io {
+        operation: "open",
+        path: path.to_owned(),
+        source,
+    })?;
+    let size = block_size(path)?;
+    let disk = GptConfig::new().logical_block_size(size).open_from_device(file).map_err(no_table)?;
+    disk.partitions()
+        .values()
+        .filter(|partition| partition.is_used())
+        .map(|partition| {
+            let start = partition.bytes_start(size).map_err(|error| no_table(error.into()))?;
+            let length = partition.bytes_len(size).map_err(|error| no_table(error.into()))?;
+            let part_uuid = partition.part_guid.hyphenated().to_string();
+            Ok(Entry { name: partition.name.clone(), part_uuid, disk_offset: start, length })
+        })
+        .collect()
+}
+
+pub(super) fn write(path: &Path, places: &[Place]) -> Result<(), DiskError> {
+    let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
+    let failed = |source| DiskError::WriteTable { path: path.to_owned(), source };
+    let mut file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|error| io_error("open", error))?;
+    let size = block_size(path)?;
+    let bytes = device::length(path)?;
+    let sectors = u32::try_from(bytes / size.as_u64() - 1).unwrap_or(u32::MAX);
+    ProtectiveMBR::with_lb_size(sectors)
+        .overwrite_lba0(&mut file)
+        .map_err(|error| io_error("write the boot sector of", std::io::Error::other(error.to_string())))?;
+    let mut table = GptConfig::new()
+        .writable(true)
+        .logical_block_size(size)
+        .create_from_device(file, None)
+        .map_err(failed)?;
+    let partitions: BTreeMap<u32, GptPartition> =
+        (1..).zip(places.iter().map(|place| partition(place, size))).collect();
+    table.update_partitions(partitions).map_err(failed)?;
+    let file = table.write().map_err(failed)?;
+    file.sync_all().map_err(|error| io_error("flush", error))
+}
+
+fn partition(place: &Place, size: LogicalBlockSize) -> GptPartition {
+    GptPartition {
+        part_type_guid: if place.role == Role::Esp { EFI } else { LINUX_FS },
+        part_guid: Uuid::new_v4(),
+        first_lba: place.offset / size.as_u64(),
+        last_lba: (place.offset + place.length) / size.as_u64() - 1,
+        flags: 0,
+        name: place.role.partition_name().to_owned(),
+    }
+}
+
+fn block_size(path: &Path) -> Result<LogicalBlockSize, DiskError> {
+    if is_block_device(path)? && device::logical_block_size(path)? == 4096 {
+        return Ok(LogicalBlockSize::Lb4096);
+    }
+    Ok(LogicalBlockSize::Lb512)
+}
