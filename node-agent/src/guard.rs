@@ -1,0 +1,165 @@
+//! `evenkeel-agent guard`: on the host, ends a trial boot that is not kept in time, whatever the cluster does.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use evenkeel_crds::node_plan::RollbackCause;
+use evenkeel_node_agent_core::journal::Verdict;
+
+use crate::{
+    boot::{self, BootError, Bootloader as _},
+    disk::{self, Disk, DiskError},
+    reboot::{self, RebootError},
+    run::host::{self, HostError},
+    state_dir::{StateDir, StateError},
+};
+
+/// Seconds from the boot to the end of a trial that nobody gave another deadline.
+const DEADLINE_SECONDS_DEFAULT: u64 = 1800;
+const POLL: Duration = Duration::from_secs(2);
+const CHECK_TRIES: u32 = 3;
+const CHECK_PAUSE: Duration = Duration::from_secs(10);
+
+/// Options of `evenkeel-agent guard`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GuardArgs {
+    /// Disk with Evenkeel's layout; default: the one that this machine runs from.
+    #[arg(long, env = "EVENKEEL_DISK")]
+    pub disk: Option<PathBuf>,
+    /// Folder on the state partition with the trial's order and for the verdict.
+    #[arg(long, env = "EVENKEEL_STATE_DIR", default_value = "/var/lib/evenkeel")]
+    pub state_dir: PathBuf,
+    /// Folder of programs that each say by their exit status whether this boot is healthy.
+    #[arg(long, default_value = "/usr/lib/evenkeel/health.d")]
+    pub health_dir: PathBuf,
+    /// Where the kernel tells of the running system.
+    #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc")]
+    pub proc: PathBuf,
+    /// Program that reboots the host, for hosts whose init is not systemd.
+    #[arg(long, env = "EVENKEEL_REBOOT_COMMAND")]
+    pub reboot_command: Option<PathBuf>,
+}
+
+/// Why the guard could not do its work. The unit starts it again.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// The running system is unknown.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The boot loader cannot be used.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The reboot was refused.
+    #[error(transparent)]
+    Reboot(#[from] RebootError),
+    /// The time since the boot is unknown.
+    #[error("read {0}: is /proc mounted?")]
+    Uptime(PathBuf, #[source] io::Error),
+}
+
+/// Watches this boot until it is kept, was no trial, or is sent back.
+pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
+    let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
+    let disk = match &args.disk {
+        Some(path) => Disk::open(path)?,
+        None => disk::find_running(&args.proc)?,
+    };
+    if !on_trial(&disk, &running.name)? {
+        tracing::info!(slot = running.name, "this boot is no trial");
+        return Ok(());
+    }
+    let state = StateDir::open(&args.state_dir)?;
+    let order = state.trial()?.filter(|order| order.digest == running.digest);
+    let deadline = order.map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
+    tracing::info!(slot = running.name, deadline, "this boot is a trial");
+    let Some((cause, message)) = watch(args, &disk, &running.name, deadline)? else {
+        tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
+        return Ok(());
+    };
+    tracing::error!(slot = running.name, message, "this trial goes back to the old slot");
+    state.write_verdict(&Verdict { digest: running.digest, cause, message })?;
+    boot::open(&disk)?.disarm(&running.name)?;
+    Ok(reboot::reboot(args.reboot_command.as_deref())?)
+}
+
+type Reason = (RollbackCause, String);
+
+fn watch(args: &GuardArgs, disk: &Disk, slot: &str, deadline: u64) -> Result<Option<Reason>, GuardError> {
+    let mut checked = false;
+    loop {
+        if !on_trial(disk, slot)? {
+            return Ok(None);
+        }
+        if uptime_seconds(&args.proc)? >= deadline {
+            let message = format!("the trial was not kept within {deadline} s of its boot");
+            return Ok(Some((RollbackCause::Deadline, message)));
+        }
+        if !checked && is_up() {
+            if let Err(message) = check(&args.health_dir) {
+                return Ok(Some((RollbackCause::HostCheck, message)));
+            }
+            checked = true;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn on_trial(disk: &Disk, slot: &str) -> Result<bool, GuardError> {
+    let entries = boot::open(disk)?.entries()?;
+    Ok(entries.iter().any(|entry| entry.name.slot == slot && entry.name.tries.is_some()))
+}
+
+/// Health says nothing before the system is up. A host without systemd counts as up.
+fn is_up() -> bool {
+    let status = Command::new("systemctl")
+        .args(["is-active", "--quiet", "multi-user.target"])
+        .stdin(Stdio::null())
+        .status();
+    status.is_err() || status.is_ok_and(|status| status.success())
+}
+
+fn check(folder: &Path) -> Result<(), String> {
+    let mut programs: Vec<PathBuf> = match fs::read_dir(folder) {
+        Ok(listing) => listing.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    programs.sort();
+    programs.iter().try_for_each(|program| check_one(program))
+}
+
+fn check_one(program: &Path) -> Result<(), String> {
+    let mut failure = String::new();
+    for attempt in 1..=CHECK_TRIES {
+        failure = match Command::new(program).stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
+                format!("{} ({})", output.status, text.trim().lines().last().unwrap_or("no message"))
+            }
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(program = %program.display(), attempt, failure, "health check failed");
+        if attempt < CHECK_TRIES {
+            thread::sleep(CHECK_PAUSE);
+        }
+    }
+    Err(format!("the health check {} failed {CHECK_TRIES} times: {failure}", program.display()))
+}
+
+fn uptime_seconds(proc: &Path) -> Result<u64, GuardError> {
+    let path = proc.join("uptime");
+    let text = fs::read_to_string(&path).map_err(|source| GuardError::Uptime(path.clone(), source))?;
+    let seconds = text.split('.').next().and_then(|whole| whole.trim().parse().ok());
+    seconds.ok_or_else(|| GuardError::Uptime(path, io::ErrorKind::InvalidData.into()))
+}
