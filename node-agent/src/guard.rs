@@ -21,7 +21,7 @@ use crate::{
 
 /// Seconds from the boot to the end of a trial that nobody gave another deadline.
 const DEADLINE_SECONDS_DEFAULT: u64 = 1800;
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
 const CHECK_TRIES: u32 = 3;
 const CHECK_PAUSE: Duration = Duration::from_secs(10);
 

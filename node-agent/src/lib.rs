@@ -1,7 +1,9 @@
 //! The agent: every byte on a node's disk, and the report of it. `evenkeel-agent` is its command line.
 
+pub mod args;
 pub mod boot;
 pub mod cloud_config;
+pub mod commands;
 pub mod disk;
 pub mod esp;
 pub mod guard;

@@ -1,0 +1,192 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use evenkeel_node_agent_core::layout::parse_size;
+
+use crate::{guard::GuardArgs, run::RunArgs};
+
+/// Pulls, writes, switches and reports on the operating system of one machine.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel-agent", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prepare disks.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Prepare a disk that boots an image from slot a.
+    Install(InstallArgs),
+    /// Write an image into a slot, without making it bootable.
+    Stage(StageArgs),
+    /// Show what is in the slots of a disk, and how they boot.
+    Slots(SlotsArgs),
+    /// Make a staged slot boot next, a counted number of times.
+    Activate(ActivateArgs),
+    /// Keep the slot that is on trial.
+    Commit(SlotArgs),
+    /// Give up a slot on trial, or go back from a kept slot to the other one.
+    Rollback(SlotArgs),
+    /// Follow this node's plan: the `DaemonSet`'s command.
+    Run(RunArgs),
+    /// Make the image that is being built bootable from a slot.
+    Init(InitArgs),
+    /// Watch a trial boot on the host, and end it if it is not kept.
+    Guard(GuardArgs),
+    /// The machine's own cloud-config.
+    #[command(subcommand)]
+    CloudConfig(CloudConfigCommand),
+}
+
+/// Prepare disks.
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Write the partition table and empty file systems. Everything on a device is lost.
+    Create {
+        /// File that is made, or device.
+        path: PathBuf,
+        /// Sizes.
+        #[command(flatten)]
+        sizes: SizeArgs,
+    },
+}
+
+/// Sizes of a disk that is made.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SizeArgs {
+    /// Size of the disk, such as 8GiB; needed for a file.
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Size of each of the two slots, such as 3GiB; default: 35 % of the disk, at most 16 GiB.
+    #[arg(long, value_parser = parse_size)]
+    pub slot_size: Option<u64>,
+}
+
+/// The disk to work on.
+#[derive(Clone, Debug, Args)]
+pub struct DiskArg {
+    /// Disk with Evenkeel's layout, a file or a device; default: the one that this machine runs from.
+    #[arg(long, env = "EVENKEEL_DISK")]
+    pub disk: Option<PathBuf>,
+    /// Where the kernel tells of the running system.
+    #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc", hide = true)]
+    pub proc: PathBuf,
+}
+
+/// How images are pulled.
+#[derive(Clone, Debug, Args)]
+pub struct PullArgs {
+    /// Speak HTTP without TLS to the registry.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Docker configuration (`config.json`) with credentials for registries.
+    #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
+    pub docker_config: Option<PathBuf>,
+}
+
+/// Options of `install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The image, with a tag or a digest.
+    pub image: String,
+    /// The disk. A file that is not there yet is made, which needs --size.
+    #[arg(long)]
+    pub disk: PathBuf,
+    /// Cloud-config of this machine.
+    #[arg(long)]
+    pub cloud_config: Option<PathBuf>,
+    /// Sizes, for a disk that has no layout yet.
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    /// How to pull.
+    #[command(flatten)]
+    pub pull: PullArgs,
+}
+
+/// Options of `stage`.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// The image, with a tag or a digest.
+    pub image: String,
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// The slot to write; default: the one that neither runs nor boots next.
+    #[arg(long)]
+    pub slot: Option<String>,
+    /// How to pull.
+    #[command(flatten)]
+    pub pull: PullArgs,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Options of `slots`.
+#[derive(Debug, Args)]
+pub struct SlotsArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Options of `activate`.
+#[derive(Debug, Args)]
+pub struct ActivateArgs {
+    /// Which slot.
+    #[command(flatten)]
+    pub slot: SlotArgs,
+    /// Boots before the loader gives the slot up, 1 to 3.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub tries: u32,
+}
+
+/// A slot of a disk.
+#[derive(Debug, Args)]
+pub struct SlotArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// The slot; default: the one that can be meant.
+    #[arg(long)]
+    pub slot: Option<String>,
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Root of the image.
+    #[arg(long, default_value = "/")]
+    pub root: PathBuf,
+    /// Do not build initrds; the image's own build does.
+    #[arg(long)]
+    pub no_initrd: bool,
+}
+
+/// The machine's own cloud-config.
+#[derive(Debug, Subcommand)]
+pub enum CloudConfigCommand {
+    /// Apply it; files that are as it says are not written.
+    Apply(DiskArg),
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,73 @@
+//! What each command of the command line does.
+
+mod disk;
+mod host;
+mod slot;
+
+use anyhow::Result;
+
+use crate::args::{CloudConfigCommand, Command, DiskCommand};
+
+/// Why the program ends without success, as its exit code tells.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    message: String,
+}
+
+/// Exit code for a request that is refused, or an image that cannot be used.
+pub const EXIT_REFUSED: u8 = 3;
+/// Exit code for a registry that does not answer or does not let us in.
+pub const EXIT_REGISTRY: u8 = 4;
+/// Exit code for a disk that cannot be used.
+pub const EXIT_DISK: u8 = 5;
+
+/// Does what the command line says.
+pub async fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
+        Command::Slots(args) => disk::slots(&args),
+        Command::Activate(args) => slot::activate(&args),
+        Command::Commit(args) => slot::commit(&args),
+        Command::Rollback(args) => slot::rollback(&args),
+        Command::Init(args) => host::init(&args),
+        Command::Guard(args) => host::guard(&args),
+        Command::CloudConfig(CloudConfigCommand::Apply(args)) => host::apply_cloud_config(&args),
+        Command::Install(_) | Command::Stage(_) | Command::Run(_) => {
+            std::future::ready(()).await;
+            Err(refused("this build cannot pull images yet"))
+        }
+    }
+}
+
+/// The program's exit code for an error.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    use crate::{
+        boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
+        install::InstallError, slots::SlotsError,
+    };
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<BootError>() {
+            let refused = matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_));
+            return if refused { EXIT_REFUSED } else { EXIT_DISK };
+        }
+        let disk = cause.is::<DiskError>()
+            || cause.is::<RegionError>()
+            || cause.is::<EspError>()
+            || cause.is::<SlotsError>();
+        if let Some(InstallError::Loader(_)) = cause.downcast_ref() {
+            return EXIT_REFUSED;
+        }
+        if disk || cause.is::<InstallError>() {
+            return EXIT_DISK;
+        }
+        if cause.is::<Refused>() || cause.is::<CloudConfigError>() {
+            return EXIT_REFUSED;
+        }
+    }
+    1
+}
+
+fn refused(message: impl Into<String>) -> anyhow::Error {
+    Refused { message: message.into() }.into()
+}
