@@ -9,7 +9,8 @@ const SUFFIX: &str = ".conf";
 /// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
 /// waiting for a person, so that the boot loader can count the try.
 const OPTIONS: &str =
-    "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot console=tty0 console=ttyS0";
+    "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0 \
+     console=tty0 console=ttyS0";
 
 /// Boots that a counted entry has had and has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

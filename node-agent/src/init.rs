@@ -1,0 +1,190 @@
+//! `evenkeel-agent init`: makes an image bootable from a slot. Run while the image is built.
+
+use std::{
+    env, fs, io,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const UNITS: &str = "usr/lib/systemd/system";
+/// Path of this program in the image.
+const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
+/// Programs in it say whether a trial boot is healthy.
+const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
+
+/// What is written: path, content, mode.
+const FILES: [(&str, &str, u32); 5] = [
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
+        include_str!("init/files/dracut/module-setup.sh"),
+        0o755,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-state.sh",
+        include_str!("init/files/dracut/evenkeel-state.sh"),
+        0o755,
+    ),
+    ("usr/lib/dracut/dracut.conf.d/90-evenkeel.conf", include_str!("init/files/dracut.conf"), 0o644),
+    (
+        "usr/lib/systemd/system/evenkeel-guard.service",
+        include_str!("init/files/evenkeel-guard.service"),
+        0o644,
+    ),
+    (
+        "usr/lib/systemd/system/evenkeel-cloud-config.service",
+        include_str!("init/files/evenkeel-cloud-config.service"),
+        0o644,
+    ),
+];
+
+/// Links: path, target. systemd's own blessing of a boot would keep a trial that nobody has judged.
+const LINKS: [(&str, &str); 4] = [
+    ("usr/lib/systemd/system/sysinit.target.wants/evenkeel-guard.service", "../evenkeel-guard.service"),
+    (
+        "usr/lib/systemd/system/sysinit.target.wants/evenkeel-cloud-config.service",
+        "../evenkeel-cloud-config.service",
+    ),
+    ("etc/systemd/system/systemd-bless-boot.service", "/dev/null"),
+    ("etc/systemd/system-generators/systemd-bless-boot-generator", "/dev/null"),
+];
+
+/// A read-only root cannot grow these at boot.
+const MOUNT_POINTS: [&str; 12] =
+    ["boot", "dev", "etc", "home", "opt", "proc", "root", "run", "srv", "sys", "tmp", "var"];
+
+/// Why an image could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// A file could not be written.
+    #[error("{operation} {path}: run this as root while the image is built")]
+    Io {
+        /// `write`, `link`, …
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The image lacks something.
+    #[error("the image has no {what}: install the package {package} before `evenkeel-agent init`")]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+        /// Debian's name of the package that has it.
+        package: &'static str,
+    },
+    /// dracut said no.
+    #[error("build the initrd of kernel {kernel} with dracut: {status}; its messages are above")]
+    Dracut {
+        /// The kernel's version.
+        kernel: String,
+        /// How it ended.
+        status: String,
+    },
+}
+
+/// Prepares the image whose root is `root`, and builds an initrd for each of its kernels if `initrd` says so.
+pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
+    for folder in MOUNT_POINTS.into_iter().chain([HEALTH_FOLDER]) {
+        make_folder(&root.join(folder))?;
+    }
+    for (path, content, mode) in FILES {
+        write(&root.join(path), content.as_bytes(), mode)?;
+    }
+    for (path, target) in LINKS {
+        link(&root.join(path), target)?;
+    }
+    copy_self(&root.join(AGENT))?;
+    enable_tmp(root)?;
+    // Empty, not "uninitialized": each machine gets an ID of its own at its first boot, and systemd does not enable all
+    // units, as it would for a system that it takes for new.
+    write(&root.join("etc/machine-id"), b"", 0o444)?;
+    require(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot loader", "systemd-boot-efi")?;
+    if initrd { build_initrds(root) } else { Ok(()) }
+}
+
+fn build_initrds(root: &Path) -> Result<(), InitError> {
+    require(root, "usr/bin/dracut", "dracut", "dracut")?;
+    let modules = root.join("usr/lib/modules");
+    let listing = fs::read_dir(&modules).map_err(|source| failed("list", &modules, source))?;
+    let mut kernels: Vec<String> = listing
+        .flatten()
+        .filter(|entry| entry.path().join("modules.dep").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    kernels.sort();
+    if kernels.is_empty() {
+        return Err(InitError::Missing { what: "kernel in /usr/lib/modules", package: "linux-image-amd64" });
+    }
+    kernels.iter().try_for_each(|kernel| build_initrd(root, kernel))
+}
+
+fn build_initrd(root: &Path, kernel: &str) -> Result<(), InitError> {
+    let mut command = if root == Path::new("/") {
+        Command::new("dracut")
+    } else {
+        let mut command = Command::new("chroot");
+        command.arg(root).arg("dracut");
+        command
+    };
+    let image = format!("/boot/initrd.img-{kernel}");
+    command.args(["--force", "--no-hostonly", "--kver", kernel, &image]);
+    let status = command.status().map_err(|source| failed("run dracut in", root, source))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(InitError::Dracut { kernel: kernel.to_owned(), status: status.to_string() })
+}
+
+/// Debian keeps the unit of a `/tmp` in memory aside before version 13.
+fn enable_tmp(root: &Path) -> Result<(), InitError> {
+    let aside = "usr/share/systemd/tmp.mount";
+    if !root.join(UNITS).join("tmp.mount").exists() && root.join(aside).exists() {
+        link(&root.join("etc/systemd/system/tmp.mount"), &format!("/{aside}"))?;
+    }
+    let unit = format!("/{UNITS}/tmp.mount");
+    link(&root.join(UNITS).join("local-fs.target.wants/tmp.mount"), &unit)
+}
+
+fn copy_self(target: &Path) -> Result<(), InitError> {
+    let this = env::current_exe()
+        .or_else(|error| env::args_os().next().map(PathBuf::from).ok_or(error))
+        .map_err(|source| failed("find this program, to copy it to", target, source))?;
+    let bytes = fs::read(&this).map_err(|source| failed("read", &this, source))?;
+    write(target, &bytes, 0o755)
+}
+
+fn require(
+    root: &Path,
+    path: &str,
+    what: &'static str,
+    package: &'static str,
+) -> Result<(), InitError> {
+    if root.join(path).exists() { Ok(()) } else { Err(InitError::Missing { what, package }) }
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), InitError> {
+    let new = path.with_extension("evenkeel-new");
+    path.parent().map_or(Ok(()), make_folder)?;
+    fs::write(&new, content).map_err(|source| failed("write", path, source))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(|source| failed("write", path, source))
+}
+
+fn link(path: &Path, target: &str) -> Result<(), InitError> {
+    path.parent().map_or(Ok(()), make_folder)?;
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed("replace", path, source)),
+        _ => symlink(target, path).map_err(|source| failed("link", path, source)),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), InitError> {
+    fs::create_dir_all(path).map_err(|source| failed("make folder", path, source))
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> InitError {
+    InitError::Io { operation, path: path.to_owned(), source }
+}
