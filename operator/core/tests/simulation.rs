@@ -314,7 +314,7 @@ fn one(seed: u64) {
     let never_returns = |name: &String| world.fates[name] == Fate::NeverReturns;
     for (name, node) in &world.snapshot.nodes {
         assert!(
-            lost(name) || node.disruption().is_none(),
+            never_returns(name) || node.disruption().is_none(),
             "{name} is still in its turn: {:?}",
             last.nodes[name]
         );
