@@ -152,8 +152,7 @@ pub fn read(disk: &Disk) -> Result<Option<CloudConfig>, CloudConfigError> {
 }
 
 fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
-    let same_mode =
-        fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & MODE_MAX == mode);
+    let same_mode = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & MODE_MAX == mode);
     if same_mode && fs::read(path).is_ok_and(|there| there == content) {
         return Ok(false);
     }

@@ -155,12 +155,7 @@ fn copy_self(target: &Path) -> Result<(), InitError> {
     write(target, &bytes, 0o755)
 }
 
-fn require(
-    root: &Path,
-    path: &str,
-    what: &'static str,
-    package: &'static str,
-) -> Result<(), InitError> {
+fn require(root: &Path, path: &str, what: &'static str, package: &'static str) -> Result<(), InitError> {
     if root.join(path).exists() { Ok(()) } else { Err(InitError::Missing { what, package }) }
 }
 

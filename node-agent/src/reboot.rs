@@ -29,9 +29,8 @@ pub enum RebootError {
 /// Asks for a reboot, by `command` if there is one. Returns before the host goes down.
 pub fn reboot(command: Option<&Path>) -> Result<(), RebootError> {
     let Some(program) = command else { return signal_init() };
-    let status = Command::new(program)
-        .status()
-        .map_err(|source| RebootError::Command(program.to_owned(), source))?;
+    let status =
+        Command::new(program).status().map_err(|source| RebootError::Command(program.to_owned(), source))?;
     if status.success() { Ok(()) } else { Err(RebootError::Refused(program.to_owned(), status)) }
 }
 

@@ -36,7 +36,7 @@ fn root() -> PathBuf {
 /// Package name to the names of the packages that it is built with (no dev-dependencies).
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"])
         .current_dir(root())
         .output()
         .unwrap();

@@ -8,8 +8,7 @@ const PREFIX: &str = "evenkeel-";
 const SUFFIX: &str = ".conf";
 /// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
 /// waiting for a person, so that the boot loader can count the try.
-const OPTIONS: &str =
-    "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0 \
+const OPTIONS: &str = "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0 \
      console=tty0 console=ttyS0";
 
 /// Boots that a counted entry has had and has left.

@@ -123,9 +123,10 @@ impl Bootloader for SystemdBoot {
             let path = path(&name);
             let mut bytes = Vec::new();
             self.esp.read(&path, &mut bytes).map_err(|source| failed("read", &path, source))?;
-            match EntryBody::parse(&String::from_utf8_lossy(&bytes)) {
-                Some(body) => entries.push(BootEntry { name, body }),
-                None => tracing::warn!(path, "this boot entry cannot be understood and is passed over"),
+            if let Some(body) = EntryBody::parse(&String::from_utf8_lossy(&bytes)) {
+                entries.push(BootEntry { name, body });
+            } else {
+                tracing::warn!(path, "this boot entry cannot be understood and is passed over");
             }
         }
         Ok(entries)

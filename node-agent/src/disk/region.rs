@@ -42,7 +42,9 @@ pub enum RegionError {
         source: RecordError,
     },
     /// The disk did not answer.
-    #[error("{operation} slot {slot} at byte {offset} of {path}: is the disk there and writable by this user?")]
+    #[error(
+        "{operation} slot {slot} at byte {offset} of {path}: is the disk there and writable by this user?"
+    )]
     Io {
         /// `open`, `read`, …
         operation: &'static str,

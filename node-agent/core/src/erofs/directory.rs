@@ -64,7 +64,7 @@ pub fn encode(
             data.extend([kind, 0]);
             name_at += name.len();
         }
-        here.iter().for_each(|name| data.extend(*name));
+        data.extend(here.concat());
         if index + 1 < counts.len() {
             data.resize((index + 1) * BLOCK, 0);
         }

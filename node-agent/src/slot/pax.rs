@@ -1,0 +1,121 @@
+//! Extended headers of a tar entry (POSIX.1-2001 pax): records `LENGTH KEY=VALUE\n`, where a value may hold any byte.
+
+use std::collections::BTreeMap;
+
+/// Bytes of one extended header: room for the longest attribute that Linux has (64 KiB) many times over.
+pub const HEADER_BYTES_MAX: u64 = 1 << 20;
+const XATTR: &str = "SCHILY.xattr.";
+
+/// What an extended header says of the entry behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extended {
+    /// Full path.
+    pub path: Option<Vec<u8>>,
+    /// Target of a link.
+    pub link: Option<Vec<u8>>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Modification time: seconds and nanoseconds.
+    pub mtime: Option<(i64, u32)>,
+    /// Bytes of the file.
+    pub size: Option<u64>,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Why an extended header is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PaxError {
+    /// The record's length does not fit the header.
+    #[error("an extended header record is malformed")]
+    Malformed,
+    /// A number is none.
+    #[error("the extended header's {0} is not a number that fits")]
+    Number(String),
+    /// The file has holes.
+    #[error("sparse files are not supported: build the image's layer without --sparse")]
+    Sparse,
+}
+
+impl Extended {
+    /// Takes over what `header` says.
+    pub fn read(&mut self, mut header: &[u8]) -> Result<(), PaxError> {
+        while !header.is_empty() {
+            let space = header.iter().position(|byte| *byte == b' ').ok_or(PaxError::Malformed)?;
+            let length: usize = std::str::from_utf8(&header[..space])
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or(PaxError::Malformed)?;
+            if length <= space + 1 || length > header.len() || header[length - 1] != b'\n' {
+                return Err(PaxError::Malformed);
+            }
+            let record = &header[space + 1..length - 1];
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or(PaxError::Malformed)?;
+            self.take(&String::from_utf8_lossy(&record[..equals]), &record[equals + 1..])?;
+            header = &header[length..];
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), PaxError> {
+        let text = || std::str::from_utf8(value).map_err(|_| PaxError::Number(key.to_owned()));
+        let wrong = || PaxError::Number(key.to_owned());
+        match key {
+            "path" => self.path = Some(value.to_vec()),
+            "linkpath" => self.link = Some(value.to_vec()),
+            "uid" => self.uid = Some(text()?.parse().map_err(|_| wrong())?),
+            "gid" => self.gid = Some(text()?.parse().map_err(|_| wrong())?),
+            "size" => self.size = Some(text()?.parse().map_err(|_| wrong())?),
+            "mtime" => self.mtime = Some(time(text()?).ok_or_else(wrong)?),
+            _ if key.starts_with("GNU.sparse.") => return Err(PaxError::Sparse),
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR) {
+                    self.xattrs.insert(name.as_bytes().to_vec(), value.to_vec());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seconds since 1970 with a decimal fraction, rounded down to nanoseconds.
+fn time(text: &str) -> Option<(i64, u32)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    if whole.starts_with('-') && nanoseconds > 0 {
+        return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds));
+    }
+    Some((seconds, nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_value_may_hold_line_ends() {
+        let mut extended = Extended::default();
+        extended.read(b"32 SCHILY.xattr.user.x=a\nb\n=\0 c\n").unwrap();
+        assert_eq!(extended.xattrs[&b"user.x"[..]], b"a\nb\n=\0 c");
+    }
+
+    #[test]
+    fn times_before_1970_count_backwards() {
+        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time("12.5"), Some((12, 500_000_000)));
+        assert_eq!(time("12"), Some((12, 0)));
+        assert_eq!(time("soon"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Extended::default().read(&bytes);
+        }
+    }
+}
