@@ -11,6 +11,5 @@ pub mod init;
 pub mod install;
 pub mod reboot;
 pub mod run;
-pub mod slot;
 pub mod slots;
 pub mod state_dir;
