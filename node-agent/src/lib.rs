@@ -11,5 +11,6 @@ pub mod init;
 pub mod install;
 pub mod reboot;
 pub mod run;
+pub mod slot;
 pub mod slots;
 pub mod state_dir;
