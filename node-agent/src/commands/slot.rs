@@ -34,7 +34,7 @@ impl Situation {
         self.running.as_deref().or(next)
     }
 
-    fn other(&self, current: Option<&str>) -> &'static str {
+    fn other(current: Option<&str>) -> &'static str {
         UPDATE_SLOTS.into_iter().find(|slot| Some(*slot) != current).unwrap_or(UPDATE_SLOTS[0])
     }
 
@@ -47,7 +47,7 @@ impl Situation {
             .filter(|entry| entry.name.tries.is_none())
             .max_by_key(|entry| entry.body.generation);
         let current = self.running.as_deref().or(kept.map(|entry| entry.name.slot.as_str()));
-        let slot = named.unwrap_or_else(|| self.other(current));
+        let slot = named.unwrap_or_else(|| Self::other(current));
         if !UPDATE_SLOTS.contains(&slot) {
             return Err(refused(format!("there is no slot {slot} that can be written: use a or b")));
         }
@@ -86,7 +86,7 @@ pub(super) fn rollback(args: &SlotArgs) -> Result<()> {
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
-    let name = args.slot.as_deref().unwrap_or_else(|| situation.other(situation.current()));
+    let name = args.slot.as_deref().unwrap_or_else(|| Situation::other(situation.current()));
     let slot = situation.disk.slot(name)?;
     let record = slot.read_record()?;
     situation.bootloader.make_default(&slot, &record)?;
