@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_node_agent_core::layout::parse_size;
 
-use crate::{guard::GuardArgs, run::RunArgs};
+use crate::guard::GuardArgs;
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
@@ -24,10 +24,6 @@ pub enum Command {
     /// Prepare disks.
     #[command(subcommand)]
     Disk(DiskCommand),
-    /// Prepare a disk that boots an image from slot a.
-    Install(InstallArgs),
-    /// Write an image into a slot, without making it bootable.
-    Stage(StageArgs),
     /// Show what is in the slots of a disk, and how they boot.
     Slots(SlotsArgs),
     /// Make a staged slot boot next, a counted number of times.
@@ -36,8 +32,6 @@ pub enum Command {
     Commit(SlotArgs),
     /// Give up a slot on trial, or go back from a kept slot to the other one.
     Rollback(SlotArgs),
-    /// Follow this node's plan: the `DaemonSet`'s command.
-    Run(RunArgs),
     /// Make the image that is being built bootable from a slot.
     Init(InitArgs),
     /// Watch a trial boot on the host, and end it if it is not kept.
@@ -91,44 +85,6 @@ pub struct PullArgs {
     /// Docker configuration (`config.json`) with credentials for registries.
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
-}
-
-/// Options of `install`.
-#[derive(Debug, Args)]
-pub struct InstallArgs {
-    /// The image, with a tag or a digest.
-    pub image: String,
-    /// The disk. A file that is not there yet is made, which needs --size.
-    #[arg(long)]
-    pub disk: PathBuf,
-    /// Cloud-config of this machine.
-    #[arg(long)]
-    pub cloud_config: Option<PathBuf>,
-    /// Sizes, for a disk that has no layout yet.
-    #[command(flatten)]
-    pub sizes: SizeArgs,
-    /// How to pull.
-    #[command(flatten)]
-    pub pull: PullArgs,
-}
-
-/// Options of `stage`.
-#[derive(Debug, Args)]
-pub struct StageArgs {
-    /// The image, with a tag or a digest.
-    pub image: String,
-    /// The disk.
-    #[command(flatten)]
-    pub disk: DiskArg,
-    /// The slot to write; default: the one that neither runs nor boots next.
-    #[arg(long)]
-    pub slot: Option<String>,
-    /// How to pull.
-    #[command(flatten)]
-    pub pull: PullArgs,
-    /// Form of the answer.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
 }
 
 /// Options of `slots`.

@@ -23,7 +23,7 @@ pub const EXIT_REGISTRY: u8 = 4;
 pub const EXIT_DISK: u8 = 5;
 
 /// Does what the command line says.
-pub async fn execute(command: Command) -> Result<()> {
+pub fn execute(command: Command) -> Result<()> {
     match command {
         Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
         Command::Slots(args) => disk::slots(&args),
@@ -33,10 +33,6 @@ pub async fn execute(command: Command) -> Result<()> {
         Command::Init(args) => host::init(&args),
         Command::Guard(args) => host::guard(&args),
         Command::CloudConfig(CloudConfigCommand::Apply(args)) => host::apply_cloud_config(&args),
-        Command::Install(_) | Command::Stage(_) | Command::Run(_) => {
-            std::future::ready(()).await;
-            Err(refused("this build cannot pull images yet"))
-        }
     }
 }
 
