@@ -47,6 +47,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             let refused = matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_));
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
+        if let Some(RegionError::Record { .. }) = cause.downcast_ref() {
+            return EXIT_REFUSED;
+        }
         let disk = cause.is::<DiskError>()
             || cause.is::<RegionError>()
             || cause.is::<EspError>()

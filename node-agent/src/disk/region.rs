@@ -34,7 +34,7 @@ pub struct SlotRegion {
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
     /// The slot holds no complete image.
-    #[error("slot {slot}: {source}")]
+    #[error("slot {slot} holds no complete image: stage one into it first")]
     Record {
         /// The slot.
         slot: String,

@@ -103,7 +103,11 @@ impl Esp for FatEsp {
 pub(super) fn format(path: &Path, offset: u64, length: u64) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let window = Window { file: file.try_clone()?, offset, length, position: 0 };
-    let options = FormatVolumeOptions::new().fat_type(FatType::Fat32).volume_label(*b"EVENKEELESP");
+    let (volume_id, ..) = uuid::Uuid::new_v4().as_fields();
+    let options = FormatVolumeOptions::new()
+        .fat_type(FatType::Fat32)
+        .volume_label(*b"EVENKEELESP")
+        .volume_id(volume_id);
     fatfs::format_volume(window, options)?;
     file.sync_all()
 }

@@ -1,0 +1,223 @@
+//! Disks in files, judged by programs that are not ours: sgdisk, fsck.fat, mtools, e2fsck, mkfs.erofs.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use evenkeel_node_agent::{
+    boot::{self, BootError, Bootloader as _},
+    disk::{Disk, SlotRegion},
+    install,
+    slots::{self, SlotState},
+};
+use evenkeel_node_agent_core::{
+    layout::Role,
+    slot_record::{BootFile, SlotRecord},
+};
+use sha2::{Digest as _, Sha256};
+
+const SIZE: u64 = 1100 << 20;
+const SLOT_SIZE: u64 = 64 << 20;
+const LOADER: &[u8] = b"MZ not a real loader, but longer than nothing";
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+    text
+}
+
+struct Machine {
+    folder: tempfile::TempDir,
+    disk: Disk,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        let disk = install::create_disk(&path, Some(SIZE), Some(SLOT_SIZE)).unwrap();
+        Self { folder, disk }
+    }
+
+    fn file(&self) -> &str {
+        self.disk.path().to_str().unwrap()
+    }
+
+    fn mtools(&self, program: &str, args: &[&str]) -> String {
+        let offset = self.disk.partition(Role::Esp).unwrap().disk_offset;
+        run(program, &[&["-i", &format!("{}@@{offset}", self.file())], args].concat())
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let listing = self.mtools("mdir", &["-b", "::/loader/entries"]);
+        let mut names: Vec<String> =
+            listing.lines().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Fills a slot as the slot writer would: an EROFS made by mkfs.erofs, and behind it kernel and initrd.
+    fn fill(&self, name: &str, kernel: &str) -> (SlotRegion, SlotRecord) {
+        let slot = self.disk.slot(name).unwrap();
+        let root = self.folder.path().join(format!("root-{name}"));
+        let loader = root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+        fs::create_dir_all(loader.parent().unwrap()).unwrap();
+        fs::write(&loader, LOADER).unwrap();
+        let image = self.folder.path().join(format!("{name}.erofs"));
+        run("mkfs.erofs", &[path(&image), path(&root)]);
+        let bytes = fs::read(&image).unwrap();
+        let file = slot.open_rw().unwrap();
+        file.write_all_at(&bytes, slot.offset).unwrap();
+        let mut place = bytes.len() as u64;
+        let mut boot_file = |path: &str, content: &[u8]| {
+            file.write_all_at(content, slot.offset + place).unwrap();
+            let length = content.len() as u64;
+            let found = BootFile { path: path.into(), offset: place, length, sha256: sha256(content) };
+            place += length;
+            found
+        };
+        let record = SlotRecord {
+            image: format!("registry.example/os:{name}"),
+            digest: format!("sha256:{}", sha256(name.as_bytes())),
+            manifest_digest: format!("sha256:{}", sha256(name.as_bytes())),
+            version: "1.0".into(),
+            labels: [].into(),
+            layers: Vec::new(),
+            root_hash: sha256(b""),
+            filesystem_length: bytes.len() as u64,
+            superblock_sha256: sha256(&bytes[..4096]),
+            kernel: boot_file("/boot/vmlinuz", kernel.as_bytes()),
+            initrd: boot_file("/boot/initrd", &vec![7; 3 << 20]),
+            written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        };
+        file.write_all_at(&record.encode().unwrap(), slot.record_offset()).unwrap();
+        (slot, record)
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_new_disk_is_clean_in_the_eyes_of_others() {
+    let machine = Machine::new();
+    assert!(run("sgdisk", &["-v", machine.file()]).contains("No problems found"));
+    let mut names = run("sgdisk", &["-p", machine.file()]);
+    names.retain(|c| !c.is_whitespace());
+    for name in ["esp", "oem", "recovery", "a", "b", "state"] {
+        assert!(names.contains(&format!("evenkeel-{name}")), "{names}");
+    }
+    for role in [Role::Oem, Role::State] {
+        let offset = machine.disk.partition(role).unwrap().disk_offset;
+        run("e2fsck", &["-f", "-n", &format!("{}?offset={offset}", machine.file())]);
+    }
+    let esp = machine.disk.partition(Role::Esp).unwrap();
+    let copy: PathBuf = machine.folder.path().join("esp.img");
+    let mut bytes = vec![0; usize::try_from(esp.length).unwrap()];
+    File::open(machine.file()).unwrap().read_exact_at(&mut bytes, esp.offset).unwrap();
+    fs::write(&copy, bytes).unwrap();
+    run("fsck.fat", &["-n", path(&copy)]);
+}
+
+#[test]
+fn a_disk_with_something_on_it_is_not_made_again() {
+    let machine = Machine::new();
+    let again = install::create_disk(machine.disk.path(), Some(SIZE), Some(SLOT_SIZE)).unwrap_err();
+    assert!(again.to_string().contains("not empty"), "{again}");
+}
+
+#[test]
+fn a_trial_goes_from_armed_to_kept_and_back_without_touching_the_old_entry() {
+    let machine = Machine::new();
+    let (a, record_a) = machine.fill("a", "kernel one");
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    assert_eq!(machine.mtools("mtype", &["::/EFI/BOOT/BOOTX64.EFI"]).as_bytes(), LOADER);
+    assert_eq!(machine.entries(), ["evenkeel-a.conf"]);
+    let old = machine.mtools("mtype", &["::/loader/entries/evenkeel-a.conf"]);
+    assert!(old.contains(&format!("root=PARTUUID={} evenkeel.slot=a", a.part_uuid)), "{old}");
+
+    let (b, record_b) = machine.fill("b", "kernel two");
+    let loader = boot::open(&machine.disk).unwrap();
+    loader.place_files(&b, &record_b).unwrap();
+    assert_eq!(machine.entries(), ["evenkeel-a.conf"]);
+    loader.arm_trial(&b, &record_b, 3).unwrap();
+    loader.arm_trial(&b, &record_b, 3).unwrap();
+    assert_eq!(machine.entries(), ["evenkeel-a.conf", "evenkeel-b+3.conf"]);
+    // Both images bring the same initrd: it is there once.
+    let files = machine.mtools("mdir", &["-b", "::/evenkeel"]);
+    assert_eq!(files.lines().count(), 3, "{files}");
+
+    loader.disarm("b").unwrap();
+    loader.disarm("a").unwrap();
+    assert_eq!(machine.entries(), ["evenkeel-a.conf"]);
+    assert!(matches!(loader.commit("b"), Err(BootError::NoEntry(_))));
+
+    loader.arm_trial(&b, &record_b, 3).unwrap();
+    // The boot loader counts the try by a rename.
+    machine.mtools("mren", &["::/loader/entries/evenkeel-b+3.conf", "::/loader/entries/evenkeel-b+2-1.conf"]);
+    let report = slots::report(&machine.disk, &loader.entries().unwrap()).unwrap();
+    assert_eq!((report[1].tries_left, report[1].default, report[0].default), (Some(2), true, false));
+    loader.commit("b").unwrap();
+    loader.commit("b").unwrap();
+    assert_eq!(machine.entries(), ["evenkeel-a.conf", "evenkeel-b.conf"]);
+    assert_eq!(machine.mtools("mtype", &["::/loader/entries/evenkeel-a.conf"]), old);
+
+    loader.make_default(&a, &record_a).unwrap();
+    let report = slots::report(&machine.disk, &loader.entries().unwrap()).unwrap();
+    assert!(report[0].default && !report[1].default && report[1].bootable);
+    let kernel = format!("::/evenkeel/vmlinuz-{}", &record_a.kernel.sha256[..16]);
+    assert_eq!(machine.mtools("mtype", &[&kernel]), "kernel one");
+}
+
+#[test]
+fn a_full_boot_partition_is_refused_and_the_old_entry_stays() {
+    let machine = Machine::new();
+    let (a, record_a) = machine.fill("a", "kernel one");
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    let before = machine.mtools("mdir", &["-/", "-b", "::"]);
+    let (b, mut record_b) = machine.fill("b", "kernel two");
+    record_b.kernel.length = 600 << 20;
+    let loader = boot::open(&machine.disk).unwrap();
+    let error = loader.arm_trial(&b, &record_b, 3).unwrap_err();
+    assert_eq!((error.reason(), error.retryable()), ("EspFull", false));
+    assert_eq!(machine.mtools("mdir", &["-/", "-b", "::"]), before);
+}
+
+#[test]
+fn a_slot_counts_only_with_the_superblock_that_its_record_names() {
+    let machine = Machine::new();
+    let state = |machine: &Machine| slots::report(&machine.disk, &[]).unwrap()[0].state;
+    assert_eq!(state(&machine), SlotState::Empty);
+    let (a, _) = machine.fill("a", "kernel one");
+    assert_eq!(state(&machine), SlotState::Complete);
+    let file = a.open_rw().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, a.offset + 1024).unwrap();
+    file.write_all_at(&[!byte[0]], a.offset + 1024).unwrap();
+    assert_eq!(state(&machine), SlotState::Damaged);
+    file.write_all_at(&byte, a.offset + 1024).unwrap();
+    assert_eq!(state(&machine), SlotState::Complete);
+    a.wipe_record().unwrap();
+    assert_eq!(state(&machine), SlotState::Empty);
+}
+
+#[test]
+fn what_the_slot_does_not_hold_never_becomes_a_boot_file() {
+    let machine = Machine::new();
+    let (a, mut record) = machine.fill("a", "kernel one");
+    record.initrd.sha256 = sha256(b"something else");
+    let error = install::make_bootable(&machine.disk, &a, &record).unwrap_err();
+    assert!(error.to_string().contains("is not what the image holds"), "{error}");
+    assert_eq!(boot::open(&machine.disk).unwrap().entries().unwrap(), []);
+}
