@@ -14,6 +14,7 @@ use evenkeel_node_agent::{
     slots::{self, SlotState},
 };
 use evenkeel_node_agent_core::{
+    digest::hex,
     layout::Role,
     slot_record::{BootFile, SlotRecord},
 };
@@ -106,7 +107,7 @@ fn path(path: &Path) -> &str {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 #[test]

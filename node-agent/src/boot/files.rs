@@ -9,15 +9,13 @@ use std::{
 
 use evenkeel_node_agent_core::{
     boot_entry::BootEntry,
+    digest::hex,
     slot_record::{BootFile, SlotRecord},
 };
 use sha2::{Digest as _, Sha256};
 
 use super::BootError;
-use crate::{
-    disk::{SlotRegion, region::hex},
-    esp::Esp,
-};
+use crate::{disk::SlotRegion, esp::Esp};
 
 pub(super) const FOLDER: &str = "evenkeel";
 const UNFINISHED: &str = ".new";

@@ -7,7 +7,10 @@ use std::{
     path::PathBuf,
 };
 
-use evenkeel_node_agent_core::slot_record::{RECORD_LENGTH, RecordError, SlotRecord};
+use evenkeel_node_agent_core::{
+    digest::hex,
+    slot_record::{RECORD_LENGTH, RecordError, SlotRecord},
+};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of the superblock's block, which the slot record names by its hash.
@@ -113,13 +116,4 @@ impl SlotRegion {
         let (slot, path) = (self.name.clone(), self.path.clone());
         RegionError::Io { operation, slot, offset: self.offset, path, source }
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
 }
