@@ -34,10 +34,6 @@ impl Situation {
         self.running.as_deref().or(next)
     }
 
-    fn other(current: Option<&str>) -> &'static str {
-        UPDATE_SLOTS.into_iter().find(|slot| Some(*slot) != current).unwrap_or(UPDATE_SLOTS[0])
-    }
-
     /// The slot that was named, or the passive one; refused when it is the current one.
     pub(super) fn passive(&self, named: Option<&str>) -> Result<String> {
         // A slot on trial that does not run may be written: the kept one is what the machine falls back to.
@@ -47,7 +43,7 @@ impl Situation {
             .filter(|entry| entry.name.tries.is_none())
             .max_by_key(|entry| entry.body.generation);
         let current = self.running.as_deref().or(kept.map(|entry| entry.name.slot.as_str()));
-        let slot = named.unwrap_or_else(|| Self::other(current));
+        let slot = named.unwrap_or_else(|| other(current));
         if !UPDATE_SLOTS.contains(&slot) {
             return Err(refused(format!("there is no slot {slot} that can be written: use a or b")));
         }
@@ -86,10 +82,14 @@ pub(super) fn rollback(args: &SlotArgs) -> Result<()> {
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
-    let name = args.slot.as_deref().unwrap_or_else(|| Situation::other(situation.current()));
+    let name = args.slot.as_deref().unwrap_or_else(|| other(situation.current()));
     let slot = situation.disk.slot(name)?;
     let record = slot.read_record()?;
     situation.bootloader.make_default(&slot, &record)?;
     eprintln!("slot {name} ({}) boots next; reboot to use it", record.version);
     Ok(())
+}
+
+fn other(current: Option<&str>) -> &'static str {
+    UPDATE_SLOTS.into_iter().find(|slot| Some(*slot) != current).unwrap_or(UPDATE_SLOTS[0])
 }
