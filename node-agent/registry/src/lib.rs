@@ -1,0 +1,1 @@
+//! The client of image registries that operator and agent share.
