@@ -39,12 +39,18 @@ pub fn violations(
 
 /// Nodes on which the wanted digest failed.
 fn spoilt(policy: &Policy, seen: &Snapshot) -> Vec<String> {
-    let digest = policy.image.split('@').nth(1).unwrap_or_default();
+    let Some(digest) = policy.image.as_ref().and_then(|image| image.split('@').nth(1)) else { return vec![] };
     let failed = |node: &&NodeSeen| {
         let Some(plan) = &node.plan else { return false };
         let same = plan.spec.image.as_deref().is_some_and(|image| image.ends_with(digest));
         let ended = matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
+        let runs = plan.status.booted.as_ref().is_some_and(|booted| booted.digest == digest);
+        let kept = runs && matches!(plan.status.phase, Phase::Idle | Phase::Committed);
+        let manageable = plan.status.host.as_ref().is_none_or(|host| host.manageable);
         node.selected
+            && !node.gone
+            && !kept
+            && manageable
             && node.claimed_by_other.is_none()
             && (plan.status.bad_digests.iter().any(|bad| bad == digest)
                 || same && ended && plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id)
@@ -53,7 +59,11 @@ fn spoilt(policy: &Policy, seen: &Snapshot) -> Vec<String> {
 }
 
 fn down(node: &NodeSeen) -> bool {
-    !node.ready || node.unschedulable || node.plan.as_ref().is_some_and(|plan| plan.spec.disruption.is_some())
+    !node.ready || node.unschedulable || recorded(node)
+}
+
+fn recorded(node: &NodeSeen) -> bool {
+    node.plan.as_ref().is_some_and(|plan| plan.spec.disruption.is_some())
 }
 
 fn starts(
@@ -71,15 +81,21 @@ fn starts(
     if started.is_empty() {
         return;
     }
-    let fleet: Vec<_> =
-        seen.nodes.iter().filter(|(_, node)| node.selected && node.claimed_by_other.is_none()).collect();
+    let fleet: Vec<_> = seen
+        .nodes
+        .iter()
+        .filter(|(_, node)| !node.gone)
+        .filter(|(_, node)| node.selected && node.claimed_by_other.is_none() || recorded(node))
+        .collect();
     let out = |name: &String, node: &NodeSeen| down(node) || started.contains(&name);
     let total = fleet.iter().filter(|(name, node)| out(name, node)).count();
-    let budget = policy.max_unavailable.of(fleet.len());
+    let size = fleet.iter().filter(|(_, node)| node.selected && node.claimed_by_other.is_none()).count();
+    let budget = policy.max_unavailable.of(size);
     if total > budget {
         found.push(format!("{total} nodes would be unavailable, {budget} may be"));
     }
-    let controllers = fleet.iter().filter(|(name, node)| node.control_plane && out(name, node)).count();
+    let controllers = fleet.iter().filter(|(name, node)| node.control_plane && out(name, node)).count()
+        + seen.other_controllers_down.len();
     if controllers > 1 && started.iter().any(|name| seen.nodes[*name].control_plane) {
         found.push("two control-plane nodes would be unavailable".into());
     }
@@ -136,7 +152,7 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
                 && !record.is_some_and(|record| record.found_cordoned),
             "ended a turn and left its cordon",
         )],
-        Action::ReleasePlan => vec![(record.is_some(), "released a node in its turn")],
+        Action::ReleasePlan => vec![(record.is_some() && !node.gone, "released a node in its turn")],
         Action::Revert(_) => vec![(target == Some(Target::Committed), "reverted a committed node")],
         Action::EnsurePlan | Action::MarkHealthy(_) => vec![],
     }

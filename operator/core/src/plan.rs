@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     policy::Policy,
     report::{NodeState, Report},
-    snapshot::Snapshot,
+    snapshot::{self, Snapshot},
 };
 
 /// What to do to one node. Each is one write, safe to repeat, and the next is decided on what was then seen.
@@ -100,7 +100,9 @@ pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
     if !policy.deleting {
         queue::hand_out(policy, &fleet, snapshot, now, &mut decision);
     }
-    decision.report.released =
-        policy.deleting && snapshot.nodes.values().all(|node| node.disruption().is_none());
+    let held = |node: &snapshot::NodeSeen| {
+        node.plan.is_some() || node.cordoned_by.as_deref() == Some(policy.name.as_str())
+    };
+    decision.report.released = policy.deleting && !snapshot.nodes.values().any(held);
     decision
 }

@@ -16,8 +16,8 @@ pub struct Policy {
     pub name: String,
     /// UID of the image object.
     pub uid: String,
-    /// The image, `repository@sha256:…`.
-    pub image: String,
+    /// The image, `repository@sha256:…`; absent while its reference is not resolved, and then nothing is started.
+    pub image: Option<String>,
     /// How many nodes may be unavailable.
     pub max_unavailable: CountOrPercent,
     /// How many nodes may pull and write at once.
@@ -54,9 +54,14 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Validates `spec`, whose image was resolved to `image`.
-    pub fn new(name: &str, uid: &str, spec: &ManagedOSImageSpec, image: &str) -> Result<Self, PolicyError> {
-        if !image.rsplit_once('@').is_some_and(|(_, digest)| digest.starts_with("sha256:")) {
+    /// Validates `spec`, whose image was resolved to `image`, if it was.
+    pub fn new(
+        name: &str,
+        uid: &str,
+        spec: &ManagedOSImageSpec,
+        image: Option<&str>,
+    ) -> Result<Self, PolicyError> {
+        if let Some(image) = image.filter(|image| !image.contains("@sha256:")) {
             return Err(PolicyError::NotPinned(image.to_owned()));
         }
         let count = spec.concurrency.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
@@ -68,7 +73,7 @@ impl Policy {
         Ok(Self {
             name: name.to_owned(),
             uid: uid.to_owned(),
-            image: image.to_owned(),
+            image: image.map(str::to_owned),
             max_unavailable,
             max_staging: max_staging.unwrap_or(MAX_STAGING_DEFAULT).max(1),
             order: spec.rollout.order,
@@ -84,16 +89,25 @@ impl Policy {
     }
 
     /// Digest part of the image, `sha256:…`.
-    pub fn digest(&self) -> &str {
-        self.image.rsplit_once('@').map_or("", |(_, digest)| digest)
+    pub fn digest(&self) -> Option<&str> {
+        Some(self.image.as_ref()?.rsplit_once('@')?.1)
     }
 
     /// Identity of an attempt: the same for every operator that comes to decide it, so that one that was killed
     /// between two writes goes on instead of beginning again.
     pub fn plan_id(&self, attempt: i32) -> String {
+        format!("{}{attempt}", self.plan_id_prefix())
+    }
+
+    /// Which attempt with this image a plan's identity stands for; absent if it is another image's.
+    pub fn attempt_of(&self, plan_id: &str) -> Option<i32> {
+        plan_id.strip_prefix(&self.plan_id_prefix())?.parse().ok()
+    }
+
+    fn plan_id_prefix(&self) -> String {
         let short = |text: &str, length: usize| text.chars().take(length).collect::<String>();
-        let digest = self.digest().trim_start_matches("sha256:");
-        format!("{}-{}-{attempt}", short(&self.uid, 8), short(digest, 12))
+        let digest = self.digest().unwrap_or_default().trim_start_matches("sha256:");
+        format!("{}-{}-", short(&self.uid, 8), short(digest, 12))
     }
 
     /// The first pause that holds at `now`.

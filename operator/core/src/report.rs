@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
+use crate::snapshot::NodeSeen;
+
 /// Where a node is, and why not further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeState {
@@ -17,6 +19,10 @@ pub enum NodeState {
     WaitsToStage(Hold),
     /// It pulls and writes.
     Staging,
+    /// It cannot pull or write at the moment, and tries again.
+    Retrying(String),
+    /// Its host was not installed in a way that could be upgraded.
+    Unmanageable,
     /// It is staged and waits for its turn to reboot.
     WaitsToStart(Hold),
     /// Its turn began; it is being cordoned.
@@ -66,6 +72,8 @@ pub enum Hold {
     ControlPlane(String),
     /// The node itself is not Ready.
     NotReady,
+    /// The image's reference is not resolved.
+    Unresolved,
     /// No node has proven the image yet.
     Unproven,
     /// So many nodes as allowed are staging already.
@@ -82,6 +90,7 @@ impl fmt::Display for Hold {
             }
             Self::ControlPlane(node) => write!(f, "control-plane node {node} is not available"),
             Self::NotReady => f.write_str("the node is not Ready"),
+            Self::Unresolved => f.write_str("the image is not resolved"),
             Self::Unproven => f.write_str("a first node has to prove the image"),
             Self::MaxStaging => f.write_str("as many nodes as allowed are staging"),
         }
@@ -92,10 +101,12 @@ impl fmt::Display for NodeState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Updated => f.write_str("updated"),
-            Self::ClaimedByOther(image) => write!(f, "belongs to ManagedOSImage {image}, which is older"),
+            Self::ClaimedByOther(image) => write!(f, "belongs to ManagedOSImage {image}"),
             Self::AgentSilent => f.write_str("waits for its agent's first report"),
             Self::WaitsToStage(hold) => write!(f, "waits to stage: {hold}"),
             Self::Staging => f.write_str("staging"),
+            Self::Retrying(why) => write!(f, "cannot stage, tries again: {why}"),
+            Self::Unmanageable => f.write_str("was not installed with Evenkeel and cannot be upgraded"),
             Self::WaitsToStart(hold) => write!(f, "staged, waits: {hold}"),
             Self::Starting => f.write_str("starting"),
             Self::Draining { pods, blocked_by: None } => write!(f, "draining, {pods} pods left"),
@@ -112,6 +123,13 @@ impl fmt::Display for NodeState {
             Self::Overdue(what) => write!(f, "overdue: {what}"),
             Self::Released => f.write_str("released"),
         }
+    }
+}
+
+impl NodeState {
+    /// A node that was told to stage and is not done.
+    pub(crate) fn staging(node: &NodeSeen) -> Self {
+        node.trouble().map_or(Self::Staging, |why| Self::Retrying(why.to_owned()))
     }
 }
 
@@ -139,7 +157,7 @@ impl Report {
 
     /// How many nodes this image is for.
     pub fn total(&self) -> usize {
-        self.count(|state| !matches!(state, NodeState::ClaimedByOther(_) | NodeState::Released))
+        self.count(|state| !is_apart(state))
     }
 
     /// Whether every node runs the image.
@@ -163,14 +181,17 @@ impl Report {
     }
 }
 
+fn is_apart(state: &NodeState) -> bool {
+    matches!(state, NodeState::ClaimedByOther(_) | NodeState::Unmanageable | NodeState::Released)
+}
+
 fn is_moving(state: &NodeState) -> bool {
-    !matches!(
-        state,
-        NodeState::Updated
-            | NodeState::ClaimedByOther(_)
-            | NodeState::WaitsToStage(_)
-            | NodeState::WaitsToStart(_)
-            | NodeState::Failed(_)
-            | NodeState::Released
-    )
+    !is_apart(state)
+        && !matches!(
+            state,
+            NodeState::Updated
+                | NodeState::WaitsToStage(_)
+                | NodeState::WaitsToStart(_)
+                | NodeState::Failed(_)
+        )
 }

@@ -1,6 +1,6 @@
 //! What was seen of the fleet, at one moment, possibly already old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
 
@@ -9,6 +9,8 @@ use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
 pub struct Snapshot {
     /// By name.
     pub nodes: BTreeMap<String, NodeSeen>,
+    /// Control-plane nodes of no concern to this image that are unavailable: they hold back ours all the same.
+    pub other_controllers_down: BTreeSet<String>,
 }
 
 /// One node.
@@ -16,6 +18,8 @@ pub struct Snapshot {
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSeen {
+    /// Whether the Node object is gone, and only its plan is left.
+    pub gone: bool,
     /// Whether the image's selector matches.
     pub selected: bool,
     /// Whether it carries the control-plane role.
@@ -30,11 +34,12 @@ pub struct NodeSeen {
     pub boot_id: String,
     /// Its conditions: type to status.
     pub conditions: BTreeMap<String, String>,
-    /// Its plan.
+    /// Its plan, if this image object has it.
     pub plan: Option<PlanSeen>,
     /// How far it is drained; looked at only for nodes whose turn it is.
     pub drain: DrainSeen,
-    /// Name of an older image object that selects this node too.
+    /// Name of the image object that has this node instead: an older one that selects it too, or one that has not let
+    /// go of it yet.
     pub claimed_by_other: Option<String>,
 }
 
@@ -80,8 +85,20 @@ impl NodeSeen {
         }
     }
 
+    /// Whether the host was not installed in a way that could be upgraded.
+    pub fn unmanageable(&self) -> bool {
+        let host = self.plan.as_ref().and_then(|plan| plan.status.host.as_ref());
+        host.is_some_and(|host| !host.manageable)
+    }
+
+    /// The error that the agent has with the current order, if it has one.
+    pub fn trouble(&self) -> Option<&str> {
+        let plan = self.plan.as_ref().filter(|plan| plan.spec.plan_id == plan.status.plan_id)?;
+        plan.status.error.as_ref().map(|error| error.message.as_str())
+    }
+
     /// Whether it serves workloads and nobody is about to change that.
     pub fn available(&self) -> bool {
-        self.ready && !self.unschedulable && self.disruption().is_none()
+        !self.gone && self.ready && !self.unschedulable && self.disruption().is_none()
     }
 }

@@ -58,7 +58,7 @@ fn image(digest: &str) -> String {
 impl World {
     fn new(dice: &mut Dice) -> Self {
         let mut policy =
-            Policy::new("os", "0a1b2c3d-uid", &ManagedOSImageSpec::default(), &image(NEW)).unwrap();
+            Policy::new("os", "0a1b2c3d-uid", &ManagedOSImageSpec::default(), Some(&image(NEW))).unwrap();
         policy.drain.timeout_seconds = 600;
         policy.max_unavailable = match dice.roll(3) {
             0 => CountOrPercent::Count(1),
@@ -91,6 +91,7 @@ impl World {
     fn add_node(&mut self, name: &str, control_plane: bool, fate: Fate) {
         self.boots += 1;
         let node = NodeSeen {
+            gone: false,
             selected: true,
             control_plane,
             ready: true,
@@ -140,6 +141,7 @@ impl World {
                 spec.image = Some(image);
                 spec.target = Some(Target::Staged);
                 spec.revert = None;
+                spec.commit_deadline_seconds = Some(policy.reboot.commit_deadline_seconds);
             }
             Action::BeginDisruption(record) => spec.disruption = Some(record),
             Action::Cordon => {
@@ -235,7 +237,7 @@ fn agent(node: &mut NodeSeen, fate: Fate, new_boot: &str, now: Timestamp) {
     let boot_id = node.boot_id.clone();
     let Some(plan) = &mut node.plan else { return };
     let status = &mut plan.status;
-    status.host.get_or_insert_with(HostFacts::default);
+    status.host.get_or_insert_with(|| HostFacts { manageable: true, ..HostFacts::default() });
     let booted = status.booted.get_or_insert_with(|| Booted {
         slot: "a".into(),
         digest: OLD.into(),

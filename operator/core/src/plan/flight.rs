@@ -20,6 +20,17 @@ pub fn advance(
     decision: &mut Decision,
 ) {
     let (Some(plan), Some(record)) = (&node.plan, node.disruption()) else { return };
+    if node.gone {
+        return decision.act(name, NodeState::Released, Action::ReleasePlan);
+    }
+    if policy.deleting
+        && let Some(at) = lost_at(policy, record)
+    {
+        if now >= at {
+            return give_back(policy, name, node, record, decision);
+        }
+        decision.wake(at);
+    }
     if matches!(node.phase(), Phase::RolledBack | Phase::Failed) {
         return finish(policy, name, node, record, decision);
     }
@@ -28,7 +39,8 @@ pub fn advance(
             let dropped = policy.deleting
                 || fleet.stopped.is_some()
                 || !node.selected
-                || plan.spec.image.as_deref() != Some(policy.image.as_str());
+                || node.claimed_by_other.is_some()
+                || plan.spec.image != policy.image;
             if dropped {
                 finish(policy, name, node, record, decision);
             } else {
@@ -57,7 +69,7 @@ fn leave_service(
     decision: &mut Decision,
 ) {
     if node.phase() != Phase::Staged {
-        return decision.say(name, NodeState::Staging);
+        return decision.say(name, NodeState::staging(node));
     }
     if policy.cordon && !node.unschedulable {
         return decision.act(name, NodeState::Starting, Action::Cordon);
@@ -96,7 +108,9 @@ fn prove(
     }
     if node.phase() != Phase::Trial {
         if now >= deadline {
-            let message = format!("the node did not come up on the new image by {deadline}");
+            let said =
+                node.trouble().map_or_else(String::new, |trouble| format!("; its agent says: {trouble}"));
+            let message = format!("the node did not come up on the new image by {deadline}{said}");
             return revert(name, RollbackCause::ClusterGate, message, decision);
         }
         decision.wake(deadline);
@@ -151,17 +165,30 @@ fn revert(name: &str, cause: RollbackCause, message: String, decision: &mut Deci
     decision.act(name, state, Action::Revert(Revert { cause, message }));
 }
 
+fn our_cordon(policy: &Policy, node: &NodeSeen, record: &Disruption) -> bool {
+    node.unschedulable && !record.found_cordoned && node.cordoned_by.as_deref() == Some(policy.name.as_str())
+}
+
 /// Gives the node back: our cordon is lifted, and only once that was seen the record goes.
 fn finish(policy: &Policy, name: &str, node: &NodeSeen, record: &Disruption, decision: &mut Decision) {
-    let our_cordon = node.unschedulable
-        && !record.found_cordoned
-        && node.cordoned_by.as_deref() == Some(policy.name.as_str());
-    if our_cordon
+    if our_cordon(policy, node, record)
         && !node.ready
         && matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed)
     {
         return decision.say(name, NodeState::Unhealthy("the node is not Ready after its reboot".into()));
     }
+    give_back(policy, name, node, record, decision);
+}
+
+/// When a node that was told to reboot has had the time to do so and to come back once more: whoever deletes the
+/// image object does not wait for a machine that cannot be reached. It goes back by itself when it is not committed.
+fn lost_at(policy: &Policy, record: &Disruption) -> Option<Timestamp> {
+    let way_back = SignedDuration::from_secs(policy.reboot.deadline_seconds);
+    Some(record.deadline?.0 + way_back)
+}
+
+fn give_back(policy: &Policy, name: &str, node: &NodeSeen, record: &Disruption, decision: &mut Decision) {
+    let our_cordon = our_cordon(policy, node, record);
     let action = if our_cordon { Action::Uncordon } else { Action::EndDisruption };
     decision.act(name, NodeState::Finishing, action);
 }

@@ -25,7 +25,8 @@ pub fn settle(policy: &Policy, name: &str, node: &NodeSeen, decision: &mut Decis
         // The record is gone and the cordon is not: somebody deleted the plan in mid-flight.
         return decision.act(name, NodeState::Finishing, Action::Uncordon);
     }
-    if policy.deleting || !node.selected {
+    let not_ours = node.claimed_by_other.is_some() && node.plan.is_some();
+    if policy.deleting || node.gone || !node.selected || not_ours {
         return if node.plan.is_some() {
             decision.act(name, NodeState::Released, Action::ReleasePlan);
         } else {
@@ -40,6 +41,9 @@ pub fn settle(policy: &Policy, name: &str, node: &NodeSeen, decision: &mut Decis
     };
     if plan.status.host.is_none() {
         return decision.say(name, NodeState::AgentSilent);
+    }
+    if node.unmanageable() {
+        return decision.say(name, NodeState::Unmanageable);
     }
     if let Some(why) = failure(policy, node) {
         return decision.say(name, NodeState::Failed(why));
@@ -64,27 +68,33 @@ pub fn hand_out(
         (!first, (*name).clone())
     });
     let mut unavailable = fleet.unavailable.clone();
-    let plan_id = policy.plan_id(1);
-    let ordered = |node: &NodeSeen| {
-        node.plan.as_ref().and_then(|plan| plan.spec.plan_id.clone()) == Some(plan_id.clone())
+    let Some(image) = &policy.image else {
+        waiting.iter().for_each(|(name, _)| decision.say(name, NodeState::WaitsToStage(Hold::Unresolved)));
+        return;
     };
+    let ordered = |node: &NodeSeen| ordered_attempt(policy, node).is_some();
     let mut staging =
         waiting.iter().filter(|(_, node)| ordered(node) && node.phase() != Phase::Staged).count();
     let staged = waiting.iter().filter(|(_, node)| ordered(node) && node.phase() == Phase::Staged).count();
     let in_flight = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
     let mut ahead = staging + staged + in_flight;
     for (name, node) in waiting {
-        if !ordered(node) {
+        let Some(attempt) = ordered_attempt(policy, node) else {
             if let Some(hold) = hold_staging(policy, fleet, staging, ahead, decision) {
                 decision.say(name, NodeState::WaitsToStage(hold));
                 continue;
             }
             staging += 1;
             ahead += 1;
-            let action = Action::OrderStage { plan_id: plan_id.clone(), image: policy.image.clone() };
-            decision.act(name, NodeState::Staging, action);
+            let plan_id = policy.plan_id(next_attempt(policy, node));
+            decision.act(name, NodeState::Staging, Action::OrderStage { plan_id, image: image.clone() });
+            continue;
+        };
+        if !as_ordered(policy, node) {
+            let action = Action::OrderStage { plan_id: policy.plan_id(attempt), image: image.clone() };
+            decision.act(name, NodeState::staging(node), action);
         } else if node.phase() != Phase::Staged {
-            decision.say(name, NodeState::Staging);
+            decision.say(name, NodeState::staging(node));
         } else if let Some(hold) = hold_start(fleet, snapshot, name, node, &unavailable, decision) {
             decision.say(name, NodeState::WaitsToStart(hold));
         } else {
@@ -95,11 +105,37 @@ pub fn hand_out(
                 boot_id_before: node.boot_id.clone(),
                 deadline: None,
                 healthy_since: None,
-                attempt: 1,
+                attempt,
             };
             decision.act(name, NodeState::Starting, Action::BeginDisruption(record));
         }
     }
+}
+
+/// The attempt with this image that the node was ordered to make.
+fn ordered_attempt(policy: &Policy, node: &NodeSeen) -> Option<i32> {
+    let spec = &node.plan.as_ref()?.spec;
+    if spec.image != policy.image {
+        return None;
+    }
+    policy.attempt_of(spec.plan_id.as_ref()?)
+}
+
+/// The attempt to order on a plan that has none. An agent that ended one in failure would take the same identity for
+/// the same order: a plan that was deleted, which is how a person says "try again", needs the next one.
+fn next_attempt(policy: &Policy, node: &NodeSeen) -> i32 {
+    let Some(status) = node.plan.as_ref().map(|plan| &plan.status) else { return 1 };
+    let known = status.plan_id.as_deref().and_then(|plan_id| policy.attempt_of(plan_id));
+    let ended = matches!(status.phase, Phase::RolledBack | Phase::Failed);
+    known.map_or(1, |attempt| if ended { attempt.saturating_add(1) } else { attempt })
+}
+
+/// Whether the settings of the order are those that the image object has now.
+fn as_ordered(policy: &Policy, node: &NodeSeen) -> bool {
+    node.plan.as_ref().is_some_and(|plan| {
+        plan.spec.pull == policy.pull
+            && plan.spec.commit_deadline_seconds == Some(policy.reboot.commit_deadline_seconds)
+    })
 }
 
 fn stopped_or_paused(fleet: &Fleet, decision: &Decision) -> Option<Hold> {
@@ -137,6 +173,7 @@ fn hold_start(
     if others.clone().count() >= fleet.budget {
         return Some(Hold::Budget { unavailable: unavailable.len(), budget: fleet.budget });
     }
-    let peer = others.clone().find(|other| snapshot.nodes[*other].control_plane);
+    let down = snapshot.other_controllers_down.iter();
+    let peer = others.clone().filter(|other| snapshot.nodes[*other].control_plane).chain(down).next();
     peer.filter(|_| node.control_plane).map(|peer| Hold::ControlPlane(peer.clone()))
 }
