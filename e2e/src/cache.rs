@@ -1,6 +1,7 @@
 //! What is expensive is made once and kept outside the checkout, named by what it was made from.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     future::Future,
     path::{Path, PathBuf},
@@ -36,7 +37,15 @@ pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(KEY_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..KEY_BYTES])
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
 }
 
 /// The folder `kind/key` of the cache. When it is not there, `build` fills a folder of another name, which gets the

@@ -25,7 +25,7 @@ use certificates::Certificates;
 pub use identity::Identity;
 
 /// An API server answers some seconds after its start; on a busy machine it takes several times as long.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// What is started, and who may come in.
 #[derive(Clone, Debug)]

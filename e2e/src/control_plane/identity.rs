@@ -39,8 +39,8 @@ fn token() -> String {
 
 /// The API server's token file.
 pub fn write_tokens<'a>(path: &Path, identities: impl Iterator<Item = &'a Identity>) -> Result<()> {
-    let lines: String = identities
+    let lines: Vec<String> = identities
         .map(|Identity { token, user, group }| format!("{token},{user},{user},\"{group}\"\n"))
         .collect();
-    fs::write(path, lines).with_context(|| format!("write {}", path.display()))
+    fs::write(path, lines.concat()).with_context(|| format!("write {}", path.display()))
 }

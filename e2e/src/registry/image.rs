@@ -12,6 +12,8 @@ use oci_client::manifest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::cache;
+
 /// How a layer's archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -184,8 +186,7 @@ pub(super) fn digest_of(bytes: &[u8]) -> String {
 }
 
 fn digest(hash: &Sha256) -> String {
-    let hex: String = hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", cache::hex(&hash.clone().finalize()))
 }
 
 #[derive(Clone, Default)]
