@@ -1,0 +1,94 @@
+//! Virtual machines that really boot: QEMU with UEFI firmware, a disk file, and a network of their own.
+
+mod cloud_config;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{host_packages, process::Service};
+
+pub use cloud_config::CloudConfig;
+
+/// The host's loopback as the machine sees it (QEMU's user network).
+pub const HOST: &str = "10.0.2.2";
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+const MEMORY_MIB: u32 = 1536;
+
+/// A running machine. Dropping it cuts its power.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    service: Service,
+    console: PathBuf,
+}
+
+/// Installs what machines need on this host.
+pub async fn prepare_host() -> Result<()> {
+    host_packages::ensure(&[
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        (FIRMWARE, "ovmf"),
+        ("mke2fs", "e2fsprogs"),
+    ])
+    .await
+}
+
+impl Machine {
+    /// Powers a machine on that boots from `disk`. Its firmware's variables and its console's log are kept in `folder`.
+    pub fn start(name: &str, disk: &Path, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let variables = folder.join("variables.fd");
+        if !variables.exists() {
+            fs::copy(VARIABLES, &variables).context("copy the firmware's variables")?;
+        }
+        let console = folder.join("console.log");
+        let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
+        command
+            .args(["-name", name, "-machine", "q35,smm=off", "-cpu", "max", "-smp", "2"])
+            .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
+            .args(["-accel", &accelerator()])
+            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
+            .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
+            .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
+            .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
+            .args(["-device", "virtio-rng-pci"])
+            .args(["-chardev", &format!("file,id=console,append=on,path={}", console.display())])
+            .args(["-serial", "chardev:console"]);
+        let service = Service::start(name, command, &folder.join("qemu.log"))?;
+        Ok(Self { name: name.to_owned(), service, console })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The log of its serial console.
+    pub fn console(&self) -> &Path {
+        &self.console
+    }
+
+    /// The last lines of its console, for messages.
+    pub fn console_tail(&self) -> String {
+        let text = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Whether the emulator itself has ended, and what it said.
+    pub fn ended(&mut self) -> Option<String> {
+        self.service.ended().map(|status| format!("{status}: {}", self.service.tail()))
+    }
+}
+
+/// How the machine's processor is made: emulated, which works everywhere; `EVENKEEL_ACCEL=kvm` is many times faster
+/// where `/dev/kvm` works.
+fn accelerator() -> String {
+    std::env::var("EVENKEEL_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned())
+}

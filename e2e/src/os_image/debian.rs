@@ -1,0 +1,96 @@
+//! The lowest layer: Debian packages, without what a node never reads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+
+use crate::{archive, cache, host_packages, progress};
+
+const SUITE: &str = "bookworm";
+const PACKAGES: &str = "usr-is-merged,systemd,systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,dracut-core,\
+     systemd-boot-efi,runc,containernetworking-plugins,iptables,e2fsprogs,iproute2,ca-certificates";
+/// Half of the bytes that the packages have, and nothing of it is used in these machines.
+const LEFT_OUT: [&str; 24] = [
+    "/usr/share/man",
+    "/usr/share/doc",
+    "/usr/share/info",
+    "/usr/share/locale",
+    "/usr/share/i18n",
+    "/usr/share/perl",
+    "/usr/lib/x86_64-linux-gnu/perl",
+    "/usr/lib/x86_64-linux-gnu/gconv",
+    "/usr/lib/udev/hwdb.d",
+    "/lib/modules/*/kernel/arch/x86/kvm",
+    "/lib/modules/*/kernel/drivers/comedi",
+    "/lib/modules/*/kernel/drivers/hid",
+    "/lib/modules/*/kernel/drivers/infiniband",
+    "/lib/modules/*/kernel/drivers/md",
+    "/lib/modules/*/kernel/drivers/net/ethernet",
+    "/lib/modules/*/kernel/drivers/target",
+    "/lib/modules/*/kernel/fs/btrfs",
+    "/lib/modules/*/kernel/fs/ceph",
+    "/lib/modules/*/kernel/fs/nfs",
+    "/lib/modules/*/kernel/fs/nfsd",
+    "/lib/modules/*/kernel/fs/smb",
+    "/lib/modules/*/kernel/fs/xfs",
+    "/lib/modules/*/kernel/net/ceph",
+    "/lib/modules/*/kernel/net/sunrpc",
+];
+/// Where apt on this host looks for packages: the image is built from the same archive.
+const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
+
+/// The layer, as an archive to unpack and as it is pushed.
+pub struct Debian {
+    /// Identity of what is in it.
+    pub key: String,
+    /// The archive.
+    pub archive: PathBuf,
+    /// The same, compressed with zstd.
+    pub layer: PathBuf,
+}
+
+/// Builds the layer with mmdebstrap, or takes it from the cache.
+pub async fn build() -> Result<Debian> {
+    let key = cache::key([SUITE, PACKAGES].into_iter().chain(LEFT_OUT).map(str::as_bytes));
+    let folder = cache::entry("debian", &key, async |folder| {
+        host_packages::ensure(&[("mmdebstrap", "mmdebstrap")]).await?;
+        let archive = folder.join("root.tar");
+        progress::long("install Debian packages into an image", mmdebstrap(&archive)).await?;
+        progress::long("compress the layer of Debian packages", archive::compress(&archive, &layer(&folder)))
+            .await
+    })
+    .await?;
+    Ok(Debian { archive: folder.join("root.tar"), layer: layer(&folder), key })
+}
+
+fn layer(folder: &Path) -> PathBuf {
+    folder.join("layer.tar.zst")
+}
+
+async fn mmdebstrap(archive: &Path) -> Result<()> {
+    let sources = SOURCES.into_iter().find(|path| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| !line.trim().is_empty()))
+    });
+    let sources = sources.context("this host has no list of Debian's package sources in /etc/apt")?;
+    let mut command = Command::new("mmdebstrap");
+    command
+        .args(["--mode=root", "--variant=essential", "--format=tar"])
+        // Otherwise a package comes in that merges /bin into /usr, and brings all of Perl.
+        .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
+        .arg(format!("--include={PACKAGES}"))
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}/*")))
+        // The initrd is made later, by `evenkeel-agent init`; the database of hardware names is not needed.
+        .arg("--customize-hook=rm -rf \"$1\"/boot/initrd* \"$1\"/usr/lib/udev/hwdb.bin")
+        .args([SUITE.as_ref(), archive.as_os_str(), sources.as_ref()])
+        .env("INITRD", "No")
+        .kill_on_drop(true);
+    let output = command.output().await.context("run mmdebstrap")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = text.lines().collect();
+        bail!("mmdebstrap failed:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What makes the versions of the demo's operating system differ: a small layer on top.
+
+use anyhow::{Context as _, Result};
+use tar::{Builder, EntryType, Header};
+
+/// The same for all that is built from one checkout, so that an image's digest depends on its content alone.
+const MODIFIED: u64 = 1_700_000_000;
+
+/// One version.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    /// The image's tag, and `VERSION_ID` of its os-release.
+    pub tag: &'static str,
+    entries: &'static [Entry],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    File { path: &'static str, content: &'static str },
+    Program { path: &'static str, content: &'static str },
+    Link { path: &'static str, target: &'static str },
+}
+
+/// All versions.
+pub const VERSIONS: [Version; 4] = [
+    Version { tag: "1", entries: &[] },
+    Version {
+        tag: "2",
+        entries: &[
+            Entry::File {
+                path: "usr/share/evenkeel-demo/added",
+                content: "This file came with version 2.\n",
+            },
+            Entry::File {
+                path: "usr/share/evenkeel-demo/changed",
+                content: "Version 2 changed this file.\n",
+            },
+            // A whiteout: the lower layers' file of this name is gone.
+            Entry::File { path: "usr/share/evenkeel-demo/.wh.removed", content: "" },
+        ],
+    },
+    Version {
+        tag: "3-broken",
+        entries: &[Entry::Program {
+            path: "usr/lib/evenkeel/health.d/10-storage",
+            content: "#!/bin/sh\necho 'the storage driver of this version does not load' >&2\nexit 1\n",
+        }],
+    },
+    // The kernel panics when the first process ends.
+    Version {
+        tag: "4-panics",
+        entries: &[Entry::Link { path: "usr/lib/systemd/systemd", target: "/usr/bin/false" }],
+    },
+];
+
+impl Version {
+    /// The layer as a tar archive.
+    pub fn layer(&self) -> Result<Vec<u8>> {
+        let tag = self.tag;
+        let release = format!(
+            "ID=evenkeel-demo\nID_LIKE=debian\nNAME=\"Evenkeel demo\"\nVERSION_ID={tag}\nPRETTY_NAME=\"Evenkeel demo \
+             {tag}\"\n"
+        );
+        let mut archive = Builder::new(Vec::new());
+        append(&mut archive, "usr/lib/os-release", 0o644, release.as_bytes())?;
+        for entry in self.entries {
+            match entry {
+                Entry::File { path, content } => append(&mut archive, path, 0o644, content.as_bytes())?,
+                Entry::Program { path, content } => append(&mut archive, path, 0o755, content.as_bytes())?,
+                Entry::Link { path, target } => {
+                    let mut header = header(EntryType::Symlink, 0o777, 0);
+                    archive.append_link(&mut header, path, target).context("add a link to a layer")?;
+                }
+            }
+        }
+        archive.into_inner().context("finish a layer")
+    }
+}
+
+fn append(archive: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let mut header = header(EntryType::Regular, mode, content.len() as u64);
+    archive.append_data(&mut header, path, content).context("add a file to a layer")
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(MODIFIED);
+    header.set_size(size);
+    header
+}
