@@ -3,6 +3,7 @@
 //! Never touches a file, a socket or a clock.
 
 pub mod boot_entry;
+pub mod boot_files;
 pub mod digest;
 pub mod erofs;
 pub mod erofs_read;
