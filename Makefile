@@ -1,18 +1,37 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: test generate fmt lint host-packages
+.PHONY: demo test build lint deny generate fmt host-packages
 
-# The foreign tools that judge what is written: program and the Debian package that has it.
-HOST_TOOLS = fsck.erofs:erofs-utils umoci:umoci veritysetup:cryptsetup-bin getfattr:attr sgdisk:gdisk \
-	fsck.fat:dosfstools mdir:mtools mke2fs:e2fsprogs
+# Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
+# so that nothing is compiled twice.
+TARGET = x86_64-unknown-linux-gnu
+STATIC = RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TARGET) \
+	-p evenkeel-operator -p evenkeel-node-agent -p evenkeel-e2e
+E2E = $${CARGO_TARGET_DIR:-target}/$(TARGET)/release/evenkeel-e2e
+
+# Two machines in a cluster of their own: a good upgrade, a bad one, a report. KEEP=1 leaves it running.
+demo: build
+	$(E2E) demo
 
 # Everything that is checked, in the order in which it is cheap to fail.
-test: host-packages lint
+test: host-packages lint deny
 	cargo test --workspace --locked
+	$(MAKE) build
+	$(E2E) demo --panic --report target/demo/report-with-panic.json
+
+build:
+	$(STATIC)
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Licences, banned crates, sources. cargo-deny is built once and kept outside the checkout.
+CACHE = $${EVENKEEL_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/evenkeel}
+DENY_VERSION = 0.20.2
+deny:
+	cargo install --quiet --locked --root "$(CACHE)/cargo-deny" --debug --version $(DENY_VERSION) cargo-deny
+	"$(CACHE)/cargo-deny/bin/cargo-deny" --offline check bans licenses sources
 
 fmt:
 	cargo fmt --all
@@ -21,6 +40,10 @@ fmt:
 generate:
 	cargo run --quiet --package evenkeel-crds --bin crdgen crds/yaml
 	cp crds/yaml/*.yaml charts/evenkeel-crds/templates/
+
+# The foreign programs that judge what is written: program and the Debian package that has it.
+HOST_TOOLS = cc:gcc fsck.erofs:erofs-utils umoci:umoci veritysetup:cryptsetup-bin getfattr:attr sgdisk:gdisk \
+	fsck.fat:dosfstools mdir:mtools mke2fs:e2fsprogs skopeo:skopeo docker-registry:docker-registry
 
 # Root and Debian: what is missing is installed, what is there is left alone.
 host-packages:
