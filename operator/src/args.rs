@@ -1,0 +1,36 @@
+//! The command line; each option is an environment variable as well.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// Rolls OS images over the nodes of a cluster, as its `ManagedOSImage` objects say.
+///
+/// Outside a cluster it uses the kubeconfig in KUBECONFIG. Exit codes: 0 stopped by a signal; 1 failed, or the lease was
+/// lost; 2 wrong usage.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "evenkeel-operator", version)]
+pub struct Args {
+    /// Namespace of the lease that lets one replica act.
+    #[arg(long, env = "EVENKEEL_NAMESPACE", default_value = "evenkeel-system")]
+    pub namespace: String,
+    /// Name of this replica in the lease. One that is killed and started again under the same name goes on at once.
+    /// Default: a random one.
+    #[arg(long, env = "EVENKEEL_IDENTITY")]
+    pub identity: Option<String>,
+    /// Seconds without a renewal after which another replica takes over.
+    #[arg(long, env = "EVENKEEL_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_seconds: u16,
+    /// Docker configuration (`config.json`) with credentials for registries.
+    #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
+    pub docker_config: Option<PathBuf>,
+    /// Address that serves /metrics, /healthz and /readyz.
+    #[arg(long, env = "EVENKEEL_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    pub metrics_addr: SocketAddr,
+    /// What is logged, such as `info` or `evenkeel_operator=debug,kube=info`.
+    #[arg(long, env = "EVENKEEL_LOG", default_value = "info")]
+    pub log: String,
+    /// Log one JSON object per line.
+    #[arg(long, env = "EVENKEEL_LOG_JSON")]
+    pub log_json: bool,
+}

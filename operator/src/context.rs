@@ -1,0 +1,92 @@
+//! What every look at an image object needs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use evenkeel_operator_core::NodeState;
+use kube::runtime::events::Recorder;
+
+use crate::{api::Clients, lease::Leadership, metrics::Metrics, resolve::Failure, seen::Seen};
+
+/// What is remembered of an image object between two looks. All of it may be lost with the process.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Where its nodes were, for events.
+    pub nodes: Option<BTreeMap<String, NodeState>>,
+    /// The last answer of the registry, if it was a refusal.
+    pub failure: Option<Failure>,
+    /// Looks in a row that ended in an error.
+    pub errors: u32,
+}
+
+/// What every look at an image object needs.
+pub struct Context {
+    /// The API server.
+    pub clients: Clients,
+    /// What the watches show.
+    pub seen: Arc<Seen>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// For events.
+    pub recorder: Recorder,
+    /// Whether this process may act.
+    pub leadership: Leadership,
+    /// Credentials for registries.
+    pub docker_config: Option<PathBuf>,
+    /// By image object.
+    memory: Mutex<HashMap<String, Memory>>,
+    /// By node: what the last eviction that was refused there said.
+    refused: Mutex<HashMap<String, String>>,
+}
+
+impl Context {
+    /// Nothing remembered yet.
+    pub fn new(
+        clients: Clients,
+        seen: Arc<Seen>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+        leadership: Leadership,
+        docker_config: Option<PathBuf>,
+    ) -> Self {
+        let (memory, refused) = (Mutex::default(), Mutex::default());
+        Self { clients, seen, metrics, recorder, leadership, docker_config, memory, refused }
+    }
+
+    /// What is remembered of an image object.
+    pub fn memory(&self, image: &str) -> Memory {
+        lock(&self.memory).get(image).cloned().unwrap_or_default()
+    }
+
+    /// Remembers something of an image object.
+    pub fn remember<T>(&self, image: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(lock(&self.memory).entry(image.to_owned()).or_default())
+    }
+
+    /// Forgets an image object that is gone.
+    pub fn forget(&self, image: &str) {
+        lock(&self.memory).remove(image);
+    }
+
+    /// What the last eviction that was refused on a node said.
+    pub fn refused(&self, node: &str) -> Option<String> {
+        lock(&self.refused).get(node).cloned()
+    }
+
+    /// Remembers what a round of evictions on a node came to.
+    pub fn evicted(&self, node: &str, refused: Option<String>) {
+        let mut all = lock(&self.refused);
+        match refused {
+            Some(by) => all.insert(node.to_owned(), by),
+            None => all.remove(node),
+        };
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one call: a panic in between leaves the map whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,234 @@
+//! What people are told as it happens. Rendered from what changed; never where it is decided.
+
+use std::collections::BTreeMap;
+
+use evenkeel_crds::{ManagedOSImage, ManagedOSImageStatus, condition::ConditionStatus, node_plan::Phase};
+use evenkeel_operator_core::{Action, NodeSeen, NodeState};
+use kube::{
+    Resource as _,
+    runtime::events::{Event, EventType, Recorder},
+};
+
+use crate::{api::call, status::reason};
+
+/// Longest note of an event, in bytes: the API server's limit is 1 kB.
+const NOTE_MAX: usize = 1000;
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// One CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub note: String,
+}
+
+impl Told {
+    fn normal(reason: &str, note: String) -> Self {
+        Self { warning: false, reason: reason.to_owned(), note }
+    }
+    fn warning(reason: &str, note: String) -> Self {
+        Self { warning: true, reason: reason.to_owned(), note }
+    }
+}
+
+/// What an action on a node tells. It is told before it is done: an operator that is killed in between says it twice,
+/// never not at all.
+pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
+    let plan = node.plan.as_ref();
+    let image = plan.and_then(|plan| plan.spec.image.as_deref()).unwrap_or("its image");
+    Some(match action {
+        Action::BeginDisruption(_) => {
+            Told::normal("NodeStarted", format!("the turn of {name} begins: it shall run {image}"))
+        }
+        Action::ApproveReboot { deadline } => Told::normal(
+            "NodeRebooting",
+            format!("{name} may reboot; it must be Ready on {image} by {deadline}"),
+        ),
+        Action::Revert(revert) => Told::warning(
+            "NodeReverting",
+            format!("{name} is ordered back to its old slot: {}", revert.message),
+        ),
+        Action::EndDisruption => ended(name, node, image),
+        _ => return None,
+    })
+}
+
+fn ended(name: &str, node: &NodeSeen, image: &str) -> Told {
+    let status = node.plan.as_ref().map(|plan| plan.status.clone()).unwrap_or_default();
+    match node.phase() {
+        Phase::Committed => Told::normal("NodeUpdated", format!("{name} runs {image}")),
+        Phase::RolledBack => {
+            let why = status.rolled_back.map_or_else(
+                || "no cause was given".to_owned(),
+                |back| format!("{:?}: {}", back.cause, back.message),
+            );
+            Told::warning("NodeRolledBack", format!("{name} runs its old slot again: {why}"))
+        }
+        Phase::Failed => {
+            let why = status.error.map_or_else(|| "no reason was given".to_owned(), |error| error.message);
+            Told::warning("NodeFailed", format!("{name} could not be updated: {why}"))
+        }
+        _ => Told::normal("NodeReleased", format!("the turn of {name} ended before its reboot")),
+    }
+}
+
+/// What a change of the status tells.
+pub fn of_status(before: &ManagedOSImageStatus, after: &ManagedOSImageStatus) -> Vec<Told> {
+    let mut told = Vec::new();
+    if let (true, Some(image)) = (before.image != after.image, &after.image) {
+        let from = after.resolved_from.as_deref().unwrap_or_default();
+        told.push(Told::normal("ImageResolved", format!("{from} is {image}")));
+    }
+    let changed = reason(before, "Ready") != reason(after, "Ready");
+    if let Some(ready) = after.conditions.iter().find(|c| changed && c.r#type == "Ready") {
+        let fine = ["RolloutInProgress", "RolloutFinished", "NoNodes", "Paused", "Resolving"];
+        let warning = ready.status != ConditionStatus::True && !fine.contains(&ready.reason.as_str());
+        told.push(Told { warning, reason: ready.reason.clone(), note: ready.message.clone() });
+    }
+    told
+}
+
+/// What changes of the nodes tell, beyond what was done to them.
+pub fn of_nodes(before: &BTreeMap<String, NodeState>, after: &BTreeMap<String, NodeState>) -> Vec<Told> {
+    let mut told = Vec::new();
+    for (name, state) in after {
+        let was = before.get(name);
+        match state {
+            NodeState::Retrying(why) if !matches!(was, Some(NodeState::Retrying(_))) => {
+                told.push(Told::warning("NodeCannotStage", format!("{name} tries again: {why}")));
+            }
+            // A failure in a node's turn is told when the turn ends.
+            NodeState::Failed(why)
+                if !matches!(was, None | Some(NodeState::Failed(_) | NodeState::Finishing)) =>
+            {
+                told.push(Told::warning("NodeFailed", format!("{name} could not be updated: {why}")));
+            }
+            NodeState::Draining { blocked_by: Some(by), .. }
+                if !matches!(was, Some(NodeState::Draining { blocked_by: Some(_), .. })) =>
+            {
+                told.push(Told::warning("DrainBlocked", format!("{name} cannot be drained: {by}")));
+            }
+            _ => {}
+        }
+    }
+    told
+}
+
+/// Publishes. An event that cannot be written is logged, and nothing waits for it.
+pub async fn publish(recorder: &Recorder, image: &ManagedOSImage, told: &[Told]) {
+    for told in told {
+        tracing::info!(reason = told.reason, "{}", told.note);
+        let mut note = told.note.clone();
+        if note.len() > NOTE_MAX {
+            let end = (0..=NOTE_MAX - 4).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+            note.truncate(end);
+            note.push_str(" …");
+        }
+        let event = Event {
+            type_: if told.warning { EventType::Warning } else { EventType::Normal },
+            reason: told.reason.clone(),
+            // A part of the recorder's key: events of one reason on several nodes stay apart.
+            action: action_of(&told.note),
+            note: Some(note),
+            secondary: None,
+        };
+        let what = format!("write the event {}", told.reason);
+        if let Err(error) = call(what, recorder.publish(&event, &image.object_ref(&()))).await {
+            tracing::warn!(%error, "an event is lost");
+        }
+    }
+}
+
+/// The recorder counts events of one key instead of writing each; the note has to be part of that key.
+fn action_of(note: &str) -> String {
+    note.chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_crds::{
+        condition::{Condition, Time},
+        node_plan::{NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack},
+    };
+    use evenkeel_operator_core::{DrainSeen, PlanSeen};
+
+    fn node(status: NodePlanStatus) -> NodeSeen {
+        let spec = NodePlanSpec { plan_id: status.plan_id.clone(), ..NodePlanSpec::default() };
+        NodeSeen {
+            gone: false,
+            selected: true,
+            control_plane: false,
+            ready: true,
+            unschedulable: false,
+            cordoned_by: None,
+            boot_id: "b".into(),
+            conditions: BTreeMap::new(),
+            plan: Some(PlanSeen { spec, status }),
+            drain: DrainSeen::NotLookedAt,
+            claimed_by_other: None,
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_turn_tells_how_it_went_and_why() {
+        let rolled_back = RolledBack {
+            cause: RollbackCause::Bootloader,
+            message: "three tries were used up".into(),
+            at: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        let back = node(NodePlanStatus {
+            plan_id: Some("p".into()),
+            phase: Phase::RolledBack,
+            rolled_back: Some(rolled_back),
+            ..NodePlanStatus::default()
+        });
+        let told = of_action("n1", &back, &Action::EndDisruption).unwrap();
+        assert!(told.warning && told.reason == "NodeRolledBack", "{told:?}");
+        assert!(told.note.contains("Bootloader: three tries"), "{told:?}");
+        let kept = node(NodePlanStatus {
+            plan_id: Some("p".into()),
+            phase: Phase::Committed,
+            ..NodePlanStatus::default()
+        });
+        assert_eq!(of_action("n1", &kept, &Action::EndDisruption).unwrap().reason, "NodeUpdated");
+        assert_eq!(of_action("n1", &kept, &Action::Cordon), None);
+    }
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let with = |word: &str, status| ManagedOSImageStatus {
+            conditions: vec![Condition {
+                r#type: "Ready".into(),
+                status,
+                reason: word.into(),
+                message: "m".into(),
+                last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+                observed_generation: None,
+            }],
+            ..ManagedOSImageStatus::default()
+        };
+        let (none, away) =
+            (ManagedOSImageStatus::default(), with("RegistryUnreachable", ConditionStatus::False));
+        let told = of_status(&none, &away);
+        assert!(told.len() == 1 && told[0].warning, "{told:?}");
+        assert!(of_status(&away, &away).is_empty());
+        let finished = with("RolloutFinished", ConditionStatus::True);
+        assert!(!of_status(&away, &finished)[0].warning);
+    }
+
+    #[test]
+    fn trouble_of_a_node_is_told_when_it_begins() {
+        let states = |state: NodeState| BTreeMap::from([("n1".to_owned(), state)]);
+        let staging = states(NodeState::Staging);
+        let retrying = states(NodeState::Retrying("the registry is away".into()));
+        let failed = states(NodeState::Failed("no kernel".into()));
+        assert_eq!(of_nodes(&staging, &retrying)[0].reason, "NodeCannotStage");
+        assert!(of_nodes(&retrying, &retrying).is_empty());
+        assert_eq!(of_nodes(&retrying, &failed)[0].reason, "NodeFailed");
+        assert!(of_nodes(&states(NodeState::Finishing), &failed).is_empty());
+    }
+}

@@ -1,0 +1,202 @@
+//! One look at an image object: gather, validate, plan, apply, update the status.
+
+mod apply;
+mod finalizer;
+mod gather;
+mod update_status;
+mod validate;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use evenkeel_crds::ManagedOSImage;
+use evenkeel_operator_core::{Decision, NodeState, Policy, Report, check, plan};
+use jiff::Timestamp;
+use kube::{ResourceExt as _, runtime::controller::Action};
+
+use crate::{
+    api::{ApiError, with_causes},
+    context::Context,
+    seen::Guarded,
+    status::{ImageSeen, Problem},
+};
+
+/// Something was done: what it led to is looked at once the watches had time to show it.
+const SOON: Duration = Duration::from_millis(300);
+/// Pods that leave are not watched, but looked at.
+const DRAIN_LOOK: Duration = Duration::from_secs(3);
+/// Even if nothing is seen to change: a watch may miss something, and clocks of others move.
+const AT_LEAST: Duration = Duration::from_mins(5);
+/// First and longest pause after an error.
+const ERROR_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// Why a look ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A call to the API server failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// This replica does not hold the lease any more.
+    #[error("this replica does not hold the lease any more: another one goes on")]
+    NotLeading,
+}
+
+impl ReconcileError {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Api(error) => error.reason(),
+            Self::NotLeading => "NotLeading",
+        }
+    }
+}
+
+/// Looks at an image object once.
+pub async fn reconcile(
+    object: Arc<Guarded<ManagedOSImage>>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let (name, begun) = (object.name_any(), Instant::now());
+    let outcome = look(&name, &context).await;
+    context.metrics.looked(&name, begun.elapsed());
+    if outcome.is_ok() {
+        context.remember(&name, |memory| memory.errors = 0);
+    }
+    outcome
+}
+
+/// When to look again after an error.
+pub fn after_error(
+    object: Arc<Guarded<ManagedOSImage>>,
+    error: &ReconcileError,
+    context: Arc<Context>,
+) -> Action {
+    let name = object.name_any();
+    context.metrics.reconcile_failed(error.reason());
+    if let ReconcileError::Api(error) = error {
+        context.metrics.api_failed(error.reason());
+        if error.is_stale() {
+            tracing::debug!(image = name, %error, "looking again");
+            return Action::requeue(ERROR_PAUSE.0);
+        }
+    }
+    tracing::warn!(image = name, error = with_causes(error), "a look failed; trying again");
+    let errors = context.remember(&name, |memory| {
+        memory.errors = memory.errors.saturating_add(1);
+        memory.errors
+    });
+    let (first, longest) = ERROR_PAUSE;
+    Action::requeue(first.saturating_mul(1 << (errors - 1).min(10)).min(longest))
+}
+
+async fn look(name: &str, context: &Context) -> Result<Action, ReconcileError> {
+    let Some(object) = context.seen.images.get(name) else { return Ok(Action::await_change()) };
+    let image = match &object.0 {
+        Ok(image) => image,
+        Err(invalid) => {
+            update_status::unreadable(context, name, invalid).await?;
+            return Ok(Action::requeue(AT_LEAST));
+        }
+    };
+    if !context.leadership.holds() {
+        return Err(ReconcileError::NotLeading);
+    }
+    let deleting = image.metadata.deletion_timestamp.is_some();
+    match (deleting, finalizer::is_set(image)) {
+        (true, false) => {
+            context.metrics.forget(name, &image.status.clone().unwrap_or_default());
+            context.forget(name);
+            return Ok(Action::await_change());
+        }
+        (false, false) => {
+            finalizer::set(context, image).await?;
+            return Ok(Action::requeue(SOON));
+        }
+        _ => {}
+    }
+    follow(context, image).await
+}
+
+/// The five steps.
+async fn follow(context: &Context, image: &ManagedOSImage) -> Result<Action, ReconcileError> {
+    let gathered = gather::gather(context, image).await?;
+    if let Some(resolved) = &gathered.resolved_now {
+        // Kept before anything is done with it: what this tag means is asked once in a rollout.
+        update_status::resolved(context, image, resolved).await?;
+        return Ok(Action::requeue(SOON));
+    }
+    let seen = ImageSeen::of(&image.status.clone().unwrap_or_default());
+    let policy = match validate::validate(image, gathered.image.as_deref(), &gathered.unreadable) {
+        Ok(policy) => policy,
+        Err(problem) => {
+            update_status::update(context, image, seen, Some(&problem), None).await?;
+            return Ok(Action::requeue(AT_LEAST));
+        }
+    };
+    let now = Timestamp::now();
+    let decision = plan(&policy, &gathered.snapshot, now);
+    if let Some(problem) = refuse(&policy, &gathered, now, &decision) {
+        update_status::update(context, image, seen, Some(&problem), None).await?;
+        return Ok(Action::requeue(AT_LEAST));
+    }
+    let applied = apply::apply(context, image, &policy, &gathered.snapshot, &decision).await;
+    let told = Some((&decision.report, &gathered.snapshot));
+    let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
+    let again = applied?;
+    shown?;
+    if decision.report.released {
+        finalizer::remove(context, image).await?;
+        return Ok(Action::requeue(SOON));
+    }
+    Ok(Action::requeue(if again { SOON } else { next_look(&decision.report, gathered.retry, now) }))
+}
+
+/// A decision that breaks a rule is a bug in the planner, and is not acted on.
+fn refuse(
+    policy: &Policy,
+    gathered: &gather::Gathered,
+    now: Timestamp,
+    decision: &Decision,
+) -> Option<Problem> {
+    let broken = check::violations(policy, &gathered.snapshot, now, &decision.actions);
+    if broken.is_empty() {
+        return None;
+    }
+    let broken = broken.join("; ");
+    tracing::error!(image = policy.name, broken, actions = ?decision.actions, "a decision is refused");
+    let message = format!(
+        "nothing is done, because the decision broke a rule ({broken}): this is a bug in the operator, please report \
+         it with the operator's log"
+    );
+    Some(Problem::lasting("UnsafeDecision", message))
+}
+
+fn next_look(report: &Report, retry: Option<Duration>, now: Timestamp) -> Duration {
+    let wake = report.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    let draining = report.count(|state| matches!(state, NodeState::Draining { .. })) > 0;
+    let soonest = [wake, retry, draining.then_some(DRAIN_LOOK)].into_iter().flatten().min();
+    soonest.unwrap_or(AT_LEAST).clamp(SOON, AT_LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_when_something_is_due() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let at = |seconds: i64| Some(now + jiff::SignedDuration::from_secs(seconds));
+        let mut report = Report::default();
+        assert_eq!(next_look(&report, None, now), AT_LEAST);
+        report.wake_at = at(40);
+        assert_eq!(next_look(&report, None, now), Duration::from_secs(40));
+        assert_eq!(next_look(&report, Some(Duration::from_secs(5)), now), Duration::from_secs(5));
+        report.wake_at = at(-3);
+        assert_eq!(next_look(&report, None, now), SOON);
+        report.wake_at = at(9000);
+        assert_eq!(next_look(&report, None, now), AT_LEAST);
+        report.nodes.insert("n1".into(), NodeState::Draining { pods: 1, blocked_by: None });
+        assert_eq!(next_look(&report, None, now), DRAIN_LOOK);
+    }
+}

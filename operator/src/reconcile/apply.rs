@@ -1,0 +1,262 @@
+//! Does what was decided: one write for each action, and none to an object that is not what it was when it was read.
+
+use std::sync::Arc;
+
+use evenkeel_crds::{
+    ManagedOSImage, NodePlan, NodePlanSpec,
+    condition::Time,
+    names::{CORDONED_BY, OPERATOR_FIELD_MANAGER},
+    node_plan::Target,
+};
+use evenkeel_operator_core::{Action, Decision, Policy, Snapshot};
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::DeserializeGuard,
+};
+use serde_json::{Value, json};
+
+use super::ReconcileError;
+use crate::{
+    api::{ApiError, call},
+    context::Context,
+    drain, events,
+};
+
+/// Actions of one look; the rest is decided again on what was seen after them, so that a large fleet's status stays
+/// fresh while it is written to.
+const ACTIONS_MAX: usize = 100;
+
+/// Does the actions. True if something was written that is worth another look at once.
+pub async fn apply(
+    context: &Context,
+    image: &ManagedOSImage,
+    policy: &Policy,
+    snapshot: &Snapshot,
+    decision: &Decision,
+) -> Result<bool, ReconcileError> {
+    let mut again = false;
+    for (name, action) in decision.actions.iter().take(ACTIONS_MAX) {
+        if !context.leadership.holds() {
+            return Err(ReconcileError::NotLeading);
+        }
+        let told = snapshot.nodes.get(name).and_then(|node| events::of_action(name, node, action));
+        events::publish(&context.recorder, image, told.as_slice()).await;
+        act(context, image, policy, name, action).await?;
+        tracing::info!(image = policy.name, node = name, ?action, "done");
+        again |= !matches!(action, Action::Evict);
+    }
+    Ok(again)
+}
+
+async fn act(
+    context: &Context,
+    image: &ManagedOSImage,
+    policy: &Policy,
+    name: &str,
+    action: &Action,
+) -> Result<(), ApiError> {
+    match action {
+        Action::EnsurePlan => create_plan(context, image, policy, name).await,
+        Action::ReleasePlan => delete_plan(context, name).await,
+        Action::Cordon => cordon(context, name, Some(&policy.name)).await,
+        Action::Uncordon => cordon(context, name, None).await,
+        Action::Evict => {
+            let refused = drain::evict(&context.clients, name, &policy.drain).await?;
+            context.evicted(name, refused);
+            Ok(())
+        }
+        _ => order(context, image, policy, name, action).await,
+    }
+}
+
+/// The plan's spec after an action that is a write to it.
+fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec {
+    let mut spec = spec.clone();
+    match action {
+        Action::OrderStage { plan_id, image } => {
+            spec = NodePlanSpec {
+                plan_id: Some(plan_id.clone()),
+                image: Some(image.clone()),
+                target: Some(Target::Staged),
+                commit_deadline_seconds: Some(policy.reboot.commit_deadline_seconds),
+                pull: policy.pull.clone(),
+                ..NodePlanSpec::default()
+            };
+        }
+        Action::BeginDisruption(record) => spec.disruption = Some(record.clone()),
+        Action::ApproveReboot { deadline } => {
+            spec.target = Some(Target::Booted);
+            spec.not_after = Some(Time(*deadline));
+            if let Some(record) = &mut spec.disruption {
+                record.deadline = Some(Time(*deadline));
+            }
+        }
+        Action::MarkHealthy(since) => {
+            if let Some(record) = &mut spec.disruption {
+                record.healthy_since = since.map(Time);
+            }
+        }
+        Action::Commit => spec.target = Some(Target::Committed),
+        Action::Revert(revert) => {
+            spec.target = Some(Target::Reverted);
+            spec.revert = Some(revert.clone());
+        }
+        Action::EndDisruption => spec.disruption = None,
+        Action::EnsurePlan | Action::ReleasePlan | Action::Cordon | Action::Evict | Action::Uncordon => {}
+    }
+    spec
+}
+
+/// The plan belongs to its image object: without it nobody is left who could order anything.
+fn owner(image: &ManagedOSImage) -> Value {
+    json!([image.controller_owner_ref(&())])
+}
+
+async fn create_plan(
+    context: &Context,
+    image: &ManagedOSImage,
+    policy: &Policy,
+    name: &str,
+) -> Result<(), ApiError> {
+    let mut plan = NodePlan::new(name, NodePlanSpec { pull: policy.pull.clone(), ..NodePlanSpec::default() });
+    plan.metadata.owner_references = image.controller_owner_ref(&()).map(|owner| vec![owner]);
+    let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PostParams::default() };
+    let created = call(format!("create NodePlan {name}"), plans(context).create(&params, &plan)).await?;
+    context.seen.plans.wrote(DeserializeGuard(Ok(created)));
+    Ok(())
+}
+
+/// Writes the plan's spec as a whole, on the version that was read: an agent's report or another operator's order that
+/// came in between makes this a conflict, and the decision is made again.
+async fn order(
+    context: &Context,
+    image: &ManagedOSImage,
+    policy: &Policy,
+    name: &str,
+    action: &Action,
+) -> Result<(), ApiError> {
+    let what = format!("write the order of NodePlan {name}");
+    let plan = seen_plan(context, name, &what)?;
+    let Ok(plan) = &plan.0 else { return Err(ApiError::Conflict { what }) };
+    let document = json!({
+        "apiVersion": NodePlan::api_version(&()),
+        "kind": NodePlan::kind(&()),
+        "metadata": {
+            "name": name,
+            "uid": plan.uid(),
+            "resourceVersion": plan.resource_version(),
+            "ownerReferences": owner(image),
+        },
+        "spec": after(&plan.spec, policy, action),
+    });
+    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+    let written = call(what, plans(context).patch(name, &params, &Patch::Apply(&document))).await;
+    let written = written.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
+    context.seen.plans.wrote(DeserializeGuard(Ok(written)));
+    Ok(())
+}
+
+async fn delete_plan(context: &Context, name: &str) -> Result<(), ApiError> {
+    let what = format!("delete NodePlan {name}");
+    let plan = seen_plan(context, name, &what)?;
+    let preconditions = Preconditions { uid: plan.uid(), resource_version: plan.resource_version() };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let deleted = call(what, plans(context).delete(name, &params)).await;
+    deleted.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
+    context.seen.plans.deleted(name, plan.uid());
+    Ok(())
+}
+
+fn note_gone(context: &Context, name: &str, uid: Option<String>, error: &ApiError) {
+    if matches!(error, ApiError::NotFound { .. }) {
+        context.seen.plans.deleted(name, uid);
+    }
+}
+
+/// Cordons a node in an image object's name, or lifts such a cordon. The owner and the cordon are one write.
+async fn cordon(context: &Context, name: &str, by: Option<&str>) -> Result<(), ApiError> {
+    let what = format!("{} node {name}", if by.is_some() { "cordon" } else { "uncordon" });
+    let Some(node) = context.seen.nodes.get(name) else { return Err(ApiError::NotFound { what }) };
+    let patch = json!({
+        "metadata": {
+            "uid": node.uid(),
+            "resourceVersion": node.resource_version(),
+            "annotations": { CORDONED_BY: by },
+        },
+        "spec": { "unschedulable": by.map(|_| true) },
+    });
+    let api: Api<Node> = Api::all(context.clients.main.clone());
+    let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
+    let written = call(what, api.patch(name, &params, &Patch::Merge(&patch))).await?;
+    context.seen.nodes.wrote(written);
+    Ok(())
+}
+
+fn plans(context: &Context) -> Api<NodePlan> {
+    Api::all(context.clients.main.clone())
+}
+
+fn seen_plan(context: &Context, name: &str, what: &str) -> Result<Arc<DeserializeGuard<NodePlan>>, ApiError> {
+    context.seen.plans.get(name).ok_or_else(|| ApiError::NotFound { what: what.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_crds::{
+        ManagedOSImageSpec,
+        node_plan::{Disruption, Revert, RollbackCause},
+    };
+    use jiff::Timestamp;
+
+    const IMAGE: &str =
+        "r.example/os@sha256:0000000000000000000000000000000000000000000000000000000000000001";
+
+    fn policy() -> Policy {
+        Policy::new("os", "0a1b2c3d-uid", &ManagedOSImageSpec::default(), Some(IMAGE)).unwrap()
+    }
+
+    fn in_turn() -> NodePlanSpec {
+        let record = Disruption {
+            since: Time(Timestamp::UNIX_EPOCH),
+            found_cordoned: false,
+            boot_id_before: "b".into(),
+            deadline: None,
+            healthy_since: None,
+            attempt: 1,
+        };
+        NodePlanSpec { disruption: Some(record), ..NodePlanSpec::default() }
+    }
+
+    #[test]
+    fn a_new_order_leaves_nothing_of_the_last_one() {
+        let old = NodePlanSpec {
+            target: Some(Target::Reverted),
+            not_after: Some(Time(Timestamp::UNIX_EPOCH)),
+            revert: Some(Revert { cause: RollbackCause::ClusterGate, message: "late".into() }),
+            ..NodePlanSpec::default()
+        };
+        let action = Action::OrderStage { plan_id: "p".into(), image: IMAGE.into() };
+        let spec = after(&old, &policy(), &action);
+        assert_eq!((spec.target, spec.not_after, spec.revert), (Some(Target::Staged), None, None));
+        assert_eq!(spec.commit_deadline_seconds, Some(policy().reboot.commit_deadline_seconds));
+    }
+
+    #[test]
+    fn an_approval_and_the_records_deadline_are_one_write() {
+        let deadline = Timestamp::from_second(1_800_000_000).unwrap();
+        let spec = after(&in_turn(), &policy(), &Action::ApproveReboot { deadline });
+        assert_eq!(spec.not_after, Some(Time(deadline)));
+        assert_eq!(spec.disruption.unwrap().deadline, Some(Time(deadline)));
+    }
+
+    #[test]
+    fn the_end_of_a_turn_keeps_the_order() {
+        let mut spec = in_turn();
+        spec.target = Some(Target::Committed);
+        let spec = after(&spec, &policy(), &Action::EndDisruption);
+        assert_eq!((spec.disruption, spec.target), (None, Some(Target::Committed)));
+    }
+}

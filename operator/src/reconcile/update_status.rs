@@ -1,0 +1,112 @@
+//! Shows people where a rollout is. Written only when it changed.
+
+use evenkeel_crds::{ManagedOSImage, ManagedOSImageStatus, names::OPERATOR_FIELD_MANAGER};
+use evenkeel_operator_core::{Report, Snapshot};
+use evenkeel_registry::Resolved;
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{ApiError, call},
+    context::Context,
+    events, resolve,
+    status::{ImageSeen, Problem, render},
+};
+
+/// Shows a look's result, and tells what changed since the last one.
+pub async fn update(
+    context: &Context,
+    image: &ManagedOSImage,
+    seen: ImageSeen,
+    problem: Option<&Problem>,
+    told: Option<(&Report, &Snapshot)>,
+) -> Result<(), ApiError> {
+    let name = image.name_any();
+    let before = image.status.clone().unwrap_or_default();
+    let status = render(seen, problem, told, image.metadata.generation, &before, Timestamp::now());
+    let stopped = told.is_some_and(|(report, _)| report.stopped.is_some());
+    context.metrics.shows(&name, &before, &status, stopped);
+    if status != before {
+        write(context, image, &status).await?;
+        events::publish(&context.recorder, image, &events::of_status(&before, &status)).await;
+    }
+    if let Some((report, _)) = told {
+        let were = context.remember(&name, |memory| memory.nodes.replace(report.nodes.clone()));
+        if let Some(were) = were {
+            events::publish(&context.recorder, image, &events::of_nodes(&were, &report.nodes)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the digest that the registry gave. Nothing else of the status changes: no node was looked at yet.
+pub async fn resolved(
+    context: &Context,
+    image: &ManagedOSImage,
+    (reference, resolved): &(String, Resolved),
+) -> Result<(), ApiError> {
+    let before = image.status.clone().unwrap_or_default();
+    let status = ManagedOSImageStatus {
+        image: Some(resolved.image.clone()),
+        resolved_from: Some(reference.clone()),
+        version: resolved.version.clone().or_else(|| resolve::tag(reference)),
+        ..before.clone()
+    };
+    debug_assert_eq!(resolve::known(image, reference), None, "a reference is resolved once");
+    write(context, image, &status).await?;
+    events::publish(&context.recorder, image, &events::of_status(&before, &status)).await;
+    Ok(())
+}
+
+async fn write(
+    context: &Context,
+    image: &ManagedOSImage,
+    status: &ManagedOSImageStatus,
+) -> Result<(), ApiError> {
+    let api: Api<ManagedOSImage> = Api::all(context.clients.main.clone());
+    let name = image.name_any();
+    let document = json!({
+        "apiVersion": "evenkeel.dev/v1alpha1",
+        "kind": "ManagedOSImage",
+        "metadata": { "name": name, "uid": image.uid(), "resourceVersion": image.resource_version() },
+        "status": status,
+    });
+    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+    let what = format!("write the status of ManagedOSImage {name}");
+    let written = call(what, api.patch_status(&name, &params, &Patch::Apply(&document))).await?;
+    context.seen.images.wrote(DeserializeGuard(Ok(written)));
+    Ok(())
+}
+
+/// Says of an object that this version cannot read that it cannot.
+pub async fn unreadable(context: &Context, name: &str, invalid: &InvalidObject) -> Result<(), ApiError> {
+    tracing::warn!(image = name, error = invalid.error, "this ManagedOSImage cannot be read");
+    let kind = ApiResource::erase::<ManagedOSImage>(&());
+    let api: Api<DynamicObject> = Api::all_with(context.clients.main.clone(), &kind);
+    let message = format!(
+        "this operator cannot read the object ({}): correct it, or upgrade the operator to the version of the CRDs",
+        invalid.error
+    );
+    let object = call(format!("get ManagedOSImage {name}"), api.get_status(name)).await?;
+    let before: Value = object.data.get("status").cloned().unwrap_or_default();
+    let already = before["conditions"]
+        .as_array()
+        .is_some_and(|list| list.iter().any(|c| c["type"] == "Stalled" && c["message"] == message));
+    if already {
+        return Ok(());
+    }
+    let problem = Problem::lasting("InvalidSpec", message);
+    let known = ManagedOSImageStatus::default();
+    let generation = invalid.metadata.generation;
+    let status = render(ImageSeen::default(), Some(&problem), None, generation, &known, Timestamp::now());
+    let patch = json!({ "status": { "conditions": status.conditions, "summary": status.summary } });
+    let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
+    let what = format!("write the status of ManagedOSImage {name}");
+    call(what, api.patch_status(name, &params, &Patch::Merge(&patch))).await?;
+    Ok(())
+}

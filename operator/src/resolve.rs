@@ -1,0 +1,144 @@
+//! From what an image object asks for to the digest that its nodes get: once per rollout.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec};
+use evenkeel_registry::{Registry, RegistryError, RegistryOptions, Resolved};
+use tokio::time::timeout;
+
+use crate::{api::with_causes, seen::Seen, status::Problem};
+
+/// First pause after a failure; it doubles with each further one.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+/// Longest pause: a registry that was away all night is found again soon after it is back.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// A few small requests; a registry that needs longer is treated as one that is away.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What an image object asks for: a reference that a registry understands.
+pub fn reference(spec: &ManagedOSImageSpec, seen: &Seen) -> Result<String, Problem> {
+    if let Some(image) = &spec.os_image {
+        return Ok(image.clone());
+    }
+    // Admission requires one of the two.
+    let name = spec.managed_os_version_name.clone().unwrap_or_default();
+    let missing = |message: String| Problem::lasting("ManagedOSVersionNotFound", message);
+    let Some(version) = seen.versions.get(&name) else {
+        return Err(missing(format!(
+            "there is no ManagedOSVersion {name}: create it, or correct managedOSVersionName"
+        )));
+    };
+    match &version.0 {
+        Ok(version) => Ok(version.spec.metadata.upgrade_image.clone()),
+        Err(invalid) => Err(missing(format!("ManagedOSVersion {name} cannot be read: {}", invalid.error))),
+    }
+}
+
+/// The digest that was resolved before, if it was from the same reference.
+pub fn known(image: &ManagedOSImage, reference: &str) -> Option<String> {
+    let status = image.status.as_ref()?;
+    (status.resolved_from.as_deref() == Some(reference)).then(|| status.image.clone()).flatten()
+}
+
+/// The tag of a reference, if it has one.
+pub fn tag(reference: &str) -> Option<String> {
+    let name = reference.split('@').next().unwrap_or_default();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    // Without a slash a colon begins a port.
+    let (_, tag) = last.split_once(':').filter(|_| name.contains('/'))?;
+    Some(tag.to_owned())
+}
+
+/// Asks the registry.
+pub async fn ask(
+    reference: &str,
+    plain_http: bool,
+    docker_config: Option<PathBuf>,
+) -> Result<Resolved, RegistryError> {
+    let registry = Registry::new(RegistryOptions { plain_http, docker_config })?;
+    registry.resolve(reference).await
+}
+
+/// The same, in limited time, and with a failure as a problem to show.
+pub async fn resolve(
+    reference: &str,
+    plain_http: bool,
+    docker_config: Option<PathBuf>,
+) -> Result<Resolved, Problem> {
+    match timeout(RESOLVE_TIMEOUT, ask(reference, plain_http, docker_config)).await {
+        Ok(Ok(resolved)) => Ok(resolved),
+        Ok(Err(error)) => {
+            let message = with_causes(&error);
+            let (reason, passing) = (error.reason().to_owned(), error.retryable());
+            Err(Problem { reason, message, passing })
+        }
+        Err(_) => Err(Problem::passing(
+            "RegistryUnreachable",
+            format!(
+                "the registry did not say within {} s what {reference} is: is it up, and can the operator reach it?",
+                RESOLVE_TIMEOUT.as_secs()
+            ),
+        )),
+    }
+}
+
+/// A reference that could not be resolved, and when to ask again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was asked, and how.
+    pub asked: (String, bool),
+    /// What the registry said.
+    pub problem: Problem,
+    failures: u32,
+    next: Instant,
+}
+
+impl Failure {
+    /// The failure of asking for `asked`; `before` is the last one of this image object.
+    pub fn new(asked: (String, bool), problem: Problem, before: Option<&Self>, now: Instant) -> Self {
+        let failures = before.filter(|before| before.asked == asked).map_or(0, |before| before.failures) + 1;
+        let pause = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);
+        Self { asked, problem, failures, next: now + pause }
+    }
+
+    /// How long to wait before asking again; nothing if something else is asked now.
+    pub fn pause(&self, asked: &(String, bool), now: Instant) -> Option<Duration> {
+        if self.asked != *asked {
+            return None;
+        }
+        self.next.checked_duration_since(now).filter(|pause| !pause.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_what_follows_the_last_part_of_the_name() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        assert_eq!(tag("registry.example:5000/os:1.2").as_deref(), Some("1.2"));
+        assert_eq!(tag(&format!("registry.example/os:1@{digest}")).as_deref(), Some("1"));
+        assert_eq!(tag(&format!("registry.example:5000/os@{digest}")), None);
+        assert_eq!(tag("registry.example:5000"), None);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_a_new_reference_is_asked_at_once() {
+        let now = Instant::now();
+        let asked = ("registry.example/os:1".to_owned(), false);
+        let problem = Problem::passing("RegistryUnreachable", "away".into());
+        let mut failure = Failure::new(asked.clone(), problem.clone(), None, now);
+        assert_eq!(failure.pause(&asked, now), Some(RETRY_MIN));
+        assert_eq!(failure.pause(&asked, now + RETRY_MIN), None);
+        assert_eq!(failure.pause(&("registry.example/os:2".to_owned(), false), now), None);
+        assert_eq!(failure.pause(&(asked.0.clone(), true), now), None, "plain HTTP is another question");
+        for _ in 0..40 {
+            failure = Failure::new(asked.clone(), problem.clone(), Some(&failure), now);
+        }
+        assert_eq!(failure.pause(&asked, now), Some(RETRY_MAX));
+    }
+}

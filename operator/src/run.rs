@@ -1,0 +1,145 @@
+//! Puts the parts together, and takes them apart in order.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use evenkeel_crds::ManagedOSImage;
+use futures::StreamExt as _;
+use kube::{
+    Api,
+    runtime::{
+        Controller,
+        controller::{Config, Error},
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    api::Clients,
+    args::Args,
+    context::Context,
+    lease::{Ended, Lease},
+    metrics::Metrics,
+    reconcile::{ReconcileError, after_error, reconcile},
+    seen::{Guarded, Seen},
+    serve::{Told, serve},
+};
+
+/// Image objects are looked at one after the other: two that share nodes must not decide at the same time.
+const CONCURRENCY: u16 = 1;
+/// Writes of our own and of agents come in bursts; they are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// Runs until a signal says to stop.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let me = args.identity.clone().unwrap_or_else(|| format!("evenkeel-operator-{}", uuid::Uuid::new_v4()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = me, "starting");
+    let clients = Clients::connect().await.context("find the API server: is KUBECONFIG right?")?;
+    let told = Told { metrics: Arc::new(Metrics::default()), ready: Arc::new(AtomicBool::new(false)) };
+    serve(args.metrics_addr, told.clone()).await?;
+
+    let images: Api<Guarded<ManagedOSImage>> = Api::all(clients.main.clone());
+    let controller = Controller::new(images, watcher::Config::default());
+    let seen = Arc::new(Seen::watch(&clients.main, controller.store()));
+    tokio::select! {
+        () = seen.ready() => {}
+        () = stopped(stop.clone()) => return Ok(()),
+    }
+    told.ready.store(true, Ordering::Relaxed);
+
+    let mut lease = Lease::new(clients.main.clone(), &args.namespace, &me, args.lease_seconds);
+    tokio::select! {
+        () = lease.acquire() => {}
+        () = stopped(stop.clone()) => return Ok(()),
+    }
+    tracing::info!("this replica has the lease and acts");
+    told.metrics.leads(true);
+
+    let reporter = Reporter { controller: "evenkeel-operator".into(), instance: Some(me) };
+    let context = Arc::new(Context::new(
+        clients.clone(),
+        Arc::clone(&seen),
+        Arc::clone(&told.metrics),
+        Recorder::new(clients.main, reporter),
+        lease.leadership(),
+        args.docker_config,
+    ));
+    // The lease is kept until the last look has ended, and only then given back.
+    let (quiet, quiet_seen) = watch::channel(false);
+    let acting = act(controller, context, stop);
+    tokio::pin!(acting);
+    tokio::select! {
+        () = &mut acting => {}
+        ended = lease.hold(quiet_seen.clone()) => {
+            debug_assert_eq!(ended, Ended::Lost, "nobody asked for its release yet");
+            anyhow::bail!("the lease is lost: this process ends, so that nothing is decided twice");
+        }
+    }
+    quiet.send_replace(true);
+    lease.hold(quiet_seen).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn act(
+    controller: Controller<Guarded<ManagedOSImage>>,
+    context: Arc<Context>,
+    stop: watch::Receiver<bool>,
+) {
+    let changes = context.seen.changes();
+    controller
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .reconcile_all_on(changes)
+        .graceful_shutdown_on(stopped(stop))
+        .run(reconcile, after_error, context)
+        .for_each(|outcome| {
+            if let Err(error) = outcome {
+                note(&error);
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Errors of looks are told where they are counted; what is left are those of the watch.
+fn note(error: &Error<ReconcileError, watcher::Error>) {
+    match error {
+        Error::ReconcilerFailed(..) => {}
+        Error::ObjectNotFound(object) => tracing::debug!(image = object.name, "is gone"),
+        other => tracing::warn!(error = %other, "cannot watch ManagedOSImages; trying again"),
+    }
+}
+
+fn stop_on_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let (sender, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop: finishing what is under way");
+        sender.send_replace(true);
+        // The receivers must see a sender for as long as they wait.
+        std::future::pending::<()>().await;
+    });
+    Ok(stop)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender lives as long as the process.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

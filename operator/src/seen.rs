@@ -1,0 +1,228 @@
+//! What the watches have shown of the cluster, and what we wrote since.
+//!
+//! A watch is always a little late. A decision that did not know of the last write could begin a second node's turn, so
+//! the API server's answer to each write stands in for the cached object until the watch has caught up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, NodePlan};
+use futures::{Stream, StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+/// An object that may not be of the form that this version knows.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// A watch that shows nothing of a write for this long has missed it: a new list skipped an object that was made and
+/// deleted meanwhile. Longer than the watch needs to notice that its connection is dead.
+const CATCH_UP: Duration = Duration::from_mins(10);
+/// Changes that come within this time are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// What was written to one object.
+enum Write<K> {
+    Is(Arc<K>),
+    Deleted { uid: Option<String> },
+}
+
+/// Objects of one kind, by name.
+pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    written: Mutex<HashMap<String, (Instant, Write<K>)>>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
+    /// Objects as `store` has them.
+    pub fn new(store: Store<K>) -> Self {
+        Self { store, written: Mutex::default() }
+    }
+
+    /// One object.
+    pub fn get(&self, name: &str) -> Option<Arc<K>> {
+        let cached = self.store.get(&ObjectRef::new(name));
+        newest(&mut self.written(), name, cached)
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        let mut written = self.written();
+        let mut names: Vec<String> = self.store.state().iter().map(|object| object.name_any()).collect();
+        names.extend(written.keys().cloned());
+        names.sort();
+        names.dedup();
+        names
+            .iter()
+            .filter_map(|name| newest(&mut written, name, self.store.get(&ObjectRef::new(name))))
+            .collect()
+    }
+
+    /// Takes note of the API server's answer to a write.
+    pub fn wrote(&self, object: K) {
+        let name = object.name_any();
+        self.written().insert(name, (Instant::now(), Write::Is(Arc::new(object))));
+    }
+
+    /// Takes note of a deletion.
+    pub fn deleted(&self, name: &str, uid: Option<String>) {
+        self.written().insert(name.to_owned(), (Instant::now(), Write::Deleted { uid }));
+    }
+
+    /// Forgets what was written to an object: the API server has something else.
+    pub fn forget(&self, name: &str) {
+        self.written().remove(name);
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<String, (Instant, Write<K>)>> {
+        // Every change of the map is one call: a panic in between leaves it whole.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn newest<K: Resource>(
+    written: &mut HashMap<String, (Instant, Write<K>)>,
+    name: &str,
+    cached: Option<Arc<K>>,
+) -> Option<Arc<K>> {
+    let late = match (written.get(name), &cached) {
+        (None, _) => false,
+        (Some((since, _)), _) if since.elapsed() > CATCH_UP => false,
+        (Some((_, Write::Is(ours))), Some(cached)) => version(cached.as_ref()) < version(ours.as_ref()),
+        (Some((_, Write::Is(_))), None) => true,
+        (Some((_, Write::Deleted { uid })), Some(cached)) => cached.meta().uid == *uid,
+        (Some((_, Write::Deleted { .. })), None) => false,
+    };
+    if !late {
+        written.remove(name);
+        return cached;
+    }
+    match &written.get(name)?.1 {
+        Write::Is(ours) => Some(Arc::clone(ours)),
+        Write::Deleted { .. } => None,
+    }
+}
+
+/// Resource versions of one kind grow; the API server promises it.
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+/// What is seen of the cluster.
+pub struct Seen {
+    /// Nodes.
+    pub nodes: Kind<Node>,
+    /// Their plans.
+    pub plans: Kind<Guarded<NodePlan>>,
+    /// Published versions.
+    pub versions: Kind<Guarded<ManagedOSVersion>>,
+    /// Image objects.
+    pub images: Kind<Guarded<ManagedOSImage>>,
+    changed: Arc<Notify>,
+}
+
+impl Seen {
+    /// Starts to watch, for as long as the process lives. The image objects come from their controller's store.
+    pub fn watch(client: &Client, images: Store<Guarded<ManagedOSImage>>) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            nodes: Kind::new(reflect(Api::all(client.clone()), &changed, trim_node)),
+            plans: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
+            versions: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
+            images: Kind::new(images),
+            changed,
+        }
+    }
+
+    /// Waits until everything was listed once.
+    pub async fn ready(&self) {
+        // The writers live in tasks that end with the process only.
+        let _ = self.nodes.store.wait_until_ready().await;
+        let _ = self.plans.store.wait_until_ready().await;
+        let _ = self.versions.store.wait_until_ready().await;
+    }
+
+    /// One item for each time that something changed.
+    pub fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
+        stream::unfold(Arc::clone(&self.changed), |changed| async move {
+            changed.notified().await;
+            tokio::time::sleep(DEBOUNCE).await;
+            Some(((), changed))
+        })
+    }
+}
+
+fn reflect<K>(api: Api<K>, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changed = Arc::clone(changed);
+    let stream = watcher(api, watcher::Config::default()).default_backoff().modify(trim).reflect(writer);
+    tokio::spawn(stream.for_each(move |event| {
+        match event {
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+            Ok(_) => changed.notify_one(),
+            Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "cannot watch; trying again"),
+        }
+        std::future::ready(())
+    }));
+    store
+}
+
+/// Lists of images and of field owners are most of a Node's size, and nobody here reads them.
+fn trim_node(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(version: &str, uid: &str) -> Node {
+        let mut node = Node::default();
+        node.metadata.name = Some("n1".into());
+        node.metadata.uid = Some(uid.into());
+        node.metadata.resource_version = Some(version.into());
+        node
+    }
+
+    fn seen(written: Write<Node>, age: Duration, cached: Option<Node>) -> Option<String> {
+        let since =
+            Instant::now().checked_sub(age).expect("the machine runs for longer than this test looks back");
+        let mut map = HashMap::from([("n1".to_owned(), (since, written))]);
+        newest(&mut map, "n1", cached.map(Arc::new)).and_then(|node| node.metadata.resource_version.clone())
+    }
+
+    #[test]
+    fn a_write_stands_in_for_the_cache_until_the_watch_has_caught_up() {
+        let ours = |version| Write::Is(Arc::new(node(version, "u")));
+        let soon = Duration::ZERO;
+        assert_eq!(seen(ours("9"), soon, Some(node("8", "u"))).as_deref(), Some("9"));
+        assert_eq!(seen(ours("9"), soon, Some(node("10", "u"))).as_deref(), Some("10"));
+        assert_eq!(seen(ours("9"), soon, None).as_deref(), Some("9"), "created, not yet listed");
+        assert_eq!(seen(ours("9"), CATCH_UP * 2, None), None, "created and deleted unseen");
+    }
+
+    #[test]
+    fn a_deleted_object_is_gone_at_once_and_its_successor_is_seen() {
+        let deleted = || Write::Deleted { uid: Some("old".into()) };
+        assert_eq!(seen(deleted(), Duration::ZERO, Some(node("8", "old"))), None);
+        assert_eq!(seen(deleted(), Duration::ZERO, Some(node("9", "new"))).as_deref(), Some("9"));
+    }
+}
