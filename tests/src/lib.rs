@@ -1,6 +1,14 @@
 //! Component tests of Evenkeel; each file in `tests/` is one subject. This is what they share.
 
+pub mod binaries;
 pub mod cluster;
+pub mod fleet;
+pub mod loader;
+pub mod machine;
+pub mod operator;
+pub mod os_image;
+pub mod rights;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,266 @@
+//! A fleet: a control plane, a registry, the real operator, and model machines with the real agent.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use evenkeel_crds::ManagedOSImage;
+use evenkeel_e2e::{
+    process::Scratch,
+    registry::{self, Pushed, Registry},
+};
+use k8s_openapi::api::events::v1::Event as KubeEvent;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    cluster::Cluster,
+    machine::{Machine, MachineOptions},
+    operator::Operator,
+    os_image::OsImage,
+    rights,
+    watch::{Watch, World},
+};
+
+/// Repository of the OS images.
+pub const REPOSITORY: &str = "model/os";
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a fleet is made of.
+#[derive(Clone, Debug)]
+pub struct FleetOptions {
+    /// How many machines: `node-1`, `node-2`, …
+    pub nodes: usize,
+    /// How many of them, from the first, are of the control plane.
+    pub control_plane_nodes: usize,
+    /// Name and password that the registry wants.
+    pub credentials: Option<(String, String)>,
+    /// How much faster than ours the machines' time since boot runs.
+    pub haste: u32,
+}
+
+impl FleetOptions {
+    /// So many workers.
+    pub fn of(nodes: usize) -> Self {
+        Self { nodes, control_plane_nodes: 0, credentials: None, haste: 1 }
+    }
+}
+
+/// A fleet that runs until it is dropped.
+pub struct Fleet {
+    /// Machines by the name of their node.
+    pub machines: BTreeMap<String, Machine>,
+    /// Operators, in the order of their start.
+    pub operators: Vec<Operator>,
+    /// The registry.
+    pub registry: Registry,
+    /// What everybody can see.
+    pub watch: Watch,
+    /// The image that was installed.
+    pub installed: Pushed,
+    /// A client with all rights.
+    pub client: Client,
+    operator_config: PathBuf,
+    docker_config: Option<PathBuf>,
+    scratch: Scratch,
+    /// The control plane.
+    pub cluster: Cluster,
+}
+
+impl Fleet {
+    /// Installs image version 1 on every machine, switches all on and starts one operator.
+    pub async fn start(options: &FleetOptions) -> Result<Self> {
+        let scratch = Scratch::new("fleet")?;
+        let folder = scratch.path().to_owned();
+        let registry_options = registry::Options { htpasswd: options.credentials.clone() };
+        let registry_folder = folder.join("registry");
+        let registry = Registry::start(&registry_folder, registry_options);
+        let (cluster, registry) = tokio::try_join!(Cluster::start(), registry)?;
+        rights::apply(&cluster).await?;
+        let installed = OsImage::good("1").push(&registry, REPOSITORY).await?;
+        let client = cluster.client().await?;
+        let token = rights::token(&client, &rights::account(&client, "operator").await?, None).await?;
+        let operator_config = folder.join("operator.kubeconfig");
+        fs::write(&operator_config, cluster.plane.kubeconfig_for(&token, &cluster.plane.url()))?;
+        let docker_config = options
+            .credentials
+            .as_ref()
+            .map(|(name, password)| write_docker_config(&folder, &registry.address(), name, password))
+            .transpose()?;
+        let mut fleet = Self {
+            watch: Watch::start(&client),
+            machines: BTreeMap::new(),
+            operators: Vec::new(),
+            registry,
+            installed,
+            client,
+            operator_config,
+            docker_config,
+            scratch,
+            cluster,
+        };
+        for number in 1..=options.nodes {
+            fleet.add_machine(number, options).await?;
+        }
+        fleet.add_operator().await?;
+        Ok(fleet)
+    }
+
+    async fn add_machine(&mut self, number: usize, options: &FleetOptions) -> Result<()> {
+        let name = format!("node-{number}");
+        let mut labels = vec![("node".to_owned(), name.clone())];
+        if number <= options.control_plane_nodes {
+            labels.push(("node-role.kubernetes.io/control-plane".to_owned(), String::new()));
+        }
+        let folder = self.scratch.path().join(&name);
+        let machine = MachineOptions {
+            name: name.clone(),
+            image: self.installed.pinned.clone(),
+            labels,
+            docker_config: self.docker_config.clone(),
+            haste: options.haste,
+            agent_account: rights::account(&self.client, "agent").await?,
+            folder,
+        };
+        let machine = Machine::start(&self.cluster, machine).await?;
+        self.machines.insert(name, machine);
+        Ok(())
+    }
+
+    /// Starts one more operator.
+    pub async fn add_operator(&mut self) -> Result<()> {
+        let name = format!("operator-{}", self.operators.len() + 1);
+        let config = self.docker_config.as_deref();
+        let operator = Operator::start(&name, self.scratch.path(), &self.operator_config, config).await?;
+        self.operators.push(operator);
+        Ok(())
+    }
+
+    /// Pushes an image.
+    pub async fn publish(&self, image: &OsImage) -> Result<Pushed> {
+        image.push(&self.registry, REPOSITORY).await
+    }
+
+    /// `kubectl apply`s a `ManagedOSImage` that wants `image`, with `more` in its spec.
+    pub async fn want(&self, name: &str, image: &str, more: Value) -> Result<()> {
+        let mut spec = json!({ "osImage": image, "pull": { "plainHttp": true } });
+        merge(&mut spec, more);
+        let object = json!({
+            "apiVersion": "evenkeel.dev/v1alpha1", "kind": "ManagedOSImage", "metadata": { "name": name }, "spec": spec,
+        });
+        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        self.cluster.kubectl_with(&arguments, &object.to_string()).await?;
+        Ok(())
+    }
+
+    /// Deletes a `ManagedOSImage`, without waiting for its end.
+    pub async fn unwant(&self, name: &str) -> Result<()> {
+        Api::<ManagedOSImage>::all(self.client.clone())
+            .delete(name, &kube::api::DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until the world is as it should be; the error shows the world as it is.
+    pub async fn until(&self, what: &str, limit: Duration, holds: impl Fn(&World) -> bool) -> Result<World> {
+        let end = Instant::now() + limit;
+        loop {
+            let world = self.watch.world();
+            if holds(&world) {
+                return Ok(world);
+            }
+            let lost = self.machines.values().find_map(Machine::failure);
+            if let Some(failure) = lost {
+                bail!("{failure}\n{}", self.account());
+            }
+            if Instant::now() > end {
+                bail!("not within {} s: {what}\n{}", limit.as_secs(), self.account());
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until all nodes run a digest, kept, and serve.
+    pub async fn until_all_run(&self, digest: &str, limit: Duration) -> Result<World> {
+        let what = format!("all nodes run {digest}");
+        self.until(&what, limit, |world| {
+            self.machines.keys().all(|node| world.runs(node, digest) && world.serves(node))
+        })
+        .await
+    }
+
+    /// Everything that a person would look at.
+    pub fn account(&self) -> String {
+        let mut text = self.watch.world().to_string();
+        for operator in &self.operators {
+            text += &operator.log();
+            text.push('\n');
+        }
+        for machine in self.machines.values() {
+            text += &format!("{:#?}\n{}\n", machine.boots(), machine.logs());
+        }
+        text
+    }
+
+    /// Events on an object: reason and note.
+    pub async fn events(&self, kind: &str, name: &str) -> Result<Vec<(String, String)>> {
+        let all = Api::<KubeEvent>::all(self.client.clone()).list(&ListParams::default()).await?;
+        let about = all.items.into_iter().filter(|event| {
+            let regarding = event.regarding.as_ref();
+            regarding.is_some_and(|object| {
+                object.kind.as_deref() == Some(kind) && object.name.as_deref() == Some(name)
+            })
+        });
+        Ok(about.map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect())
+    }
+
+    /// Creates an object from JSON.
+    pub async fn create<K>(&self, api: &Api<K>, object: Value) -> Result<K>
+    where
+        K: Clone + serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object)?;
+        Ok(api.create(&PostParams::default(), &object).await?)
+    }
+
+    /// A machine by its node's name.
+    pub fn machine(&self, node: &str) -> Result<&Machine> {
+        self.machines.get(node).with_context(|| format!("there is no machine {node}"))
+    }
+
+    /// Names of the nodes whose cordon is in place.
+    pub async fn cordoned(&self) -> Result<Vec<String>> {
+        let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(self.client.clone());
+        let all = nodes.list(&ListParams::default()).await?;
+        let cordoned = |node: &k8s_openapi::api::core::v1::Node| {
+            node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false)
+        };
+        Ok(all.items.iter().filter(|node| cordoned(node)).map(ResourceExt::name_any).collect())
+    }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more,
+    }
+}
+
+fn write_docker_config(folder: &Path, registry: &str, name: &str, password: &str) -> Result<PathBuf> {
+    let path = folder.join("docker-config.json");
+    let config = json!({ "auths": { registry: { "username": name, "password": password } } });
+    fs::write(&path, config.to_string())?;
+    Ok(path)
+}

@@ -1,0 +1,80 @@
+//! Operator and agents with the rights that the chart gives them, and no others.
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{Namespace, Node, ServiceAccount},
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
+use serde_json::json;
+
+use crate::{cluster::Cluster, root};
+
+/// Namespace of operator and agents.
+pub const NAMESPACE: &str = "evenkeel-system";
+/// An hour: longer than any test.
+const TOKEN_SECONDS: i64 = 3600;
+/// What of the chart says who may do what; the rest is for a cluster with kubelets.
+const KINDS: [&str; 7] = [
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
+
+/// Applies the chart's accounts, roles and admission policy.
+pub async fn apply(cluster: &Cluster) -> Result<()> {
+    let client = cluster.client().await?;
+    let space: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
+    Api::<Namespace>::all(client).create(&PostParams::default(), &space).await?;
+    let chart = root().join("charts/evenkeel").display().to_string();
+    let arguments = ["template", "evenkeel", &chart, "--namespace", NAMESPACE, "--kube-version", "1.36.0"];
+    let rendered = cluster.helm(&arguments).await.context("render the chart")?;
+    let documents: Vec<&str> = rendered.split("\n---\n").filter(|document| is_of(document, &KINDS)).collect();
+    ensure!(documents.len() >= KINDS.len(), "the chart has {} documents on rights", documents.len());
+    cluster.kubectl_with(&["apply", "-f", "-"], &documents.join("\n---\n")).await?;
+    Ok(())
+}
+
+fn is_of(document: &str, kinds: &[&str]) -> bool {
+    let kind = document.lines().find_map(|line| line.strip_prefix("kind: "));
+    kind.is_some_and(|kind| kinds.contains(&kind.trim()))
+}
+
+/// The name of the one service account whose name has `part` in it.
+pub async fn account(client: &Client, part: &str) -> Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let all = accounts.list(&ListParams::default()).await?;
+    let mut names = all.items.into_iter().filter_map(|account| account.metadata.name);
+    names
+        .find(|name| name.contains(part))
+        .with_context(|| format!("the chart has no service account for the {part}"))
+}
+
+/// A token of a service account; with a node, bound to it as the token in a pod is.
+pub async fn token(client: &Client, account: &str, node: Option<&str>) -> Result<String> {
+    let bound_object_ref = match node {
+        None => None,
+        Some(name) => {
+            let node = Api::<Node>::all(client.clone()).get(name).await?;
+            Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Node".to_owned()),
+                name: Some(name.to_owned()),
+                uid: node.metadata.uid,
+            })
+        }
+    };
+    let spec =
+        TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(answer.status.context("a token request is answered with a token")?.token)
+}
