@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_node_agent_core::layout::parse_size;
 
-use crate::guard::GuardArgs;
+use crate::{guard::GuardArgs, run::RunArgs};
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
@@ -24,6 +24,12 @@ pub enum Command {
     /// Prepare disks.
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Install an image on a disk: partitions if it has none, slot a, boot loader.
+    Install(InstallArgs),
+    /// Pull an image into a slot, and verify it. Does not make it bootable.
+    Stage(StageArgs),
+    /// Follow this node's plan: the DaemonSet's command.
+    Run(RunArgs),
     /// Show what is in the slots of a disk, and how they boot.
     Slots(SlotsArgs),
     /// Make a staged slot boot next, a counted number of times.
@@ -85,6 +91,41 @@ pub struct PullArgs {
     /// Docker configuration (`config.json`) with credentials for registries.
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
+}
+
+/// Options of `install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The image, such as registry.example/os:1.
+    pub image: String,
+    /// File or device. One without Evenkeel's layout gets it, and everything on a device is lost then.
+    #[arg(long)]
+    pub disk: PathBuf,
+    /// Sizes, for a disk without Evenkeel's layout.
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    /// The machine's own cloud-config, a file.
+    #[arg(long)]
+    pub cloud_config: Option<PathBuf>,
+    /// How the image is pulled.
+    #[command(flatten)]
+    pub pull: PullArgs,
+}
+
+/// Options of `stage`.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// The image, such as registry.example/os:2.
+    pub image: String,
+    /// Which slot; default: the passive one.
+    #[command(flatten)]
+    pub slot: SlotArgs,
+    /// How the image is pulled.
+    #[command(flatten)]
+    pub pull: PullArgs,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Options of `slots`.

@@ -8,7 +8,10 @@ mod systemd;
 
 use std::io;
 
-use evenkeel_node_agent_core::{boot_entry::BootEntry, slot_record::SlotRecord};
+use evenkeel_node_agent_core::{
+    boot_entry::BootEntry,
+    slot_record::{BootFile, SlotRecord},
+};
 
 pub use systemd::SystemdBoot;
 
@@ -19,6 +22,8 @@ use crate::{
 
 /// A boot loader with one entry per slot.
 pub trait Bootloader {
+    /// Removes what no entry needs, and fails if the files of a slot do not fit then. Changes nothing that boots.
+    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError>;
     /// Copies the slot's kernel and initrd to where the loader finds them. Changes nothing that boots.
     fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
     /// Makes the slot boot next, at most `tries` times.

@@ -2,11 +2,17 @@
 
 mod disk;
 mod host;
+mod image;
+mod run;
 mod slot;
 
 use anyhow::Result;
+use evenkeel_registry::RegistryError;
 
-use crate::args::{CloudConfigCommand, Command, DiskCommand};
+use crate::{
+    args::{CloudConfigCommand, Command, DiskCommand},
+    stage::StageError,
+};
 
 /// Why the program ends without success, as its exit code tells.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +32,9 @@ pub const EXIT_DISK: u8 = 5;
 pub fn execute(command: Command) -> Result<()> {
     match command {
         Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
+        Command::Install(args) => image::install(&args),
+        Command::Stage(args) => image::stage(&args),
+        Command::Run(args) => run::run(&args),
         Command::Slots(args) => disk::slots(&args),
         Command::Activate(args) => slot::activate(&args),
         Command::Commit(args) => slot::commit(&args),
@@ -43,6 +52,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         install::InstallError, slots::SlotsError,
     };
     for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<StageError>() {
+            return stage_exit_code(error);
+        }
+        if let Some(error) = cause.downcast_ref::<RegistryError>() {
+            return registry_exit_code(error);
+        }
         if let Some(error) = cause.downcast_ref::<BootError>() {
             let refused = matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_));
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
@@ -65,6 +80,30 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
     }
     1
+}
+
+fn stage_exit_code(error: &StageError) -> u8 {
+    match error {
+        StageError::Registry(error) => registry_exit_code(error),
+        _ => match error.reason() {
+            "DiskFailed" | "EspUnavailable" | "SlotUnreadable" | "BootFileMismatch" => EXIT_DISK,
+            _ => EXIT_REFUSED,
+        },
+    }
+}
+
+/// What comes from the registry's answer is the image's fault.
+fn registry_exit_code(error: &RegistryError) -> u8 {
+    match error {
+        RegistryError::Truncated { .. }
+        | RegistryError::DigestMismatch { .. }
+        | RegistryError::InvalidManifest { .. }
+        | RegistryError::UnsupportedLayer { .. }
+        | RegistryError::WrongArchitecture { .. }
+        | RegistryError::Reference { .. }
+        | RegistryError::DigestAlgorithm { .. } => EXIT_REFUSED,
+        _ => EXIT_REGISTRY,
+    }
 }
 
 fn refused(message: impl Into<String>) -> anyhow::Error {

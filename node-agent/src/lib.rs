@@ -13,4 +13,5 @@ pub mod reboot;
 pub mod run;
 pub mod slot;
 pub mod slots;
+pub mod stage;
 pub mod state_dir;

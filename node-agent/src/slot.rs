@@ -1,8 +1,10 @@
 //! Writing a slot: layers in, file system out, in one pass and without a temporary copy.
 
+mod disk_thread;
 pub mod layer;
 pub mod pax;
+pub mod verity;
 pub mod writer;
 
-pub use layer::{Applied, LayerError, apply};
+pub use layer::{LayerError, apply};
 pub use writer::{Filesystem, SlotWriter, WriteError};

@@ -120,8 +120,7 @@ impl Disk {
         let mut tree = Tree::default();
         let mut writer = SlotWriter::begin(&self.region).unwrap();
         for layer in layers {
-            let applied = apply(layer.as_slice(), &mut tree, &mut writer).unwrap();
-            assert_eq!(applied.digest, format!("sha256:{}", hex(&Sha256::digest(layer))));
+            apply(layer.as_slice(), &mut tree, &mut writer).unwrap();
         }
         writer.finish(&tree, [7; 16]).unwrap()
     }
@@ -326,8 +325,7 @@ fn a_slot_holds_what_umoci_unpacks() {
                 below.push(layers[0].as_slice());
             }
             below.push(layer.as_slice());
-            let applied = below.into_iter().map(|layer| apply(layer, &mut tree, &mut writer).unwrap()).last();
-            applied.unwrap().diff_id
+            below.into_iter().map(|layer| apply(layer, &mut tree, &mut writer).unwrap()).last().unwrap()
         })
         .collect();
     let expected = entries(&umoci(disk.folder.path(), &layers, &diff_ids));

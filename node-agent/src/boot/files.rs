@@ -26,17 +26,30 @@ const CLUSTER_MAX: u64 = 32 << 10;
 const COPY_BUFFER: usize = 1 << 20;
 
 /// Names of a slot's files in the folder.
-pub(super) fn names(record: &SlotRecord) -> (String, String) {
-    let name = |kind: &str, file: &BootFile| format!("{kind}-{}", &file.sha256[..file.sha256.len().min(16)]);
-    (name("vmlinuz", &record.kernel), name("initrd", &record.initrd))
+pub(super) fn names(kernel: &BootFile, initrd: &BootFile) -> (String, String) {
+    (name("vmlinuz", kernel), name("initrd", initrd))
+}
+
+fn name(kind: &str, file: &BootFile) -> String {
+    format!("{kind}-{}", &file.sha256[..file.sha256.len().min(16)])
 }
 
 /// Writes the files that are not there yet, after a look at whether both fit.
 pub(super) fn place(esp: &dyn Esp, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-    let (kernel, initrd) = names(record);
+    let missing = missing(esp, &record.kernel, &record.initrd)?;
+    missing.into_iter().try_for_each(|(name, file)| copy(esp, slot, file, &name))
+}
+
+/// The files that are not there yet; an error if they do not fit.
+pub(super) fn missing<'a>(
+    esp: &dyn Esp,
+    kernel: &'a BootFile,
+    initrd: &'a BootFile,
+) -> Result<Vec<(String, &'a BootFile)>, BootError> {
     let there = esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))?;
-    let missing: Vec<(String, &BootFile)> = [(kernel, &record.kernel), (initrd, &record.initrd)]
+    let missing: Vec<(String, &BootFile)> = [("vmlinuz", kernel), ("initrd", initrd)]
         .into_iter()
+        .map(|(kind, file)| (name(kind, file), file))
         .filter(|(name, file)| !there.iter().any(|f| f.name == *name && f.length == file.length))
         .collect();
     let needed: u64 = missing.iter().map(|(_, file)| file.length.next_multiple_of(CLUSTER_MAX)).sum();
@@ -44,20 +57,20 @@ pub(super) fn place(esp: &dyn Esp, slot: &SlotRegion, record: &SlotRecord) -> Re
     if !missing.is_empty() && needed + RESERVE > free {
         return Err(BootError::EspFull { free, needed: needed + RESERVE });
     }
-    missing.into_iter().try_for_each(|(name, file)| copy(esp, slot, file, &name))
+    Ok(missing)
 }
 
 /// Removes the files that neither an entry nor `keep` names.
 pub(super) fn collect(
     esp: &dyn Esp,
     entries: &[BootEntry],
-    keep: Option<&SlotRecord>,
+    keep: Option<(&BootFile, &BootFile)>,
 ) -> Result<(), BootError> {
     let mut named: BTreeSet<String> = BTreeSet::new();
     for entry in entries {
         named.extend([&entry.body.linux, &entry.body.initrd].map(|path| base_name(path).to_owned()));
     }
-    if let Some((kernel, initrd)) = keep.map(names) {
+    if let Some((kernel, initrd)) = keep.map(|(kernel, initrd)| names(kernel, initrd)) {
         named.extend([kernel, initrd]);
     }
     for file in esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))? {

@@ -2,7 +2,7 @@
 
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, ENTRIES_FOLDER, EntryBody, EntryName, Tries, next_generation},
-    slot_record::SlotRecord,
+    slot_record::{BootFile, SlotRecord},
 };
 
 use super::{
@@ -56,7 +56,7 @@ impl SystemdBoot {
         record: &SlotRecord,
         tries: Option<Tries>,
     ) -> Result<(), BootError> {
-        let (kernel, initrd) = files::names(record);
+        let (kernel, initrd) = files::names(&record.kernel, &record.initrd);
         let body = EntryBody {
             title: format!("Evenkeel {} (slot {})", record.version, slot.name),
             generation: next_generation(&self.entries()?),
@@ -80,8 +80,13 @@ impl SystemdBoot {
 }
 
 impl Bootloader for SystemdBoot {
+    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError> {
+        files::collect(&*self.esp, &self.entries()?, Some((kernel, initrd)))?;
+        files::missing(&*self.esp, kernel, initrd).map(|_| ())
+    }
+
     fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-        files::collect(&*self.esp, &self.entries()?, Some(record))?;
+        files::collect(&*self.esp, &self.entries()?, Some((&record.kernel, &record.initrd)))?;
         files::place(&*self.esp, slot, record)
     }
 

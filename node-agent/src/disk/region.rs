@@ -79,6 +79,11 @@ impl SlotRegion {
         options.open(&self.path)
     }
 
+    /// Fails when the slot cannot be written: it is mounted, or this user may not.
+    pub fn check_writable(&self) -> Result<(), RegionError> {
+        self.open_rw().map(|_| ()).map_err(|source| self.failed("open for writing", source))
+    }
+
     /// The record of a complete slot: it parses, and the superblock that it names is there.
     pub fn read_record(&self) -> Result<SlotRecord, RegionError> {
         let file = self.open_ro().map_err(|source| self.failed("open", source))?;

@@ -26,15 +26,6 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Room for the magic of every compression, and large enough that reads from the network are not split.
 const READ_BUFFER: usize = 256 << 10;
 
-/// What a layer was, for the caller to compare with the manifest and the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// `sha256:…` of the bytes as they came.
-    pub digest: String,
-    /// `sha256:…` of the tar stream.
-    pub diff_id: String,
-}
-
 /// Why a layer is refused. The caller names the layer.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -107,12 +98,13 @@ impl<R: Read> Hashing<R> {
     }
 }
 
-/// Applies one layer, compressed by gzip or zstd or not at all, to `tree` and `writer`.
-pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<Applied, LayerError> {
+/// Applies one layer, compressed by gzip or zstd or not at all, to `tree` and `writer`; gives its diff ID, the
+/// `sha256:…` of the tar stream. Reads `layer` to its end: who made it checks there that all of it was right.
+pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
     tree.begin_layer();
-    let mut compressed = BufReader::with_capacity(READ_BUFFER, Hashing::new(layer));
+    let mut compressed = BufReader::with_capacity(READ_BUFFER, layer);
     let magic = compressed.fill_buf().map_err(LayerError::Stream)?;
-    let (diff_id, compressed) = if magic.starts_with(GZIP) {
+    let (diff_id, mut compressed) = if magic.starts_with(GZIP) {
         let (id, decoder) = unpack(flate2::bufread::MultiGzDecoder::new(compressed), tree, writer)?;
         (id, decoder.into_inner())
     } else if magic.starts_with(ZSTD) {
@@ -122,8 +114,8 @@ pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Resu
     } else {
         unpack(compressed, tree, writer)?
     };
-    let (digest, _) = compressed.into_inner().finish()?;
-    Ok(Applied { digest, diff_id })
+    io::copy(&mut compressed, &mut io::sink()).map_err(LayerError::Stream)?;
+    Ok(diff_id)
 }
 
 fn unpack<R: Read>(stream: R, tree: &mut Tree, writer: &mut SlotWriter) -> Result<(String, R), LayerError> {

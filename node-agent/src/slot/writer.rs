@@ -3,7 +3,9 @@
 use std::{
     fs::File,
     io::{self, Read},
+    mem,
     os::unix::fs::FileExt as _,
+    sync::Arc,
 };
 
 use evenkeel_node_agent_core::{
@@ -12,14 +14,15 @@ use evenkeel_node_agent_core::{
     slot_record::{RECORD_LENGTH, RecordError, SlotRecord},
     tree::Tree,
 };
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use sha2::{Digest as _, Sha256};
 
+use super::{
+    disk_thread::DiskThread,
+    verity::{self, DIGEST, leaf},
+};
 use crate::disk::SlotRegion;
 
 /// Bytes of one write: a multiple of every erase block that a card or a drive is likely to have, and small in memory.
 const WRITE: usize = 1 << 20;
-const DIGEST: usize = 32;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 
 /// Why a slot could not be written.
@@ -78,11 +81,16 @@ pub struct Filesystem {
 
 /// A slot that is being written. Until [`SlotWriter::seal`] it is not complete, whatever happens.
 pub struct SlotWriter {
-    file: File,
+    file: Arc<File>,
     region: SlotRegion,
     buffer: Vec<u8>,
-    /// SHA-256 of every block so far; block 0 comes last and has a place.
+    /// Blocks before the buffer's first; block 0 comes last and has a place.
+    blocks: usize,
+    /// SHA-256 of every block, once the data is settled.
     leaves: Vec<[u8; DIGEST]>,
+    /// Takes the data while it comes.
+    disk: Option<DiskThread>,
+    bytes: u64,
 }
 
 impl SlotWriter {
@@ -90,12 +98,15 @@ impl SlotWriter {
     pub fn begin(region: &SlotRegion) -> Result<Self, WriteError> {
         let disk =
             |operation| move |source| WriteError::Disk { operation, slot: region.name.clone(), source };
-        let file = region.open_rw().map_err(disk("open"))?;
-        let writer = Self {
+        let file = Arc::new(region.open_rw().map_err(disk("open"))?);
+        let mut writer = Self {
+            disk: Some(DiskThread::start(file.clone(), region.offset)),
             file,
             region: region.clone(),
             buffer: Vec::with_capacity(WRITE),
-            leaves: vec![[0; DIGEST]],
+            blocks: 1,
+            leaves: Vec::new(),
+            bytes: 0,
         };
         let length = usize::try_from(RECORD_LENGTH).expect("64 KiB fits every usize");
         writer.write_at("wipe the record of", writer.record_at()?, &vec![0; length])?;
@@ -125,17 +136,35 @@ impl SlotWriter {
         Ok(block)
     }
 
+    /// Waits until all data is written, so that it can be read. Nothing but metadata may follow.
+    pub fn settle(&mut self) -> Result<(), WriteError> {
+        self.drain(BLOCK)?;
+        let Some(disk) = self.disk.take() else { return Ok(()) };
+        self.leaves = vec![[0; DIGEST]];
+        self.leaves.extend(disk.end().map_err(|source| self.disk_error("write", source))?);
+        Ok(())
+    }
+
+    /// Reads data that was settled, from a byte of the slot on.
+    pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), WriteError> {
+        let read = self.file.read_exact_at(buffer, self.region.offset + at);
+        read.map_err(|source| self.disk_error("read", source))
+    }
+
     /// Writes the metadata of `tree`, the hash tree, and last, after a flush, block 0; then reads everything back.
     pub fn finish(&mut self, tree: &Tree, uuid: [u8; 16]) -> Result<Filesystem, WriteError> {
+        self.settle()?;
         let metadata = erofs::encode(tree, self.next_block()?, uuid)?;
         for part in metadata.blocks.chunks(WRITE) {
-            self.drain(BLOCK)?;
-            self.buffer.extend_from_slice(part);
+            let at = self.blocks as u64 * BLOCK_BYTES;
+            self.check_room(at + part.len() as u64)?;
+            self.write_at("write the metadata of", at, part)?;
+            self.leaves.extend(part.chunks(BLOCK).map(leaf));
+            self.blocks += part.len() / BLOCK;
         }
-        self.drain(BLOCK)?;
-        self.leaves[0] = Sha256::digest(&metadata.first_block).into();
-        let length = self.leaves.len() as u64 * BLOCK_BYTES;
-        let (hash_tree, root) = hash_tree(&self.leaves);
+        self.leaves[0] = leaf(&metadata.first_block);
+        let length = self.blocks as u64 * BLOCK_BYTES;
+        let (hash_tree, root) = verity::hash_tree(&self.leaves);
         self.check_room(length + hash_tree.len() as u64)?;
         for (index, part) in hash_tree.chunks(WRITE).enumerate() {
             self.write_at("write the hash tree of", length + (index * WRITE) as u64, part)?;
@@ -148,56 +177,53 @@ impl SlotWriter {
     }
 
     /// Writes the record: from here on the slot is complete.
-    pub fn seal(self, record: &SlotRecord) -> Result<(), WriteError> {
+    pub fn seal(mut self, record: &SlotRecord) -> Result<(), WriteError> {
         self.write_at("write the record of", self.record_at()?, &record.encode()?)?;
         self.flush()
     }
 
+    /// Bytes that were written to the slot so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes
+    }
+
     fn next_block(&self) -> Result<u32, WriteError> {
-        let block = self.leaves.len() + self.buffer.len() / BLOCK;
+        let block = self.blocks + self.buffer.len() / BLOCK;
         Ok(u32::try_from(block).map_err(|_| ErofsError::TooManyBlocks)?)
     }
 
-    /// Writes the buffer's whole blocks if there are at least `least` bytes of them.
+    /// Hands the buffer's whole blocks to the disk if there are at least `least` bytes of them.
     fn drain(&mut self, least: usize) -> Result<(), WriteError> {
         let whole = self.buffer.len() / BLOCK * BLOCK;
         if whole < least {
             return Ok(());
         }
-        let at = self.leaves.len() as u64 * BLOCK_BYTES;
+        let at = self.blocks as u64 * BLOCK_BYTES;
         self.check_room(at + whole as u64)?;
-        self.write_at("write", at, &self.buffer[..whole])?;
-        self.leaves.extend(
-            self.buffer[..whole].chunks(BLOCK).map(|block| <[u8; DIGEST]>::from(Sha256::digest(block))),
-        );
-        self.buffer.drain(..whole);
-        Ok(())
+        let Some(disk) = &mut self.disk else {
+            return Err(self.disk_error("write", io::Error::other("data after the data was settled")));
+        };
+        let mut next = disk.spare(WRITE);
+        next.extend_from_slice(&self.buffer[whole..]);
+        let mut part = mem::replace(&mut self.buffer, next);
+        part.truncate(whole);
+        self.blocks += whole / BLOCK;
+        self.bytes += whole as u64;
+        if disk.write(at, part) {
+            return Ok(());
+        }
+        // It stopped early, so that ending it tells why.
+        let ended = self.disk.take().map(DiskThread::end);
+        let source = ended.and_then(Result::err).unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+        Err(self.disk_error("write", source))
     }
 
     fn read_back(&self) -> Result<(), WriteError> {
-        let disk = |source: io::Error| self.disk("read back", source);
-        // What the page cache still holds says nothing about the disk.
-        let length = i64::try_from(self.region.length).unwrap_or(0);
-        let offset = i64::try_from(self.region.offset).unwrap_or(0);
-        posix_fadvise(&self.file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-            .map_err(|error| disk(error.into()))?;
-        let mut buffer = vec![0; WRITE];
-        for (index, leaves) in self.leaves.chunks(WRITE / BLOCK).enumerate() {
-            let at = (index * WRITE) as u64;
-            let part = &mut buffer[..leaves.len() * BLOCK];
-            self.file.read_exact_at(part, self.region.offset + at).map_err(disk)?;
-            let differs = part
-                .chunks(BLOCK)
-                .zip(leaves)
-                .position(|(block, leaf)| Sha256::digest(block).as_slice() != leaf);
-            if let Some(block) = differs {
-                return Err(WriteError::ReadBack {
-                    slot: self.region.name.clone(),
-                    at: at + (block * BLOCK) as u64,
-                });
-            }
+        match verity::first_difference(&self.file, &self.region, &self.leaves) {
+            Err(source) => Err(self.disk_error("read back", source)),
+            Ok(Some(at)) => Err(WriteError::ReadBack { slot: self.region.name.clone(), at }),
+            Ok(None) => Ok(()),
         }
-        Ok(())
     }
 
     fn record_at(&self) -> Result<u64, WriteError> {
@@ -212,31 +238,17 @@ impl SlotWriter {
         WriteError::TooLarge { slot: self.region.name.clone(), length: self.region.length }
     }
 
-    fn write_at(&self, operation: &'static str, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        self.file.write_all_at(bytes, self.region.offset + at).map_err(|source| self.disk(operation, source))
+    fn write_at(&mut self, operation: &'static str, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        self.bytes += bytes.len() as u64;
+        let written = self.file.write_all_at(bytes, self.region.offset + at);
+        written.map_err(|source| self.disk_error(operation, source))
     }
 
     fn flush(&self) -> Result<(), WriteError> {
-        self.file.sync_data().map_err(|source| self.disk("flush", source))
+        self.file.sync_data().map_err(|source| self.disk_error("flush", source))
     }
 
-    fn disk(&self, operation: &'static str, source: io::Error) -> WriteError {
+    fn disk_error(&self, operation: &'static str, source: io::Error) -> WriteError {
         WriteError::Disk { operation, slot: self.region.name.clone(), source }
-    }
-}
-
-/// The levels above the leaves, the root's first, each padded to whole blocks; and the digest of the root block.
-fn hash_tree(leaves: &[[u8; DIGEST]]) -> (Vec<u8>, [u8; DIGEST]) {
-    let mut levels: Vec<Vec<u8>> = Vec::new();
-    let mut below = leaves.to_vec();
-    loop {
-        let mut level = below.concat();
-        level.resize(level.len().next_multiple_of(BLOCK), 0);
-        below = level.chunks(BLOCK).map(|block| Sha256::digest(block).into()).collect();
-        levels.push(level);
-        if let [root] = below[..] {
-            levels.reverse();
-            return (levels.concat(), root);
-        }
     }
 }

@@ -1,0 +1,157 @@
+//! `install` and `stage`: what needs a registry.
+
+use std::{
+    fs,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use serde_json::json;
+
+use super::{refused, slot::Situation};
+use crate::{
+    args::{InstallArgs, Output, PullArgs, SizeArgs, StageArgs},
+    cloud_config::CloudConfig,
+    disk::{Disk, DiskError},
+    install,
+    stage::{self, Meter, StageRequest, Staged},
+};
+
+/// The slot of an installation.
+const FIRST_SLOT: &str = "a";
+const PROGRESS_TERMINAL: Duration = Duration::from_millis(500);
+const PROGRESS_LOG: Duration = Duration::from_secs(5);
+
+pub(super) fn install(args: &InstallArgs) -> Result<()> {
+    let cloud_config = args.cloud_config.as_deref().map(read_cloud_config).transpose()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let options = options(&args.pull);
+    // An image that cannot be had must not cost a disk.
+    let image = Registry::new(options.clone())?;
+    runtime.block_on(image.image(&args.image, &Platform::host()))?;
+    let disk = open_or_create(&args.disk, args.sizes)?;
+    if let Some(text) = &cloud_config {
+        install::write_cloud_config(&disk, text)?;
+    }
+    let request =
+        StageRequest { disk, slot: FIRST_SLOT.to_owned(), image: args.image.clone(), registry: options };
+    let staged = runtime.block_on(stage_with_progress(&request))?;
+    install::make_bootable(&request.disk, &request.disk.slot(FIRST_SLOT)?, &staged.record)?;
+    eprintln!(
+        "{} boots {} ({}) from slot {FIRST_SLOT}",
+        args.disk.display(),
+        args.image,
+        staged.record.version
+    );
+    Ok(())
+}
+
+pub(super) fn stage(args: &StageArgs) -> Result<()> {
+    let situation = Situation::look(&args.slot.disk)?;
+    let slot = situation.passive(args.slot.slot.as_deref())?;
+    let request =
+        StageRequest { disk: situation.disk, slot, image: args.image.clone(), registry: options(&args.pull) };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let staged = runtime.block_on(stage_with_progress(&request))?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&account(&request.slot, &staged))?),
+        Output::Text => {
+            let Staged { record, cost } = &staged;
+            println!(
+                "slot {} holds {} ({}): {} MiB downloaded, {} MiB written, {} ms",
+                request.slot,
+                record.image,
+                record.version,
+                cost.bytes_downloaded >> 20,
+                cost.bytes_written >> 20,
+                cost.milliseconds
+            );
+        }
+    }
+    Ok(())
+}
+
+fn account(slot: &str, staged: &Staged) -> serde_json::Value {
+    let Staged { record, cost } = staged;
+    json!({
+        "slot": slot,
+        "image": record.image,
+        "digest": record.digest,
+        "version": record.version,
+        "rootHash": record.root_hash,
+        "kernel": record.kernel.path,
+        "initrd": record.initrd.path,
+        "bytesDownloaded": cost.bytes_downloaded,
+        "bytesWritten": cost.bytes_written,
+        "milliseconds": cost.milliseconds,
+    })
+}
+
+fn read_cloud_config(path: &Path) -> Result<String> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
+    CloudConfig::parse(&text)?;
+    Ok(text)
+}
+
+/// A disk with our layout is used as it is; one with somebody else's is never touched.
+fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
+    let empty_file = fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0);
+    if empty_file {
+        return Ok(install::create_disk(path, sizes.size, sizes.slot_size)?);
+    }
+    match Disk::open(path) {
+        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes.size, sizes.slot_size)?),
+        Err(error) => Err(error.into()),
+        Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
+            "{} has partitions that are not Evenkeel's: if nothing on it is needed, run `evenkeel-agent disk create` \
+             first",
+            path.display()
+        ))),
+        Ok(disk) => Ok(disk),
+    }
+}
+
+fn options(pull: &PullArgs) -> RegistryOptions {
+    RegistryOptions { plain_http: pull.plain_http, docker_config: pull.docker_config.clone() }
+}
+
+async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {
+    let meter = Arc::new(Meter::default());
+    let staging = stage::stage(request, &meter);
+    tokio::pin!(staging);
+    let terminal = std::io::stderr().is_terminal();
+    let pause = if terminal { PROGRESS_TERMINAL } else { PROGRESS_LOG };
+    loop {
+        tokio::select! {
+            staged = &mut staging => {
+                if terminal {
+                    eprintln!();
+                }
+                return Ok(staged?);
+            }
+            () = tokio::time::sleep(pause) => show(&meter, terminal),
+        }
+    }
+}
+
+fn show(meter: &Meter, terminal: bool) {
+    let progress = meter.progress();
+    let (begin, end) = if terminal { ("\r", "   ") } else { ("", "\n") };
+    let line = if progress.bytes_done == progress.bytes_total {
+        "verifying".to_owned()
+    } else {
+        format!(
+            "{} of {} MiB, {} MiB/s",
+            progress.bytes_done >> 20,
+            progress.bytes_total >> 20,
+            progress.bytes_per_second >> 20
+        )
+    };
+    // Progress that cannot be shown is no reason to stop.
+    let _ = write!(std::io::stderr(), "{begin}{line}{end}");
+}

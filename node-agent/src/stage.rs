@@ -1,0 +1,153 @@
+//! Staging: an image from a registry becomes a complete slot, verified, its kernel and initrd on the boot partition,
+//! and not bootable. Until the last step, and after any failure, the slot is neither complete nor bootable.
+
+mod download;
+mod error;
+mod feed;
+mod write;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use evenkeel_crds::node_plan::{Progress, StagingCost};
+use evenkeel_node_agent_core::slot_record::SlotRecord;
+use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use tokio::sync::watch;
+
+pub use error::StageError;
+
+use crate::disk::Disk;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct StageRequest {
+    /// The disk.
+    pub disk: Disk,
+    /// The slot to write.
+    pub slot: String,
+    /// The image's reference.
+    pub image: String,
+    /// How the registry is spoken to.
+    pub registry: RegistryOptions,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The slot's record.
+    pub record: SlotRecord,
+    /// What it took; nothing when the slot held the image already.
+    pub cost: StagingCost,
+}
+
+/// How far it is, for whoever looks; and the way to stop it.
+#[derive(Debug)]
+pub struct Meter {
+    started: Instant,
+    total: AtomicU64,
+    downloaded: AtomicU64,
+    applied: AtomicU64,
+    stop: watch::Sender<bool>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            total: AtomicU64::new(0),
+            downloaded: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            stop: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Meter {
+    /// How far it is now.
+    pub fn progress(&self) -> Progress {
+        let done = self.applied.load(Ordering::Relaxed);
+        let milliseconds = self.started.elapsed().as_millis().max(1);
+        Progress {
+            bytes_done: signed(done),
+            bytes_total: signed(self.total.load(Ordering::Relaxed)),
+            bytes_per_second: i64::try_from(u128::from(done) * 1000 / milliseconds).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Asks staging to end soon, with [`StageError::Stopped`].
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    async fn stopped(&self) {
+        // The sender lives as long as this does, so that waiting for it cannot fail.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    fn cost(&self, bytes_written: u64) -> StagingCost {
+        StagingCost {
+            bytes_downloaded: signed(self.downloaded.load(Ordering::Relaxed)),
+            bytes_written: signed(bytes_written),
+            milliseconds: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// Stages an image. Ends only when nothing writes to the slot any more.
+pub async fn stage(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, StageError> {
+    let Some((_, digest)) = request.image.rsplit_once('@') else {
+        return fetch(request, meter).await;
+    };
+    // Neither the registry nor its network is needed for what is here already.
+    let (request_here, digest) = (request.clone(), digest.to_owned());
+    match blocking(move || write::already_there(&request_here, &digest)).await? {
+        Some(record) => Ok(Staged { record, cost: meter.cost(0) }),
+        None => fetch(request, meter).await,
+    }
+}
+
+async fn fetch(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, StageError> {
+    let registry = Registry::new(request.registry.clone())?;
+    let machine = Platform::host();
+    let image = tokio::select! {
+        image = registry.image(&request.image, &machine) => image?,
+        () = meter.stopped() => return Err(StageError::Stopped),
+    };
+    meter.total.store(image.bytes(), Ordering::Relaxed);
+    if !request.image.contains('@') {
+        let (request_here, digest) = (request.clone(), image.digest.clone());
+        if let Some(record) = blocking(move || write::already_there(&request_here, &digest)).await? {
+            return Ok(Staged { record, cost: meter.cost(0) });
+        }
+    }
+    let (sender, feed) = feed::channel(meter.clone());
+    let (request, image_here) = (request.clone(), image.clone());
+    let meter_here = meter.clone();
+    let writer = blocking(move || write::write(&request, &image_here, feed, &meter_here));
+    let ((), staged) = tokio::join!(download::download(&registry, &image, sender, meter), writer);
+    staged
+}
+
+/// Runs what waits for disks on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
+) -> Result<T, StageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(StageError::Stopped),
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,124 @@
+//! What can keep an image out of a slot.
+
+use std::io;
+
+use evenkeel_crds::node_plan::PlanError;
+use evenkeel_node_agent_core::boot_files::BootFilesError;
+use evenkeel_registry::RegistryError;
+
+use crate::{
+    boot::BootError,
+    disk::{DiskError, RegionError},
+    slot::{LayerError, WriteError},
+};
+
+/// Characters of a message that the API takes.
+const MESSAGE_MAX: usize = 2048;
+
+/// Why an image was not staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The image could not be had.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The disk has no such slot, or cannot be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The slot cannot be read.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The slot cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The slot cannot be read back.
+    #[error("read slot {slot}: look at the kernel's log for errors of the disk")]
+    Read {
+        /// The slot.
+        slot: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A layer is not what a layer should be.
+    #[error("layer {digest} of {image} cannot be unpacked: build and push the image again")]
+    Layer {
+        /// The image.
+        image: String,
+        /// The layer.
+        digest: String,
+        /// What is wrong with it.
+        source: LayerError,
+    },
+    /// The layer's bytes are right, and are not what the configuration says.
+    #[error(
+        "layer {digest} of {image} unpacks to {actual}, and the image's configuration says {expected}: build and push the \
+         image again"
+    )]
+    DiffId {
+        /// The image.
+        image: String,
+        /// The layer.
+        digest: String,
+        /// The diff ID that was promised.
+        expected: String,
+        /// The one that came.
+        actual: String,
+    },
+    /// The image cannot be booted.
+    #[error("{image}: {source}")]
+    BootFiles {
+        /// The image.
+        image: String,
+        /// What is missing.
+        source: BootFilesError,
+    },
+    /// The boot partition.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// It was asked to stop.
+    #[error("staging was stopped before its end: the slot is empty; stage the image again")]
+    Stopped,
+}
+
+impl StageError {
+    /// The kind of error, in the form of a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Registry(error) => error.reason(),
+            Self::Disk(_)
+            | Self::Region(_)
+            | Self::Read { .. }
+            | Self::Write(WriteError::Disk { .. } | WriteError::ReadBack { .. }) => "DiskFailed",
+            Self::Write(WriteError::TooLarge { .. }) => "ImageTooLarge",
+            Self::Write(WriteError::Erofs(_) | WriteError::Record(_)) => "ImageNotSupported",
+            Self::Write(WriteError::Source(_)) | Self::Layer { .. } => "MalformedLayer",
+            Self::DiffId { .. } => "DiffIdMismatch",
+            Self::BootFiles { source: BootFilesError::NoKernel, .. } => "NoKernel",
+            Self::BootFiles { source: BootFilesError::NoInitrd(_), .. } => "NoInitrd",
+            Self::Boot(error) => error.reason(),
+            Self::Stopped => "Stopped",
+        }
+    }
+
+    /// Whether the same may work later. What only a new image or a person can change does not.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.retryable(),
+            Self::Boot(error) => error.retryable(),
+            Self::Write(WriteError::Disk { .. }) | Self::Region(_) | Self::Read { .. } | Self::Stopped => {
+                true
+            }
+            Self::Write(_)
+            | Self::Disk(_)
+            | Self::Layer { .. }
+            | Self::DiffId { .. }
+            | Self::BootFiles { .. } => false,
+        }
+    }
+
+    /// The error as the plan's status tells it.
+    pub fn plan_error(self) -> PlanError {
+        let (reason, retryable) = (self.reason().to_owned(), self.retryable());
+        let message: String = format!("{:#}", anyhow::Error::from(self)).chars().take(MESSAGE_MAX).collect();
+        PlanError { reason, message, retryable }
+    }
+}

@@ -1,0 +1,189 @@
+//! The blocking half: from the layers' bytes to the sealed slot.
+
+use std::sync::Arc;
+
+use evenkeel_node_agent_core::{
+    boot_files::{self, Found},
+    digest::hex,
+    erofs::BLOCK,
+    slot_record::{BootFile, LayerRecord, SlotRecord},
+    tree::Tree,
+};
+use evenkeel_registry::Image;
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::{Meter, StageError, StageRequest, Staged, feed::Feed};
+use crate::{
+    boot::{self, Bootloader as _},
+    disk::{RegionError, SlotRegion},
+    slot::{self, LayerError, SlotWriter, WriteError, verity},
+};
+
+const READ: u64 = 1 << 20;
+/// An os-release file has some hundred bytes.
+const OS_RELEASE_MAX: u64 = 64 << 10;
+/// Characters of a digest that stand for a version where an image has none.
+const DIGEST_AS_VERSION: usize = "sha256:".len() + 12;
+
+/// The record of a slot that holds the image already, with every byte of it read again; its files are on the boot
+/// partition then, and it is not bootable.
+pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Option<SlotRecord>, StageError> {
+    let region = request.disk.slot(&request.slot)?;
+    let record = match region.read_record() {
+        Ok(record) if record.digest == digest => record,
+        Ok(_) | Err(RegionError::Record { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let unreadable = |source| StageError::Read { slot: region.name.clone(), source };
+    if !verity::holds(&region, &record).map_err(unreadable)? {
+        tracing::warn!(
+            slot = region.name,
+            digest,
+            "the slot does not hold what its record says; writing it again"
+        );
+        return Ok(None);
+    }
+    let bootloader = boot::open(&request.disk)?;
+    bootloader.clear(&region.name)?;
+    bootloader.place_files(&region, &record)?;
+    Ok(Some(record))
+}
+
+/// Writes the image into the slot. The order is the promise: unbootable, incomplete, data, a look at the boot
+/// partition, everything else, read back, files to the boot partition, complete.
+pub(super) fn write(
+    request: &StageRequest,
+    image: &Image,
+    mut feed: Feed,
+    meter: &Arc<Meter>,
+) -> Result<Staged, StageError> {
+    let region = request.disk.slot(&request.slot)?;
+    // The slot that runs is found out here, while its boot entry is still there.
+    region.check_writable()?;
+    boot::open(&request.disk)?.clear(&region.name)?;
+    let mut writer = SlotWriter::begin(&region)?;
+    let mut tree = Tree::default();
+    apply_layers(&request.image, image, &mut feed, &mut tree, &mut writer, meter)?;
+    drop(feed);
+    writer.settle()?;
+    let (kernel, initrd) = boot_files::find(&tree)
+        .map_err(|source| StageError::BootFiles { image: request.image.clone(), source })?;
+    let (kernel, initrd) = (boot_file(&writer, kernel)?, boot_file(&writer, initrd)?);
+    // A full boot partition is better found before the rest is written.
+    boot::open(&request.disk)?.make_room(&kernel, &initrd)?;
+    let version = version(image, &tree, &writer)?;
+    stop_if_asked(meter)?;
+    let filesystem = writer.finish(&tree, uuid_of(&image.manifest_digest))?;
+    let record = SlotRecord {
+        image: request.image.clone(),
+        digest: image.digest.clone(),
+        manifest_digest: image.manifest_digest.clone(),
+        version,
+        labels: image.labels.clone(),
+        layers: layer_records(image),
+        root_hash: filesystem.root_hash,
+        filesystem_length: filesystem.length,
+        superblock_sha256: filesystem.superblock_sha256,
+        kernel,
+        initrd,
+        written_at: Timestamp::now(),
+    };
+    stop_if_asked(meter)?;
+    boot::open(&request.disk)?.place_files(&region, &record)?;
+    let cost = meter.cost(writer.bytes_written());
+    writer.seal(&record)?;
+    read_again(&region, &record)?;
+    Ok(Staged { record, cost })
+}
+
+fn apply_layers(
+    reference: &str,
+    image: &Image,
+    feed: &mut Feed,
+    tree: &mut Tree,
+    writer: &mut SlotWriter,
+    meter: &Meter,
+) -> Result<(), StageError> {
+    for layer in &image.layers {
+        feed.next_layer();
+        let applied = slot::apply(&mut *feed, tree, writer);
+        let diff_id = applied.map_err(|source| match (feed.failure(), source) {
+            (Some(error), _) => error.into(),
+            (None, _) if meter.is_stopped() => StageError::Stopped,
+            (None, LayerError::Write(error)) if !matches!(error, WriteError::Source(_)) => error.into(),
+            (None, source) => {
+                StageError::Layer { image: reference.to_owned(), digest: layer.digest.clone(), source }
+            }
+        })?;
+        if diff_id != layer.diff_id {
+            return Err(StageError::DiffId {
+                image: reference.to_owned(),
+                digest: layer.digest.clone(),
+                expected: layer.diff_id.clone(),
+                actual: diff_id,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn stop_if_asked(meter: &Meter) -> Result<(), StageError> {
+    if meter.is_stopped() { Err(StageError::Stopped) } else { Ok(()) }
+}
+
+/// What was sealed must be what the next boot will find.
+fn read_again(region: &SlotRegion, record: &SlotRecord) -> Result<(), StageError> {
+    let again = region.read_record()?;
+    if again == *record {
+        return Ok(());
+    }
+    let source = std::io::Error::other("the slot's record reads back differently");
+    Err(StageError::Read { slot: region.name.clone(), source })
+}
+
+fn layer_records(image: &Image) -> Vec<LayerRecord> {
+    let record = |layer: &evenkeel_registry::Layer| LayerRecord {
+        digest: layer.digest.clone(),
+        diff_id: layer.diff_id.clone(),
+    };
+    image.layers.iter().map(record).collect()
+}
+
+fn boot_file(writer: &SlotWriter, found: Found) -> Result<BootFile, StageError> {
+    let Found { path, block, length } = found;
+    let offset = u64::from(block) * BLOCK as u64;
+    let mut hash = Sha256::new();
+    let mut buffer = Vec::new();
+    let mut done = 0;
+    while done < length {
+        let part = READ.min(length - done);
+        buffer.resize(usize::try_from(part).expect("at most 1 MiB"), 0);
+        writer.read_at(offset + done, &mut buffer)?;
+        hash.update(&buffer);
+        done += part;
+    }
+    Ok(BootFile { path, offset, length, sha256: hex(&hash.finalize()) })
+}
+
+fn version(image: &Image, tree: &Tree, writer: &SlotWriter) -> Result<String, StageError> {
+    if let Some(version) = image.version() {
+        return Ok(version.to_owned());
+    }
+    if let Some(file) = boot_files::os_release(tree).filter(|file| file.length <= OS_RELEASE_MAX) {
+        let mut bytes = vec![0; usize::try_from(file.length).expect("at most 64 KiB")];
+        writer.read_at(u64::from(file.block) * BLOCK as u64, &mut bytes)?;
+        if let Some(version) = boot_files::version_id(&String::from_utf8_lossy(&bytes)) {
+            return Ok(version);
+        }
+    }
+    Ok(image.digest.chars().take(DIGEST_AS_VERSION).collect())
+}
+
+/// The file system's UUID: the same image gets the same one everywhere.
+fn uuid_of(digest: &str) -> [u8; 16] {
+    let hash = Sha256::digest(digest.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    *uuid::Builder::from_custom_bytes(bytes).as_uuid().as_bytes()
+}
