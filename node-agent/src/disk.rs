@@ -112,6 +112,14 @@ pub enum DiskError {
     NotRunning(&'static str),
 }
 
+/// The disk that is named, or the one that this machine runs from.
+pub fn open_or_find(named: Option<&Path>, proc: &Path) -> Result<Disk, DiskError> {
+    match named {
+        Some(path) => Disk::open(path),
+        None => find_running(proc),
+    }
+}
+
 impl Disk {
     /// Opens a disk that was made by [`Disk::create`].
     pub fn open(path: &Path) -> Result<Self, DiskError> {

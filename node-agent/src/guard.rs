@@ -71,10 +71,7 @@ pub enum GuardError {
 /// Watches this boot until it is kept, was no trial, or is sent back.
 pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
-    let disk = match &args.disk {
-        Some(path) => Disk::open(path)?,
-        None => disk::find_running(&args.proc)?,
-    };
+    let disk = disk::open_or_find(args.disk.as_deref(), &args.proc)?;
     if !on_trial(&disk, &running.name)? {
         tracing::info!(slot = running.name, "this boot is no trial");
         return Ok(());

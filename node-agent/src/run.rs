@@ -1,13 +1,183 @@
-//! Follows this node's plan: facts, decision, journal, action, report, and again.
+//! Follows this node's plan: facts, decision, journal, report, action, and again.
+//!
+//! The journal is on the disk before the step that it announces. Nothing here waits for the cluster but the wish for
+//! another order: a trial, a way back and a pause go on without it.
 
+pub mod act;
 pub mod args;
 pub mod host;
 pub mod plan_watch;
+pub mod sight;
+mod staging;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use evenkeel_crds::{NodePlan, node_plan::HostFacts};
+use evenkeel_node_agent_core::{
+    journal::Journal,
+    machine::{Action, Facts, Orders, Outcome, next, record, resume, status},
+};
+use evenkeel_registry::Platform;
+use jiff::Timestamp;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::RunArgs;
 
+use crate::state_dir::StateDir;
+use act::ActError;
+use plan_watch::PlanWatch;
+use sight::Sight;
+
+/// Longest pause between two looks at the machine: a person's `evenkeel-agent activate` is seen this late.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Pause after a turn that could not be made, and after a report that did not arrive.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
 /// Follows the plan until the process is told to end.
-#[allow(clippy::unused_async)]
-pub async fn run(_args: &RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+pub async fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        ended = follow(args) => ended,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+async fn follow(args: &RunArgs) -> anyhow::Result<()> {
+    let config =
+        Config::infer().await.context("find the API server: run this in a pod, or set KUBECONFIG")?;
+    let client = Client::try_from(config).context("set up the client of the API server")?;
+    let state = StateDir::open(&args.state_dir)?;
+    // An agent that is being replaced may not have ended yet.
+    let _lock = state.lock().await?;
+    let mut agent = Agent {
+        journal: state.journal()?,
+        watch: PlanWatch::start(client, &args.node_name),
+        sight: Sight::new(args.proc.clone(), args.disk.clone()),
+        state,
+        args: args.clone(),
+        seen: None,
+    };
+    tracing::info!(node = args.node_name, version = env!("CARGO_PKG_VERSION"), "following this node's plan");
+    loop {
+        let pause = match agent.turn().await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "this turn could not be made; trying again");
+                agent.sight.forget();
+                agent.watch.report_error(error.plan_error()).await;
+                TRY_AGAIN
+            }
+        };
+        agent.watch.changed(pause).await;
+    }
+}
+
+struct Agent {
+    args: RunArgs,
+    state: StateDir,
+    watch: PlanWatch,
+    sight: Sight,
+    journal: Journal,
+    /// The plan's identity and generation in the turn before.
+    seen: Option<(Option<String>, Option<i64>)>,
+}
+
+impl Agent {
+    /// One look, one decision, at most one action. Gives the pause until the next.
+    async fn turn(&mut self) -> Result<Duration, ActError> {
+        let plan = self.watch.plan();
+        let orders = plan.as_ref().and_then(|plan| Orders::of(&plan.spec));
+        self.notice(plan.as_ref());
+        let facts = self.look()?;
+        self.keep(resume(&self.journal, orders.as_ref(), &facts))?;
+        let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
+        self.keep(journal)?;
+        let reported = self.report(plan.as_ref(), &facts).await;
+        let longest = if reported { LOOK_AGAIN } else { TRY_AGAIN };
+        match action {
+            Action::Wait => Ok(longest),
+            Action::WaitUntil(at) => {
+                let left = u64::try_from(at - facts.now.as_second()).unwrap_or(0).max(1);
+                Ok(longest.min(Duration::from_secs(left)))
+            }
+            action => {
+                self.do_it(plan, action, facts).await?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    async fn do_it(&mut self, plan: Option<NodePlan>, action: Action, facts: Facts) -> Result<(), ActError> {
+        tracing::info!(?action, "acting");
+        let outcome = match &action {
+            Action::Stage { slot, image } => self.stage(plan, slot, image, &facts).await,
+            _ => Some(self.act(&action, plan.as_ref()).await),
+        };
+        self.sight.forget();
+        let Some(outcome) = outcome else { return Ok(()) };
+        if let Outcome::Failed(error) = &outcome {
+            tracing::warn!(reason = error.reason, message = error.message, "the action failed");
+        }
+        let facts = Facts { now: Timestamp::now(), ..facts };
+        self.keep(record(&self.journal, &action, outcome, &facts))
+    }
+
+    async fn act(&self, action: &Action, plan: Option<&NodePlan>) -> Outcome {
+        let tools = act::Tools {
+            proc: self.args.proc.clone(),
+            disk: self.args.disk.clone(),
+            state: self.state.clone(),
+            reboot_command: self.args.reboot_command.clone(),
+            commit_deadline: plan.and_then(|plan| plan.spec.commit_deadline_seconds),
+            attempt: self.journal.attempt.clone(),
+        };
+        let action = action.clone();
+        match tokio::task::spawn_blocking(move || act::act(&tools, &action)).await {
+            Ok(Ok(())) => Outcome::Done,
+            Ok(Err(error)) => Outcome::Failed(error.plan_error()),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn look(&mut self) -> Result<Facts, ActError> {
+        let verdict = self.state.verdict()?;
+        tokio::task::block_in_place(|| self.sight.look(verdict))
+    }
+
+    /// A new order is a reason to look again.
+    fn notice(&mut self, plan: Option<&NodePlan>) {
+        let now = plan.map(|plan| (plan.metadata.uid.clone(), plan.metadata.generation));
+        if now != self.seen {
+            self.sight.forget();
+            self.seen = now;
+        }
+    }
+
+    /// Remembers, durably, what is new.
+    fn keep(&mut self, journal: Journal) -> Result<(), ActError> {
+        if journal != self.journal {
+            self.state.write_journal(&journal)?;
+            self.journal = journal;
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, plan: Option<&NodePlan>, facts: &Facts) -> bool {
+        let generation = plan.and_then(|plan| plan.metadata.generation);
+        let before = self.watch.status_before();
+        let status = status(&self.journal, facts, None, host_facts(facts), generation, before.as_ref());
+        self.watch.report(status).await
+    }
+}
+
+fn host_facts(facts: &Facts) -> HostFacts {
+    HostFacts {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: Platform::host().architecture,
+        manageable: facts.running.is_some(),
+    }
 }

@@ -6,14 +6,21 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use evenkeel_node_agent_core::journal::{JOURNAL_VERSION, Journal, TrialOrder, Verdict};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 const JOURNAL: &str = "journal.json";
 const TRIAL: &str = "trial.json";
 const VERDICT: &str = "verdict.json";
+const LOCK: &str = "agent.lock";
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// A document of ours has a few kilobytes; anything above this is not ours.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
 
@@ -36,6 +43,22 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         fs::create_dir_all(path).map_err(|source| error("create", path, source))?;
         Ok(Self(path.to_owned()))
+    }
+
+    /// Waits until no other process follows a plan with this folder.
+    pub async fn lock(&self) -> Result<Flock<File>, StateError> {
+        let path = self.0.join(LOCK);
+        let failed = |source| error("lock", &path, source);
+        let mut file = File::create(&path).map_err(failed)?;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((file, Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => return Err(failed(errno.into())),
+            };
+            tracing::info!(path = %path.display(), "waiting for another agent to end");
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
     }
 
     /// The journal; an empty one when there is none. One that cannot be understood is set aside, not lost.

@@ -13,10 +13,7 @@ use crate::{
 };
 
 pub(super) fn open(args: &DiskArg) -> Result<Disk> {
-    Ok(match &args.disk {
-        Some(path) => Disk::open(path)?,
-        None => disk::find_running(&args.proc)?,
-    })
+    Ok(disk::open_or_find(args.disk.as_deref(), &args.proc)?)
 }
 
 pub(super) fn create(path: &Path, sizes: SizeArgs) -> Result<()> {

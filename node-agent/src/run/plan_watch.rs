@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER};
+use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER, node_plan::PlanError};
 use futures::{StreamExt as _, pin_mut};
 use kube::{
     Api, Client,
@@ -20,7 +20,8 @@ pub struct PlanWatch {
     api: Api<NodePlan>,
     node: String,
     seen: watch::Receiver<Option<NodePlan>>,
-    written: Option<NodePlanStatus>,
+    /// What was written last, and to which plan: one that was deleted and made anew has nothing of it.
+    written: Option<(Option<String>, NodePlanStatus)>,
 }
 
 impl PlanWatch {
@@ -59,11 +60,12 @@ impl PlanWatch {
         let _ = timeout(longest, self.seen.changed()).await;
     }
 
-    /// Writes the status unless the API server has it already. A failure is logged, and made up for by the next turn:
-    /// the machine's own safety never waits for the cluster.
-    pub async fn report(&mut self, status: NodePlanStatus) {
-        if self.plan().is_none() || self.written.as_ref() == Some(&status) {
-            return;
+    /// Writes the status unless the API server has it already; tells whether it has it now. A failure is logged, and
+    /// made up for by a later turn: the machine's own safety never waits for the cluster.
+    pub async fn report(&mut self, status: NodePlanStatus) -> bool {
+        let Some(plan) = self.plan() else { return true };
+        if self.written == Some((plan.metadata.uid.clone(), status.clone())) {
+            return true;
         }
         let document = json!({
             "apiVersion": "evenkeel.dev/v1alpha1",
@@ -74,14 +76,29 @@ impl PlanWatch {
         let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
         let patch = Patch::Apply(&document);
         match timeout(WRITE_TIMEOUT, self.api.patch_status(&self.node, &params, &patch)).await {
-            Ok(Ok(_)) => self.written = Some(status),
+            Ok(Ok(_)) => {
+                self.written = Some((plan.metadata.uid, status));
+                return true;
+            }
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the plan's status; trying again"),
             Err(_) => tracing::warn!("writing the plan's status took too long; trying again"),
+        }
+        false
+    }
+
+    /// Writes an error into the status that was reported last, when nothing else can be said.
+    pub async fn report_error(&mut self, error: PlanError) {
+        if let Some(before) = self.status_before() {
+            self.report(NodePlanStatus { error: Some(error), ..before }).await;
         }
     }
 
     /// The status that the API server has, as far as is known.
     pub fn status_before(&self) -> Option<NodePlanStatus> {
-        self.written.clone().or_else(|| self.plan().and_then(|plan| plan.status))
+        let plan = self.plan()?;
+        match &self.written {
+            Some((uid, status)) if *uid == plan.metadata.uid => Some(status.clone()),
+            _ => plan.status,
+        }
     }
 }

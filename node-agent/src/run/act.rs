@@ -1,0 +1,147 @@
+//! The machine's actions but staging, each safe to repeat.
+
+use std::path::PathBuf;
+
+use evenkeel_crds::node_plan::PlanError;
+use evenkeel_node_agent_core::{
+    journal::{Attempt, TrialOrder},
+    machine::{Action, TRIAL_TRIES},
+};
+
+use super::host::{self, HostError};
+use crate::{
+    boot::{self, BootError, Bootloader as _},
+    disk::{self, Disk, DiskError, RegionError},
+    reboot::{self, RebootError},
+    state_dir::{StateDir, StateError},
+};
+
+/// Seconds from the trial's boot to its end, when the order does not say.
+const COMMIT_DEADLINE_SECONDS: i64 = 1800;
+/// Characters of a message that the API takes.
+const MESSAGE_MAX: usize = 2048;
+
+/// What actions need.
+pub(super) struct Tools {
+    pub proc: PathBuf,
+    pub disk: Option<PathBuf>,
+    pub state: StateDir,
+    pub reboot_command: Option<PathBuf>,
+    /// Seconds from the trial's boot until it must be kept.
+    pub commit_deadline: Option<i64>,
+    pub attempt: Option<Attempt>,
+}
+
+/// Why a look or an action failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The running system is unknown.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A slot cannot be read, or holds nothing.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The boot partition.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The reboot.
+    #[error(transparent)]
+    Reboot(#[from] RebootError),
+    /// The slot holds another image than the one that was approved.
+    #[error("slot {slot} holds {found} and not {wanted}: stage the image again")]
+    OtherImage {
+        /// The slot.
+        slot: String,
+        /// Digest of what is there.
+        found: String,
+        /// Digest of what was approved.
+        wanted: String,
+    },
+}
+
+impl ActError {
+    /// The kind of error, in the form of a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "HostUnreadable",
+            Self::Disk(_) => "DiskFailed",
+            Self::Region(_) => "SlotUnreadable",
+            Self::Boot(error) => error.reason(),
+            Self::State(_) => "StateUnavailable",
+            Self::Reboot(_) => "RebootFailed",
+            Self::OtherImage { .. } => "OtherImage",
+        }
+    }
+
+    /// Whether the same may work later without a person's help.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Boot(error) => error.retryable(),
+            Self::Region(error) => matches!(error, RegionError::Io { .. }),
+            Self::OtherImage { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// The error as the plan's status tells it.
+    pub fn plan_error(self) -> PlanError {
+        let (reason, retryable) = (self.reason().to_owned(), self.retryable());
+        let message: String = format!("{:#}", anyhow::Error::from(self)).chars().take(MESSAGE_MAX).collect();
+        PlanError { reason, message, retryable }
+    }
+}
+
+/// Does an action.
+pub(super) fn act(tools: &Tools, action: &Action) -> Result<(), ActError> {
+    let disk = || disk::open_or_find(tools.disk.as_deref(), &tools.proc);
+    match action {
+        Action::Wait | Action::WaitUntil(_) | Action::Stage { .. } => Ok(()),
+        Action::Activate { slot } => activate(tools, &disk()?, slot),
+        Action::Commit { slot } => Ok(boot::open(&disk()?)?.commit(slot)?),
+        Action::Disarm { slot } => Ok(boot::open(&disk()?)?.disarm(slot)?),
+        Action::Reboot => reboot(tools),
+        Action::RevertTrial { slot } => {
+            boot::open(&disk()?)?.disarm(slot)?;
+            reboot(tools)
+        }
+        Action::RevertCommitted { from: _, to } => {
+            let disk = disk()?;
+            let region = disk.slot(to)?;
+            boot::open(&disk)?.make_default(&region, &region.read_record()?)?;
+            reboot(tools)
+        }
+    }
+}
+
+/// The trial's order is there before the trial can be booted, and no old verdict speaks of it.
+fn activate(tools: &Tools, disk: &Disk, slot: &str) -> Result<(), ActError> {
+    let region = disk.slot(slot)?;
+    let record = region.read_record()?;
+    if let Some(attempt) = &tools.attempt {
+        if record.digest != attempt.digest {
+            let (found, wanted) = (record.digest, attempt.digest.clone());
+            return Err(ActError::OtherImage { slot: slot.to_owned(), found, wanted });
+        }
+        let running = host::running_slot(&tools.proc)?;
+        let deadline = tools.commit_deadline.unwrap_or(COMMIT_DEADLINE_SECONDS);
+        tools.state.clear_verdict()?;
+        tools.state.write_trial(&TrialOrder {
+            plan_id: attempt.plan_id.clone(),
+            digest: attempt.digest.clone(),
+            slot: slot.to_owned(),
+            deadline_seconds: u64::try_from(deadline).unwrap_or_default(),
+            boot_id_before: running.map(|running| running.boot_id).unwrap_or_default(),
+        })?;
+    }
+    Ok(boot::open(disk)?.arm_trial(&region, &record, TRIAL_TRIES)?)
+}
+
+fn reboot(tools: &Tools) -> Result<(), ActError> {
+    Ok(reboot::reboot(tools.reboot_command.as_deref())?)
+}

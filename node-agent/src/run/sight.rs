@@ -1,0 +1,85 @@
+//! What is seen on the machine: the slot that runs, the slots' records, the boot entries.
+//!
+//! Looking costs reads of the disk and a mount of the boot partition, so that what was seen is kept until something may
+//! have changed it.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use evenkeel_node_agent_core::{
+    boot_entry::BootEntry,
+    journal::Verdict,
+    machine::{EntryFact, Facts, RunningSlot, SlotContent, SlotFact},
+    slot_record::SlotRecord,
+};
+use jiff::Timestamp;
+
+use super::{act::ActError, host};
+use crate::{
+    boot::{self, Bootloader as _},
+    disk::{self, Disk, RegionError, UPDATE_SLOTS},
+};
+
+/// For how long what was seen holds, when nobody says that it may have changed.
+const HOLDS: Duration = Duration::from_mins(1);
+
+/// The machine, as it is seen.
+pub struct Sight {
+    proc: PathBuf,
+    disk: Option<PathBuf>,
+    seen: Option<(Instant, Option<RunningSlot>, Vec<SlotFact>)>,
+}
+
+impl Sight {
+    /// Looks at `disk`, or at the disk that the machine runs from.
+    pub fn new(proc: PathBuf, disk: Option<PathBuf>) -> Self {
+        Self { proc, disk, seen: None }
+    }
+
+    /// What was seen may not be true any more.
+    pub fn forget(&mut self) {
+        self.seen = None;
+    }
+
+    /// The facts.
+    pub fn look(&mut self, verdict: Option<Verdict>) -> Result<Facts, ActError> {
+        let now = Timestamp::now();
+        if let Some((at, running, slots)) = &self.seen
+            && at.elapsed() < HOLDS
+        {
+            return Ok(Facts { running: running.clone(), slots: slots.clone(), verdict, now });
+        }
+        let running = host::running_slot(&self.proc)?;
+        // A host that does not run from a slot is left alone, whatever disks it has.
+        let slots = if running.is_some() { self.slots()? } else { Vec::new() };
+        self.seen = Some((Instant::now(), running.clone(), slots.clone()));
+        Ok(Facts { running, slots, verdict, now })
+    }
+
+    fn slots(&self) -> Result<Vec<SlotFact>, ActError> {
+        let disk = disk::open_or_find(self.disk.as_deref(), &self.proc)?;
+        let entries = boot::open(&disk)?.entries()?;
+        UPDATE_SLOTS.iter().map(|name| slot(&disk, &entries, name)).collect()
+    }
+}
+
+fn slot(disk: &Disk, entries: &[BootEntry], name: &str) -> Result<SlotFact, ActError> {
+    let content = match disk.slot(name)?.read_record() {
+        Ok(record) => Some(content(record)),
+        Err(RegionError::Record { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let entry = entries.iter().find(|entry| entry.name.slot == name);
+    let entry = entry.map_or(EntryFact::Absent, |entry| match entry.name.tries {
+        Some(tries) => EntryFact::Trial { left: tries.left },
+        None => EntryFact::Permanent,
+    });
+    Ok(SlotFact { name: name.to_owned(), content, entry })
+}
+
+fn content(record: SlotRecord) -> SlotContent {
+    let SlotRecord { image, digest, version, written_at, .. } = record;
+    SlotContent { image, digest, version, written_at }
+}

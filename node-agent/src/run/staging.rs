@@ -1,0 +1,89 @@
+//! Staging while the plan is watched: progress goes out, and an order that changed ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use evenkeel_crds::NodePlan;
+use evenkeel_node_agent_core::machine::{EntryFact, Facts, Orders, Outcome, status};
+use evenkeel_registry::RegistryOptions;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Agent, host_facts};
+use crate::{
+    disk,
+    stage::{self, Meter, StageError, StageRequest, Staged},
+};
+use evenkeel_crds::node_plan::Target;
+
+/// Between two reports of progress.
+const REPORT: Duration = Duration::from_millis(1500);
+
+impl Agent {
+    /// Stages `image`; `None` when the order changed meanwhile, and the next turn has to decide anew.
+    pub(super) async fn stage(
+        &mut self,
+        plan: Option<NodePlan>,
+        slot: &str,
+        image: &str,
+        facts: &Facts,
+    ) -> Option<Outcome> {
+        let plain_http = plan.as_ref().is_some_and(|plan| plan.spec.pull.plain_http);
+        let registry = RegistryOptions { plain_http, docker_config: self.args.docker_config.clone() };
+        let disk = match disk::open_or_find(self.args.disk.as_deref(), &self.args.proc) {
+            Ok(disk) => disk,
+            Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),
+        };
+        let request = StageRequest { disk, slot: slot.to_owned(), image: image.to_owned(), registry };
+        let meter = Arc::new(Meter::default());
+        let meter_here = meter.clone();
+        let mut staging = tokio::spawn(async move { stage::stage(&request, &meter_here).await });
+        let mut facts = while_writing(facts, slot);
+        let mut report_at = Instant::now() + REPORT;
+        let staged = loop {
+            tokio::select! {
+                staged = &mut staging => break staged,
+                () = sleep_until(report_at) => {
+                    facts.now = jiff::Timestamp::now();
+                    self.report_progress(&facts, &meter).await;
+                    report_at = Instant::now() + REPORT;
+                }
+                () = self.watch.changed(REPORT) => if !self.still_ordered(image) {
+                    tracing::info!(image, "the order has changed; staging ends");
+                    meter.stop();
+                }
+            }
+        };
+        match staged {
+            Ok(Ok(Staged { cost, .. })) => Some(Outcome::Staged(cost)),
+            Ok(Err(StageError::Stopped)) => None,
+            Ok(Err(error)) => Some(Outcome::Failed(error.plan_error())),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Whether the plan still orders what is being staged.
+    fn still_ordered(&self, image: &str) -> bool {
+        let attempt = self.journal.attempt.as_ref();
+        let Some(orders) = self.watch.plan().and_then(|plan| Orders::of(&plan.spec)) else { return false };
+        orders.order.image == image
+            && orders.order.target != Target::Reverted
+            && attempt.is_some_and(|attempt| attempt.plan_id == orders.order.plan_id)
+    }
+
+    async fn report_progress(&mut self, facts: &Facts, meter: &Meter) {
+        let generation = self.watch.plan().and_then(|plan| plan.metadata.generation);
+        let before = self.watch.status_before();
+        let progress = Some(meter.progress());
+        let status = status(&self.journal, facts, progress, host_facts(facts), generation, before.as_ref());
+        self.watch.report(status).await;
+    }
+}
+
+/// The facts without what is being overwritten.
+fn while_writing(facts: &Facts, slot: &str) -> Facts {
+    let mut facts = facts.clone();
+    for fact in facts.slots.iter_mut().filter(|fact| fact.name == slot) {
+        fact.content = None;
+        fact.entry = EntryFact::Absent;
+    }
+    facts
+}
