@@ -25,10 +25,10 @@ pub struct Args {
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
     /// Address that serves /metrics, /healthz and /readyz.
-    #[arg(long, env = "EVENKEEL_METRICS_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "EVENKEEL_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
     /// What is logged, such as `info` or `evenkeel_operator=debug,kube=info`.
-    #[arg(long, env = "EVENKEEL_LOG", default_value = "info")]
+    #[arg(long, env = "EVENKEEL_LOG", default_value = "info,kube_runtime=warn")]
     pub log: String,
     /// Log one JSON object per line.
     #[arg(long, env = "EVENKEEL_LOG_JSON")]

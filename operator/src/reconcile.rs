@@ -67,11 +67,7 @@ pub async fn reconcile(
 }
 
 /// When to look again after an error.
-pub fn after_error(
-    object: Arc<Guarded<ManagedOSImage>>,
-    error: &ReconcileError,
-    context: Arc<Context>,
-) -> Action {
+pub fn after_error(object: &Guarded<ManagedOSImage>, error: &ReconcileError, context: &Context) -> Action {
     let name = object.name_any();
     context.metrics.reconcile_failed(error.reason());
     if let ReconcileError::Api(error) = error {

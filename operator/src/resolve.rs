@@ -14,7 +14,7 @@ use crate::{api::with_causes, seen::Seen, status::Problem};
 /// First pause after a failure; it doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 /// Longest pause: a registry that was away all night is found again soon after it is back.
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY_MAX: Duration = Duration::from_mins(5);
 /// A few small requests; a registry that needs longer is treated as one that is away.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 

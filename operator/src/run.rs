@@ -103,7 +103,7 @@ async fn act(
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_all_on(changes)
         .graceful_shutdown_on(stopped(stop))
-        .run(reconcile, after_error, context)
+        .run(reconcile, |object, error, context| after_error(&object, error, &context), context)
         .for_each(|outcome| {
             if let Err(error) = outcome {
                 note(&error);

@@ -98,12 +98,11 @@ fn newest<K: Resource>(
     cached: Option<Arc<K>>,
 ) -> Option<Arc<K>> {
     let late = match (written.get(name), &cached) {
-        (None, _) => false,
+        (None, _) | (Some((_, Write::Deleted { .. })), None) => false,
         (Some((since, _)), _) if since.elapsed() > CATCH_UP => false,
         (Some((_, Write::Is(ours))), Some(cached)) => version(cached.as_ref()) < version(ours.as_ref()),
         (Some((_, Write::Is(_))), None) => true,
         (Some((_, Write::Deleted { uid })), Some(cached)) => cached.meta().uid == *uid,
-        (Some((_, Write::Deleted { .. })), None) => false,
     };
     if !late {
         written.remove(name);

@@ -2,7 +2,8 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,12 +37,25 @@ pub struct Told {
 
 /// Serves, for as long as the process lives.
 pub async fn serve(address: SocketAddr, told: Told) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .await
         .with_context(|| format!("listen on {address} for metrics and probes: is the port free?"))?;
     tracing::info!(address = %listener.local_addr()?, "serving metrics and probes");
     tokio::spawn(accept(listener, told));
     Ok(())
+}
+
+/// `[::]` stands for IPv4 and IPv6, also on a machine whose kernel has no IPv6.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error)
+            if error.kind() != io::ErrorKind::AddrInUse
+                && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 async fn accept(listener: TcpListener, told: Told) {

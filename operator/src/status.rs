@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn flags(status: &ManagedOSImageStatus) -> String {
-        let letter = |kind: &str| {
+        let letter = |kind: &'static str| {
             let condition = status.conditions.iter().find(|condition| condition.r#type == kind).unwrap();
             if condition.status == ConditionStatus::True { &kind[..1] } else { "-" }
         };

@@ -86,7 +86,7 @@ impl Lease {
                 Ok(true) => {}
                 Ok(false) => return self.lost("another replica has the lease"),
                 Err(error) => {
-                    tracing::warn!(error = with_causes(&error), "cannot renew the lease; trying again")
+                    tracing::warn!(error = with_causes(&error), "cannot renew the lease; trying again");
                 }
             }
             if !self.leadership.holds() {
@@ -158,17 +158,14 @@ impl Lease {
             ..spec
         };
         let params = PostParams::default();
-        match before {
+        if let Some(before) = before {
             // The object carries the version that was read: a replica that was quicker makes this a conflict.
-            Some(before) => {
-                let object = Object { spec: Some(spec), ..before.clone() };
-                call("renew the lease", self.api.replace(NAME, &params, &object)).await?;
-            }
-            None => {
-                let mut object = Object { spec: Some(spec), ..Object::default() };
-                object.metadata.name = Some(NAME.into());
-                call("create the lease", self.api.create(&params, &object)).await?;
-            }
+            let object = Object { spec: Some(spec), ..before.clone() };
+            call("renew the lease", self.api.replace(NAME, &params, &object)).await?;
+        } else {
+            let mut object = Object { spec: Some(spec), ..Object::default() };
+            object.metadata.name = Some(NAME.into());
+            call("create the lease", self.api.create(&params, &object)).await?;
         }
         Ok(())
     }

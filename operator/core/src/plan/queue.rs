@@ -69,7 +69,9 @@ pub fn hand_out(
     });
     let mut unavailable = fleet.unavailable.clone();
     let Some(image) = &policy.image else {
-        waiting.iter().for_each(|(name, _)| decision.say(name, NodeState::WaitsToStage(Hold::Unresolved)));
+        for (name, _) in waiting {
+            decision.say(name, NodeState::WaitsToStage(Hold::Unresolved));
+        }
         return;
     };
     let ordered = |node: &NodeSeen| ordered_attempt(policy, node).is_some();

@@ -1,0 +1,66 @@
+{{/* Name of everything: the release's, unless it is said otherwise. */}}
+{{- define "evenkeel.name" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "evenkeel.labels" -}}
+app.kubernetes.io/name: evenkeel
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* Labels that select the pods of one part: (list . "operator"). */}}
+{{- define "evenkeel.selector" -}}
+app.kubernetes.io/name: evenkeel
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* An image: (list . .Values.operator.image). */}}
+{{- define "evenkeel.image" -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* Environment that operator and agent share: where the API server is, and credentials for registries. */}}
+{{- define "evenkeel.env" -}}
+{{- if .Values.apiServer.host }}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ .Values.apiServer.host | quote }}
+{{- end }}
+{{- if .Values.apiServer.port }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ .Values.apiServer.port | quote }}
+{{- end }}
+{{- if .Values.pullSecretName }}
+- name: EVENKEEL_DOCKER_CONFIG
+  value: /etc/evenkeel/registry/config.json
+{{- end }}
+{{- end -}}
+
+{{- define "evenkeel.pullSecretMount" -}}
+{{- if .Values.pullSecretName }}
+- name: registry
+  mountPath: /etc/evenkeel/registry
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "evenkeel.pullSecretVolume" -}}
+{{- if .Values.pullSecretName }}
+- name: registry
+  secret:
+    secretName: {{ .Values.pullSecretName }}
+    # It may come later: until then registries are asked without credentials, and say so.
+    optional: true
+    items:
+      - key: .dockerconfigjson
+        path: config.json
+{{- end }}
+{{- end -}}
