@@ -1,0 +1,250 @@
+//! The charts: clean, refused where they cannot protect, accepted by a real API server, and with a fence around agents.
+
+use anyhow::{Context as _, Result};
+use evenkeel_crds::{NodePlan, NodePlanSpec};
+use evenkeel_tests::{
+    cluster::Cluster,
+    rights::{self, NAMESPACE},
+    root,
+};
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    core::v1::Node,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+/// Values that change what the chart renders; each must be a good chart too.
+const VALUES: [&[&str]; 5] = [
+    &[],
+    &["--set", "operator.replicas=1"],
+    &["--set", "apiServer.host=10.0.2.2", "--set", "apiServer.port=6443"],
+    &["--set", "pullSecretName=registry-login"],
+    &["--set", "logLevel=debug"],
+];
+
+fn chart(name: &str) -> String {
+    root().join("charts").join(name).display().to_string()
+}
+
+/// A cluster with the chart's rights in it.
+async fn fenced() -> Result<&'static Cluster> {
+    static RIGHTS: OnceCell<()> = OnceCell::const_new();
+    let cluster = Cluster::shared().await?;
+    RIGHTS.get_or_try_init(|| rights::apply(cluster)).await?;
+    Ok(cluster)
+}
+
+#[tokio::test]
+async fn the_charts_are_clean() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    cluster.helm(&["lint", "--strict", &chart("evenkeel-crds")]).await?;
+    for values in VALUES {
+        let evenkeel = chart("evenkeel");
+        let arguments: Vec<&str> =
+            ["lint", "--strict", &evenkeel].into_iter().chain(values.iter().copied()).collect();
+        cluster.helm(&arguments).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_api_server_takes_all_that_the_charts_render() -> Result<()> {
+    let cluster = fenced().await?;
+    for values in VALUES {
+        let evenkeel = chart("evenkeel");
+        let arguments =
+            ["template", "evenkeel", &evenkeel, "--namespace", NAMESPACE, "--kube-version", "1.36.0"];
+        let arguments: Vec<&str> = arguments.into_iter().chain(values.iter().copied()).collect();
+        let rendered = cluster.helm(&arguments).await?;
+        for kind in ["Deployment", "DaemonSet", "ValidatingAdmissionPolicy", "PodDisruptionBudget"] {
+            assert!(rendered.contains(&format!("kind: {kind}\n")), "{values:?} renders no {kind}");
+        }
+        let apply = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ];
+        cluster.kubectl_with(&apply, &rendered).await.with_context(|| format!("{values:?}"))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_mean_nothing_are_refused() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    for wrong in ["operator.replicas=none", "noSuchValue=1", "operator.replicas=0"] {
+        let said = cluster.helm(&["template", "evenkeel", &chart("evenkeel"), "--set", wrong]).await;
+        let said = said.expect_err(wrong).to_string();
+        let thing = wrong.split(['.', '=']).next().unwrap_or_default();
+        assert!(said.contains(thing), "{wrong}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_fence_agents_is_refused_unless_told_otherwise() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let evenkeel = chart("evenkeel");
+    let old = ["template", "evenkeel", &evenkeel, "--kube-version", "1.29.0"];
+    let said = cluster.helm(&old).await.expect_err("an old cluster was taken").to_string();
+    for word in ["1.30", "admissionPolicy.allowWithout"] {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    let told: Vec<&str> = old.into_iter().chain(["--set", "admissionPolicy.allowWithout=true"]).collect();
+    let rendered = cluster.helm(&told).await?;
+    assert!(
+        !rendered.contains("kind: ValidatingAdmissionPolicy"),
+        "a policy that an old cluster does not know"
+    );
+    Ok(())
+}
+
+async fn node(client: &Client, name: &str) -> Result<()> {
+    let node: Node = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &node).await?;
+    let plan = NodePlan::new(name, NodePlanSpec::default());
+    Api::all(client.clone()).create(&PostParams::default(), &plan).await?;
+    Ok(())
+}
+
+fn status(phase: &str) -> Patch<serde_json::Value> {
+    Patch::Apply(json!({
+        "apiVersion": "evenkeel.dev/v1alpha1", "kind": "NodePlan", "metadata": {}, "status": { "phase": phase },
+    }))
+}
+
+/// The policy is enforced a moment after it was made: `Ok` once a write that it forbids is refused.
+async fn enforced(plans: &Api<NodePlan>, foreign: &str) -> Result<String> {
+    for _ in 0..100 {
+        let params = PatchParams::apply("evenkeel-agent").force();
+        if let Err(error) = plans.patch_status(foreign, &params, &status("Idle")).await {
+            return Ok(error.to_string());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the policy lets an agent write the status of {foreign}")
+}
+
+#[tokio::test]
+async fn an_agent_writes_the_status_of_its_own_plan_only() -> Result<()> {
+    let cluster = fenced().await?;
+    let client = cluster.client().await?;
+    node(&client, "fence-a").await?;
+    node(&client, "fence-b").await?;
+    let account = rights::account(&client, "agent").await?;
+    let params = PatchParams::apply("evenkeel-agent").force();
+
+    let token = rights::token(&client, &account, Some("fence-a")).await?;
+    let plans: Api<NodePlan> = Api::all(cluster.plane.client_for(&token).await?);
+    let said = enforced(&plans, "fence-b").await?;
+    assert!(said.contains("ValidatingAdmissionPolicy") && said.contains("fence-b"), "{said}");
+    plans.patch_status("fence-a", &params, &status("Staging")).await?;
+
+    let unbound = rights::token(&client, &account, None).await?;
+    let plans: Api<NodePlan> = Api::all(cluster.plane.client_for(&unbound).await?);
+    for name in ["fence-a", "fence-b"] {
+        let said = plans.patch_status(name, &params, &status("Idle")).await.unwrap_err().to_string();
+        assert!(said.contains("ValidatingAdmissionPolicy"), "{said}");
+    }
+    let kept: NodePlan = Api::all(client.clone()).get("fence-a").await?;
+    assert_eq!(kept.status.context("a status was written")?.phase, evenkeel_crds::node_plan::Phase::Staging);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_fence_is_around_agents_only() -> Result<()> {
+    let cluster = fenced().await?;
+    let client = cluster.client().await?;
+    node(&client, "no-fence").await?;
+    let plans: Api<NodePlan> = Api::all(client);
+    plans.patch_status("no-fence", &PatchParams::apply("admin").force(), &status("Idle")).await?;
+    Ok(())
+}
+
+/// Whether the token's owner may do something: verb, group, resource, subresource.
+async fn may(client: &Client, verb: &str, group: &str, resource: &str, subresource: &str) -> Result<bool> {
+    let attributes = ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource: Some(subresource.to_owned()),
+        namespace: (resource == "leases" || resource == "secrets").then(|| NAMESPACE.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    let review = SelfSubjectAccessReview { spec, ..Default::default() };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+#[tokio::test]
+async fn an_agent_may_do_what_it_must_and_no_more() -> Result<()> {
+    let cluster = fenced().await?;
+    let client = cluster.client().await?;
+    let account = rights::account(&client, "agent").await?;
+    let agent = cluster.plane.client_for(&rights::token(&client, &account, None).await?).await?;
+    for verb in ["get", "list", "watch"] {
+        assert!(may(&agent, verb, "evenkeel.dev", "nodeplans", "").await?, "{verb}");
+    }
+    assert!(may(&agent, "patch", "evenkeel.dev", "nodeplans", "status").await?);
+    let forbidden = [
+        ("patch", "evenkeel.dev", "nodeplans", ""),
+        ("update", "evenkeel.dev", "nodeplans", ""),
+        ("create", "evenkeel.dev", "nodeplans", ""),
+        ("delete", "evenkeel.dev", "nodeplans", ""),
+        ("get", "evenkeel.dev", "managedosimages", ""),
+        ("patch", "evenkeel.dev", "managedosimages", "status"),
+        ("get", "", "nodes", ""),
+        ("patch", "", "nodes", ""),
+        ("patch", "", "nodes", "status"),
+        ("list", "", "pods", ""),
+        ("create", "", "pods", "eviction"),
+        ("get", "", "secrets", ""),
+        ("list", "", "secrets", ""),
+        ("create", "", "serviceaccounts", "token"),
+        ("get", "coordination.k8s.io", "leases", ""),
+    ];
+    for (verb, group, resource, subresource) in forbidden {
+        let allowed = may(&agent, verb, group, resource, subresource).await?;
+        assert!(!allowed, "an agent may {verb} {resource}/{subresource}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Result<()> {
+    let cluster = fenced().await?;
+    let client = cluster.client().await?;
+    let account = rights::account(&client, "operator").await?;
+    let operator = cluster.plane.client_for(&rights::token(&client, &account, None).await?).await?;
+    for (verb, group, resource, subresource) in [
+        ("patch", "", "nodes", ""),
+        ("create", "", "pods", "eviction"),
+        ("patch", "evenkeel.dev", "managedosimages", "status"),
+        ("create", "coordination.k8s.io", "leases", ""),
+    ] {
+        let allowed = may(&operator, verb, group, resource, subresource).await?;
+        assert!(allowed, "the operator may not {verb} {resource}/{subresource}");
+    }
+    for (verb, group, resource, subresource) in [
+        ("patch", "evenkeel.dev", "nodeplans", "status"),
+        ("get", "", "secrets", ""),
+        ("delete", "", "nodes", ""),
+        ("delete", "", "pods", ""),
+        ("create", "", "pods", ""),
+        ("patch", "", "nodes", "status"),
+    ] {
+        let allowed = may(&operator, verb, group, resource, subresource).await?;
+        assert!(!allowed, "the operator may {verb} {resource}/{subresource}");
+    }
+    Ok(())
+}
