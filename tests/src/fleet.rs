@@ -33,6 +33,8 @@ use crate::{
 /// Repository of the OS images.
 pub const REPOSITORY: &str = "model/os";
 const POLL: Duration = Duration::from_millis(100);
+/// An event follows what it tells within a look or two of the operator.
+const EVENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -144,6 +146,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// Changes the password that operator and agents have for the registry.
+    pub fn set_password(&self, password: &str) -> Result<()> {
+        let (name, _) = self.registry.credentials().context("this registry wants no password")?;
+        write_docker_config(self.scratch.path(), &self.registry.address(), name, password).map(|_| ())
+    }
+
     /// Pushes an image.
     pub async fn publish(&self, image: &OsImage) -> Result<Pushed> {
         image.push(&self.registry, REPOSITORY).await
@@ -220,6 +228,22 @@ impl Fleet {
             })
         });
         Ok(about.map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect())
+    }
+
+    /// Waits for an event on an image object that has all these words, in its reason or its note.
+    pub async fn until_event(&self, image: &str, words: &[&str]) -> Result<()> {
+        let end = Instant::now() + EVENT_LIMIT;
+        loop {
+            let events = self.events("ManagedOSImage", image).await?;
+            let has = |event: &(String, String), word: &str| event.0.contains(word) || event.1.contains(word);
+            if events.iter().any(|event| words.iter().all(|word| has(event, word))) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("no event on {image} says {words:?}: {events:#?}");
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// Creates an object from JSON.

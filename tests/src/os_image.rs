@@ -99,6 +99,9 @@ impl Archive {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         Ok(self.0.append_data(&mut header, path, bytes)?)
     }
 

@@ -1,0 +1,138 @@
+//! What runs a rollout is killed while it goes on: it goes on all the same, and nothing is done twice.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Result;
+use evenkeel_crds::node_plan::Phase;
+use evenkeel_tests::{
+    fleet::{Fleet, FleetOptions},
+    machine::Event,
+    os_image::OsImage,
+    watch::World,
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+const ROLLOUT: Duration = Duration::from_mins(4);
+
+/// Every machine came from the first image to the second in one reboot, and no two nodes were away at once.
+async fn in_good_order(fleet: &Fleet, digest: &str) -> Result<()> {
+    let world = fleet.until_all_run(digest, ROLLOUT).await?;
+    assert!(world.worst <= 1, "{} nodes were out of service at once", world.worst);
+    for (name, machine) in &fleet.machines {
+        let slots: Vec<String> = machine.boots().into_iter().map(|boot| boot.slot).collect();
+        assert_eq!(slots, ["a", "b"], "{name} was started more often than it had to be");
+    }
+    assert!(fleet.cordoned().await?.is_empty());
+    Ok(())
+}
+
+fn all_run(fleet: &Fleet, world: &World, digest: &str) -> bool {
+    fleet.machines.keys().all(|node| world.runs(node, digest) && world.serves(node))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_is_killed_again_and_again() -> Result<()> {
+    let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    fleet.want("os", &second.tagged, json!({})).await?;
+    // Lives of lengths that share no rhythm with the steps; long enough to get something done.
+    let lives = [1700, 900, 2300, 1300, 3100, 1100, 1900, 2900];
+    let end = Instant::now() + ROLLOUT;
+    for life in lives.iter().cycle() {
+        sleep(Duration::from_millis(*life)).await;
+        if all_run(&fleet, &fleet.watch.world(), &second.digest) || Instant::now() > end {
+            break;
+        }
+        fleet.operators[0].kill();
+        fleet.operators[0].restart().await?;
+    }
+    in_good_order(&fleet, &second.digest).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_operator_takes_over_when_the_one_with_the_lease_is_killed() -> Result<()> {
+    let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
+    fleet.add_operator().await?;
+    for operator in &mut fleet.operators {
+        operator.wait_ready().await?;
+    }
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    fleet.want("os", &second.tagged, json!({})).await?;
+    let done = |world: &World| fleet.machines.keys().filter(|node| world.runs(node, &second.digest)).count();
+    fleet.until("the first node runs it", ROLLOUT, |world| done(world) >= 1).await?;
+    fleet.operators[0].kill();
+    fleet.until("the second node runs it", ROLLOUT, |world| done(world) >= 2).await?;
+    // The first comes back and stands by; the second is asked to stop and gives its lease back.
+    fleet.operators[0].restart().await?;
+    fleet.operators[0].wait_ready().await?;
+    assert!(fleet.operators[1].stop().await, "{}", fleet.operators[1].log());
+    in_good_order(&fleet, &second.digest).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_is_killed_in_every_phase() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let second = fleet.publish(&OsImage { filler: 24 << 20, ..OsImage::good("2") }).await?;
+    fleet.want("os", &second.tagged, json!({ "rollout": { "soakSeconds": 2 } })).await?;
+    let mut killed: BTreeSet<(String, Phase)> = BTreeSet::new();
+    let end = Instant::now() + ROLLOUT;
+    while !all_run(&fleet, &fleet.watch.world(), &second.digest) && Instant::now() < end {
+        for (node, _, phase) in fleet.watch.world().phases {
+            if phase != Phase::Idle && killed.insert((node.clone(), phase)) {
+                fleet.machine(&node)?.happen(Event::KillAgent);
+            }
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    let phases: BTreeSet<Phase> = killed.iter().map(|(_, phase)| *phase).collect();
+    for phase in [Phase::Staging, Phase::Staged, Phase::Trial] {
+        assert!(phases.contains(&phase), "the agent was never killed in {phase:?}: {killed:?}");
+    }
+    in_good_order(&fleet, &second.digest).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_power_goes_in_every_phase() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(1)).await?;
+    let second = fleet.publish(&OsImage { filler: 24 << 20, ..OsImage::good("2") }).await?;
+    fleet.want("os", &second.tagged, json!({ "rollout": { "soakSeconds": 2 } })).await?;
+    let mut cut: BTreeSet<Phase> = BTreeSet::new();
+    let end = Instant::now() + ROLLOUT;
+    while !all_run(&fleet, &fleet.watch.world(), &second.digest) && Instant::now() < end {
+        for (node, _, phase) in fleet.watch.world().phases {
+            if phase != Phase::Idle && cut.insert(phase) {
+                fleet.machine(&node)?.happen(Event::PowerCut);
+            }
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    let world = fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    assert_eq!(world.phase("node-1"), Phase::Committed);
+    assert!(cut.contains(&Phase::Staging) && cut.contains(&Phase::Trial), "{cut:?}");
+    for boot in fleet.machine("node-1")?.boots() {
+        assert!(boot.up, "a start failed: {boot:?}");
+    }
+    assert!(fleet.cordoned().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn api_server_and_registry_are_killed_in_the_middle() -> Result<()> {
+    let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
+    let second = fleet.publish(&OsImage { filler: 24 << 20, ..OsImage::good("2") }).await?;
+    fleet.want("os", &second.tagged, json!({})).await?;
+    let staging = |world: &World| world.phases.iter().any(|(.., phase)| *phase == Phase::Staging);
+    fleet.until("a node stages", ROLLOUT, staging).await?;
+    fleet.registry.kill();
+    sleep(Duration::from_secs(2)).await;
+    fleet.registry.restart().await?;
+    for phase in [Phase::Rebooting, Phase::Trial, Phase::Committed] {
+        let seen = |world: &World| world.phases.iter().any(|(.., seen)| *seen >= phase);
+        fleet.until("a node is on its way", ROLLOUT, seen).await?;
+        fleet.cluster.plane.kill_api_server();
+        sleep(Duration::from_secs(1)).await;
+        fleet.cluster.plane.restart_api_server().await?;
+    }
+    in_good_order(&fleet, &second.digest).await
+}

@@ -1,0 +1,179 @@
+//! What belongs to whom: cordons, nodes, pods, and what is given back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use evenkeel_crds::{NodePlan, names::CORDONED_BY, node_plan::Phase};
+use evenkeel_tests::{
+    fleet::{Fleet, FleetOptions},
+    os_image::OsImage,
+};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+const ROLLOUT: Duration = Duration::from_mins(4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordon_of_somebody_else_stays() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let nodes: Api<Node> = Api::all(fleet.client.clone());
+    nodes.cordon("node-2").await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    // The cordoned node counts as unavailable, so that with a budget of one nothing else may start beside it.
+    fleet.want("os", &second.tagged, json!({ "rollout": { "maxUnavailable": 2 } })).await?;
+    let runs = |node: &'static str, digest: String| {
+        move |world: &evenkeel_tests::watch::World| world.runs(node, &digest)
+    };
+    fleet.until("node-1 runs it", ROLLOUT, runs("node-1", second.digest.clone())).await?;
+    fleet.until("node-2 runs it", ROLLOUT, runs("node-2", second.digest.clone())).await?;
+    let ended = |world: &evenkeel_tests::watch::World| {
+        world.plans.values().all(|plan| plan.spec.disruption.is_none()) && world.serves("node-1")
+    };
+    fleet.until("both turns have ended", ROLLOUT, ended).await?;
+    assert_eq!(fleet.cordoned().await?, ["node-2"]);
+    assert!(!nodes.get("node-2").await?.annotations().contains_key(CORDONED_BY));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_two_images_goes_to_the_older_and_the_younger_says_so() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(1)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let third = fleet.publish(&OsImage::good("3")).await?;
+    fleet.want("older", &second.tagged, json!({})).await?;
+    fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    fleet.want("younger", &third.tagged, json!({})).await?;
+    let world = fleet
+        .until("the younger says so", ROLLOUT, |world| {
+            world.condition("younger", "Stalled").is_some_and(|(_, reason, _)| reason == "NodesBelongToOther")
+        })
+        .await?;
+    let (status, _, message) = world.condition("younger", "Stalled").unwrap();
+    assert_eq!(status, "True");
+    for word in ["node-1", "older", "nodeSelector"] {
+        assert!(message.contains(word), "{word} is not in: {message}");
+    }
+    assert_eq!(fleet.machine("node-1")?.boots().len(), 2);
+    fleet.unwant("older").await?;
+    let world = fleet.until_all_run(&third.digest, ROLLOUT).await?;
+    assert!(!world.images.contains_key("older"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_for_a_disruption_budget_and_names_it() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(1)).await?;
+    let pods: Api<Pod> = Api::default_namespaced(fleet.client.clone());
+    let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(fleet.client.clone());
+    let set = json!({
+        "metadata": { "name": "web" },
+        "spec": {
+            "replicas": 1,
+            "selector": { "matchLabels": { "app": "web" } },
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": {
+                    "nodeName": "node-1", "terminationGracePeriodSeconds": 1,
+                    "containers": [{ "name": "web", "image": "none" }],
+                },
+            },
+        },
+    });
+    let sets: Api<k8s_openapi::api::apps::v1::ReplicaSet> = Api::default_namespaced(fleet.client.clone());
+    fleet.create(&sets, set).await?;
+    let budget = json!({
+        "metadata": { "name": "web" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "web" } } },
+    });
+    fleet.create(&budgets, budget).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    fleet.want("os", &second.tagged, json!({})).await?;
+    let world = fleet
+        .until("the summary names the budget", ROLLOUT, |world| world.summary("os").contains("web"))
+        .await?;
+    assert!(world.summary("os").contains("disruption budget"), "{}", world.summary("os"));
+    assert!(!world.serves("node-1"), "a node that drains is cordoned");
+    assert_eq!(fleet.machine("node-1")?.boots().len(), 1);
+    budgets.delete("web", &DeleteParams::default()).await?;
+    sets.delete("web", &DeleteParams::default()).await?;
+    fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    assert!(pods.list(&kube::api::ListParams::default().labels("app=web")).await?.items.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_changed_on_nodes_is_undone_when_the_image_is_deleted_in_the_middle() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    fleet.want("os", &second.tagged, json!({ "rollout": { "soakSeconds": 3 } })).await?;
+    fleet.until("node-1 is on trial", ROLLOUT, |world| world.phase("node-1") == Phase::Trial).await?;
+    assert_eq!(fleet.cordoned().await?, ["node-1"]);
+    fleet.unwant("os").await?;
+    fleet
+        .until("the image is gone and both nodes serve", ROLLOUT, |world| {
+            world.images.is_empty() && world.serves("node-1") && world.serves("node-2")
+        })
+        .await?;
+    assert!(fleet.cordoned().await?.is_empty());
+    for node in Api::<Node>::all(fleet.client.clone()).list(&kube::api::ListParams::default()).await? {
+        assert!(!node.annotations().contains_key(CORDONED_BY), "{}", node.name_any());
+    }
+    assert_eq!(fleet.machine("node-2")?.boots().len(), 1, "node-2 was started after its image was deleted");
+    // Whatever node-1 came to, it is not left between two slots.
+    let machine = fleet.machine("node-1")?;
+    let slots = machine.slots().await?;
+    assert!(slots.iter().all(|slot| slot["triesLeft"].is_null()), "{slots:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_the_next_node_and_a_changed_selector_lets_go() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let pause = json!({ "rollout": { "pauses": [{ "owner": "night-shift", "reason": "sleeping" }] } });
+    fleet.want("os", &second.tagged, pause).await?;
+    let world = fleet
+        .until("the pause is shown", ROLLOUT, |world| {
+            world.condition("os", "Ready").is_some_and(|(_, reason, _)| reason == "Paused")
+        })
+        .await?;
+    assert!(world.condition("os", "Ready").unwrap().2.contains("night-shift"));
+    assert!(fleet.machines.values().all(|machine| machine.boots().len() == 1));
+    let selector = json!({ "nodeSelector": { "matchLabels": { "node": "node-2" } } });
+    fleet.want("os", &second.tagged, selector).await?;
+    fleet
+        .until("node-2 runs it", ROLLOUT, |world| {
+            world.runs("node-2", &second.digest) && world.serves("node-2")
+        })
+        .await?;
+    assert_eq!(fleet.machine("node-1")?.boots().len(), 1);
+    let plans: Api<NodePlan> = Api::all(fleet.client.clone());
+    assert!(
+        plans.get_opt("node-1").await?.is_none(),
+        "a plan is left on a node that the image does not select"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_may_write_the_status_of_its_own_plan_and_nothing_else() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    fleet.want("os", &fleet.installed.tagged, json!({})).await?;
+    fleet.until_all_run(&fleet.installed.digest, ROLLOUT).await?;
+    let account = evenkeel_tests::rights::account(&fleet.client, "agent").await?;
+    let token = evenkeel_tests::rights::token(&fleet.client, &account, Some("node-1")).await?;
+    let plans: Api<NodePlan> = Api::all(fleet.cluster.plane.client_for(&token).await?);
+    let patch = Patch::Merge(json!({ "status": { "phase": "Committed" } }));
+    plans.patch_status("node-1", &PatchParams::default(), &patch).await?;
+    let said = plans.patch_status("node-2", &PatchParams::default(), &patch).await.unwrap_err().to_string();
+    assert!(said.contains("ValidatingAdmissionPolicy"), "{said}");
+    assert_eq!(fleet.machine("node-1")?.boots().len(), 1, "an image that runs already needs no reboot");
+    Ok(())
+}
