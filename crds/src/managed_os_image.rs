@@ -251,6 +251,10 @@ pub struct ManagedOSImageStatus {
     /// One line for people: what is going on, why not more, what next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
+    /// The failure that stopped the rollout. It stays when the plan that told of it is deleted, until the node's agent
+    /// has reported again, or another image is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
     /// How many nodes are where.
     #[serde(default)]
     pub nodes: NodeCounts,
@@ -261,6 +265,23 @@ pub struct ManagedOSImageStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The failure that stopped a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// Digest of the image, `sha256:…`.
+    pub digest: String,
+    /// The node on which it failed.
+    pub node: String,
+    /// What happened there.
+    #[schemars(length(max = 2048))]
+    pub message: String,
+    /// Whether it was booted and failed. Then no node gets it any more; otherwise it was the node that could not take
+    /// it, and taking that node out of the selection lets the others go on.
+    #[serde(default)]
+    pub condemned: bool,
 }
 
 /// How many nodes are where.

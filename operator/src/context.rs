@@ -7,15 +7,26 @@ use std::{
 };
 
 use evenkeel_operator_core::NodeState;
+use evenkeel_registry::Resolved;
 use kube::runtime::events::Recorder;
 
-use crate::{api::Clients, lease::Leadership, metrics::Metrics, resolve::Failure, seen::Seen};
+use crate::{
+    api::Clients,
+    lease::Leadership,
+    metrics::Metrics,
+    resolve::{Failure, Question},
+    seen::Seen,
+};
 
 /// What is remembered of an image object between two looks. All of it may be lost with the process.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Where its nodes were, for events.
     pub nodes: Option<BTreeMap<String, NodeState>>,
+    /// What the registry is being asked.
+    pub asking: Option<Question>,
+    /// What the registry answered, until it is kept in the status.
+    pub answer: Option<(Question, Resolved)>,
     /// The last answer of the registry, if it was a refusal.
     pub failure: Option<Failure>,
     /// Looks in a row that ended in an error.

@@ -82,9 +82,11 @@ pub fn of_status(before: &ManagedOSImageStatus, after: &ManagedOSImageStatus) ->
         let from = after.resolved_from.as_deref().unwrap_or_default();
         told.push(Told::normal("ImageResolved", format!("{from} is {image}")));
     }
-    let changed = reason(before, "Ready") != reason(after, "Ready");
+    // That the registry is asked is no news; what it says is.
+    let now = reason(after, "Ready");
+    let changed = reason(before, "Ready") != now && now != Some("Resolving");
     if let Some(ready) = after.conditions.iter().find(|c| changed && c.r#type == "Ready") {
-        let fine = ["RolloutInProgress", "RolloutFinished", "NoNodes", "Paused", "Resolving"];
+        let fine = ["RolloutInProgress", "RolloutFinished", "NoNodes", "Paused", "Deleting"];
         let warning = ready.status != ConditionStatus::True && !fine.contains(&ready.reason.as_str());
         told.push(Told { warning, reason: ready.reason.clone(), note: ready.message.clone() });
     }

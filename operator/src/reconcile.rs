@@ -86,7 +86,7 @@ pub fn after_error(object: &Guarded<ManagedOSImage>, error: &ReconcileError, con
     Action::requeue(first.saturating_mul(1 << (errors - 1).min(10)).min(longest))
 }
 
-async fn look(name: &str, context: &Context) -> Result<Action, ReconcileError> {
+async fn look(name: &str, context: &Arc<Context>) -> Result<Action, ReconcileError> {
     let Some(object) = context.seen.images.get(name) else { return Ok(Action::await_change()) };
     let image = match &object.0 {
         Ok(image) => image,
@@ -115,7 +115,7 @@ async fn look(name: &str, context: &Context) -> Result<Action, ReconcileError> {
 }
 
 /// The five steps.
-async fn follow(context: &Context, image: &ManagedOSImage) -> Result<Action, ReconcileError> {
+async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action, ReconcileError> {
     let gathered = gather::gather(context, image).await?;
     if let Some(resolved) = &gathered.resolved_now {
         // Kept before anything is done with it: what this tag means is asked once in a rollout.

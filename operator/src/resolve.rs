@@ -6,7 +6,7 @@ use std::{
 };
 
 use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec};
-use evenkeel_registry::{Registry, RegistryError, RegistryOptions, Resolved};
+use evenkeel_registry::{Registry, RegistryOptions, Resolved};
 use tokio::time::timeout;
 
 use crate::{api::with_causes, seen::Seen, status::Problem};
@@ -52,23 +52,24 @@ pub fn tag(reference: &str) -> Option<String> {
     Some(tag.to_owned())
 }
 
-/// Asks the registry.
-pub async fn ask(
-    reference: &str,
-    plain_http: bool,
-    docker_config: Option<PathBuf>,
-) -> Result<Resolved, RegistryError> {
-    let registry = Registry::new(RegistryOptions { plain_http, docker_config })?;
-    registry.resolve(reference).await
+/// A reference, and how its registry is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What an image object asks for.
+    pub reference: String,
+    /// Whether its registry speaks plain HTTP.
+    pub plain_http: bool,
 }
 
-/// The same, in limited time, and with a failure as a problem to show.
-pub async fn resolve(
-    reference: &str,
-    plain_http: bool,
-    docker_config: Option<PathBuf>,
-) -> Result<Resolved, Problem> {
-    match timeout(RESOLVE_TIMEOUT, ask(reference, plain_http, docker_config)).await {
+/// What the registry says, in limited time, with a failure as a problem to show.
+pub async fn resolve(question: &Question, docker_config: Option<PathBuf>) -> Result<Resolved, Problem> {
+    let Question { reference, plain_http } = question;
+    let ask = async {
+        // A new client each time: credentials may have changed.
+        let registry = Registry::new(RegistryOptions { plain_http: *plain_http, docker_config })?;
+        registry.resolve(reference).await
+    };
+    match timeout(RESOLVE_TIMEOUT, ask).await {
         Ok(Ok(resolved)) => Ok(resolved),
         Ok(Err(error)) => {
             let message = with_causes(&error);
@@ -89,7 +90,7 @@ pub async fn resolve(
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// What was asked, and how.
-    pub asked: (String, bool),
+    pub asked: Question,
     /// What the registry said.
     pub problem: Problem,
     failures: u32,
@@ -98,14 +99,14 @@ pub struct Failure {
 
 impl Failure {
     /// The failure of asking for `asked`; `before` is the last one of this image object.
-    pub fn new(asked: (String, bool), problem: Problem, before: Option<&Self>, now: Instant) -> Self {
+    pub fn new(asked: Question, problem: Problem, before: Option<&Self>, now: Instant) -> Self {
         let failures = before.filter(|before| before.asked == asked).map_or(0, |before| before.failures) + 1;
         let pause = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);
         Self { asked, problem, failures, next: now + pause }
     }
 
     /// How long to wait before asking again; nothing if something else is asked now.
-    pub fn pause(&self, asked: &(String, bool), now: Instant) -> Option<Duration> {
+    pub fn pause(&self, asked: &Question, now: Instant) -> Option<Duration> {
         if self.asked != *asked {
             return None;
         }
@@ -129,13 +130,16 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_a_new_reference_is_asked_at_once() {
         let now = Instant::now();
-        let asked = ("registry.example/os:1".to_owned(), false);
+        let asked = Question { reference: "registry.example/os:1".into(), plain_http: false };
         let problem = Problem::passing("RegistryUnreachable", "away".into());
         let mut failure = Failure::new(asked.clone(), problem.clone(), None, now);
         assert_eq!(failure.pause(&asked, now), Some(RETRY_MIN));
         assert_eq!(failure.pause(&asked, now + RETRY_MIN), None);
-        assert_eq!(failure.pause(&("registry.example/os:2".to_owned(), false), now), None);
-        assert_eq!(failure.pause(&(asked.0.clone(), true), now), None, "plain HTTP is another question");
+        assert_eq!(
+            failure.pause(&Question { reference: "registry.example/os:2".into(), ..asked.clone() }, now),
+            None
+        );
+        assert_eq!(failure.pause(&Question { plain_http: true, ..asked.clone() }, now), None);
         for _ in 0..40 {
             failure = Failure::new(asked.clone(), problem.clone(), Some(&failure), now);
         }

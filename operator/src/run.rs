@@ -26,13 +26,13 @@ use tokio::{
 };
 
 use crate::{
-    api::Clients,
+    api::{Clients, with_causes},
     args::Args,
     context::Context,
     lease::{Ended, Lease},
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
-    seen::{Guarded, Seen},
+    seen::{Guarded, Seen, unwatched},
     serve::{Told, serve},
 };
 
@@ -118,7 +118,10 @@ fn note(error: &Error<ReconcileError, watcher::Error>) {
     match error {
         Error::ReconcilerFailed(..) => {}
         Error::ObjectNotFound(object) => tracing::debug!(image = object.name, "is gone"),
-        other => tracing::warn!(error = %other, "cannot watch ManagedOSImages; trying again"),
+        Error::QueueError(error) => unwatched("ManagedOSImage", error),
+        other @ Error::RunnerError(_) => {
+            tracing::warn!(error = with_causes(other), "the queue of image objects")
+        }
     }
 }
 

@@ -24,6 +24,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::api::with_causes;
+
 /// An object that may not be of the form that this version knows.
 pub type Guarded<K> = DeserializeGuard<K>;
 
@@ -153,6 +155,11 @@ impl Seen {
         let _ = self.versions.store.wait_until_ready().await;
     }
 
+    /// Makes [`Self::changes`] say that something changed: something that no watch shows.
+    pub fn stir(&self) {
+        self.changed.notify_one();
+    }
+
     /// One item for each time that something changed.
     pub fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
         stream::unfold(Arc::clone(&self.changed), |changed| async move {
@@ -174,11 +181,25 @@ where
         match event {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
             Ok(_) => changed.notify_one(),
-            Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "cannot watch; trying again"),
+            Err(error) => unwatched(&K::kind(&()), &error),
         }
         std::future::ready(())
     }));
     store
+}
+
+/// Tells of a watch that does not work. The watch itself tries again.
+pub fn unwatched(kind: &str, error: &watcher::Error) {
+    let unknown = matches!(
+        error,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404
+    );
+    if unknown {
+        tracing::warn!(kind, "the API server does not know this kind: is the chart evenkeel-crds installed?");
+    } else {
+        tracing::warn!(kind, error = with_causes(error), "cannot watch; trying again");
+    }
 }
 
 /// Lists of images and of field owners are most of a Node's size, and nobody here reads them.

@@ -82,6 +82,7 @@ pub fn render(
         resolved_from: image.resolved_from,
         version: image.version,
         summary: Some(cut(summary)),
+        rejected: told.map_or_else(|| before.rejected.clone(), |(report, _)| report.rejected.clone()),
         nodes: told.map_or_else(|| before.nodes.clone(), |(report, snapshot)| counts(report, snapshot)),
         phases: told.map_or_else(|| before.phases.clone(), |(_, snapshot)| phases(snapshot)),
         conditions: keep_transition_times(verdict.conditions(generation, now), &before.conditions),
@@ -136,6 +137,9 @@ fn verdict(problem: Option<&Problem>, report: Option<&Report>) -> Verdict {
     let Some(report) = report else {
         return moving("Resolving", "the image's reference is being resolved".into());
     };
+    if report.deleting {
+        return moving("Deleting", format!("its nodes are let go of: {}", summary(report)));
+    }
     if let Some(why) = &report.stopped {
         return stuck("RolloutStopped", why.clone());
     }
@@ -298,6 +302,7 @@ mod tests {
             (shown(Some(&paused), None), "--- Paused"),
             (shown(Some(&stopped), None), "--S RolloutStopped"),
             (shown(Some(&claimed), None), "--S NodesBelongToOther"),
+            (shown(Some(&Report { deleting: true, ..stopped }), None), "-R- Deleting"),
             (shown(Some(&foreign), None), "--S NodesNotManageable"),
             (
                 shown(None, Some(&Problem::passing("RegistryUnreachable", "x".into()))),

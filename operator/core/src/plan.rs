@@ -79,7 +79,9 @@ impl Decision {
 pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
     let mut decision = Decision::default();
     let fleet = fleet::Fleet::of(policy, snapshot);
+    decision.report.deleting = policy.deleting;
     decision.report.stopped.clone_from(&fleet.stopped);
+    decision.report.rejected.clone_from(&fleet.rejected);
     decision.report.paused = policy.pause(now).map(|pause| {
         if let Some(until) = pause.until {
             decision.wake(until.0);

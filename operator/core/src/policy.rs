@@ -1,7 +1,7 @@
 //! What is wanted, validated: nothing in here can be wrong in a way that the planner would have to handle.
 
 use evenkeel_crds::{
-    managed_os_image::{Drain, HealthGate, ManagedOSImageSpec, Order, Pause, Pull, Reboot},
+    managed_os_image::{Drain, HealthGate, ManagedOSImageSpec, Order, Pause, Pull, Reboot, Rejected},
     quantity::{CountOrPercent, NotACount},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +38,8 @@ pub struct Policy {
     pub reboot: Reboot,
     /// How the image is pulled.
     pub pull: Pull,
+    /// The failure that was written down when the rollout stopped.
+    pub rejected: Option<Rejected>,
     /// Whether the image object is being deleted: let go of all nodes.
     pub deleting: bool,
 }
@@ -84,6 +86,7 @@ impl Policy {
             drain: spec.drain.clone(),
             reboot: spec.reboot.clone(),
             pull: spec.pull.clone(),
+            rejected: None,
             deleting: false,
         })
     }

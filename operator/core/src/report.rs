@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use evenkeel_crds::managed_os_image::Rejected;
 use jiff::Timestamp;
 
 use crate::snapshot::NodeSeen;
@@ -139,10 +140,14 @@ impl NodeState {
 pub struct Report {
     /// Every node of the snapshot.
     pub nodes: BTreeMap<String, NodeState>,
+    /// The failure that stopped the rollout, to be written down.
+    pub rejected: Option<Rejected>,
     /// Why the rollout stopped, for a person: which node, what happened, what to do.
     pub stopped: Option<String>,
     /// Who paused it.
     pub paused: Option<String>,
+    /// Whether the image object is being deleted, and its nodes are let go of.
+    pub deleting: bool,
     /// When to look again even if nothing is seen to change.
     pub wake_at: Option<Timestamp>,
     /// Whether a deleted image object holds no node any more.

@@ -21,7 +21,7 @@ use crate::{
     claim::{Claim, Claimant, claim},
     context::Context,
     drain,
-    resolve::{self, Failure},
+    resolve::{self, Failure, Question},
     status::Problem,
 };
 
@@ -45,8 +45,8 @@ pub struct Gathered {
 }
 
 /// Gathers what one look at `image` needs.
-pub async fn gather(context: &Context, image: &ManagedOSImage) -> Result<Gathered, ApiError> {
-    let asked = ask_registry(context, image).await;
+pub async fn gather(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Gathered, ApiError> {
+    let asked = ask_registry(context, image);
     let (snapshot, unreadable) = fleet(context, image);
     let mut gathered = Gathered {
         image: asked.image,
@@ -69,7 +69,7 @@ struct Asked {
 }
 
 /// The digest that was kept, or else what the registry says.
-async fn ask_registry(context: &Context, image: &ManagedOSImage) -> Asked {
+fn ask_registry(context: &Arc<Context>, image: &ManagedOSImage) -> Asked {
     let reference = match resolve::reference(&image.spec, &context.seen) {
         Ok(reference) => reference,
         Err(problem) => return Asked { problem: Some(problem), ..Asked::default() },
@@ -81,28 +81,52 @@ async fn ask_registry(context: &Context, image: &ManagedOSImage) -> Asked {
         return Asked::default();
     }
     let name = image.name_any();
-    let asked = (reference, image.spec.pull.plain_http);
-    let failed = |failure: Failure| Asked {
-        retry: failure.pause(&asked, Instant::now()),
-        problem: Some(failure.problem),
-        ..Asked::default()
-    };
-    let before = context.memory(&name).failure;
-    if let Some(before) = before.clone().filter(|before| before.pause(&asked, Instant::now()).is_some()) {
-        return failed(before);
+    let question = Question { reference, plain_http: image.spec.pull.plain_http };
+    let memory = context.memory(&name);
+    if let Some((_, resolved)) = memory.answer.filter(|(asked, _)| *asked == question) {
+        return Asked { resolved_now: Some((question.reference, resolved)), ..Asked::default() };
     }
-    match resolve::resolve(&asked.0, asked.1, context.docker_config.clone()).await {
-        Ok(resolved) => {
-            context.remember(&name, |memory| memory.failure = None);
-            Asked { resolved_now: Some((asked.0, resolved)), ..Asked::default() }
-        }
-        Err(problem) => {
-            tracing::warn!(image = name, reason = problem.reason, "{}", problem.message);
-            let failure = Failure::new(asked.clone(), problem, before.as_ref(), Instant::now());
-            context.remember(&name, |memory| memory.failure = Some(failure.clone()));
-            failed(failure)
-        }
+    let failure = memory.failure.filter(|failure| failure.asked == question);
+    let retry = failure.as_ref().and_then(|failure| failure.pause(&question, Instant::now()));
+    let problem = failure.map_or_else(
+        || {
+            Problem::passing(
+                "Resolving",
+                format!("the registry is being asked what {} is", question.reference),
+            )
+        },
+        |failure| failure.problem,
+    );
+    if retry.is_none() && memory.asking.as_ref() != Some(&question) {
+        ask(context, name, question);
     }
+    Asked { problem: Some(problem), retry, ..Asked::default() }
+}
+
+/// Asks in the background: a registry that is slow to answer does not keep nodes on their way waiting.
+fn ask(context: &Arc<Context>, name: String, question: Question) {
+    context.remember(&name, |memory| memory.asking = Some(question.clone()));
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        let outcome = resolve::resolve(&question, context.docker_config.clone()).await;
+        context.remember(&name, |memory| {
+            if memory.asking.as_ref() == Some(&question) {
+                memory.asking = None;
+            }
+            match outcome {
+                Ok(resolved) => {
+                    memory.failure = None;
+                    memory.answer = Some((question, resolved));
+                }
+                Err(problem) => {
+                    tracing::warn!(image = name, reason = problem.reason, "{}", problem.message);
+                    let failure = Failure::new(question, problem, memory.failure.as_ref(), Instant::now());
+                    memory.failure = Some(failure);
+                }
+            }
+        });
+        context.seen.stir();
+    });
 }
 
 /// The nodes that the image selects or holds, and the plans among them that cannot be read.

@@ -59,6 +59,7 @@ pub async fn resolved(
     };
     debug_assert_eq!(resolve::known(image, reference), None, "a reference is resolved once");
     write(context, image, &status).await?;
+    context.remember(&image.name_any(), |memory| memory.answer = None);
     events::publish(&context.recorder, image, &events::of_status(&before, &status)).await;
     Ok(())
 }

@@ -33,6 +33,7 @@ pub fn validate(
     let mut policy = Policy::new(&image.name_any(), &uid, &spec, resolved)
         .map_err(|error| Problem::lasting("InvalidSpec", error.to_string()))?;
     policy.deleting = deleting;
+    policy.rejected = image.status.as_ref().and_then(|status| status.rejected.clone());
     Ok(policy)
 }
 

@@ -141,7 +141,7 @@ fn as_ordered(policy: &Policy, node: &NodeSeen) -> bool {
 }
 
 fn stopped_or_paused(fleet: &Fleet, decision: &Decision) -> Option<Hold> {
-    let stopped = fleet.failed_on.clone().map(Hold::Stopped);
+    let stopped = fleet.rejected.as_ref().map(|rejected| Hold::Stopped(rejected.node.clone()));
     stopped.or_else(|| decision.report.paused.clone().map(Hold::Paused))
 }
 
