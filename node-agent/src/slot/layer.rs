@@ -210,20 +210,28 @@ fn place(
 }
 
 fn attributes(header: &Header, extended: Extended) -> Result<Attributes, EntryError> {
-    let id = |number: io::Result<u64>| -> Result<u32, EntryError> {
-        let number = number.map_err(EntryError::Header)?;
-        u32::try_from(number).map_err(|_| EntryError::Pax(PaxError::Number("owner".into())))
+    let fields = header.as_old();
+    let id = |field: &[u8], id: io::Result<u64>| -> Result<u32, EntryError> {
+        u32::try_from(number(field, id)?).map_err(|_| EntryError::Pax(PaxError::Number("owner".into())))
     };
-    let mode = header.mode().map_err(EntryError::Header)? & 0o7777;
-    let seconds = header.mtime().map_err(EntryError::Header)?;
+    let mode = number(&fields.mode, header.mode())? & 0o7777;
+    let seconds = number(&fields.mtime, header.mtime())?;
     let seconds = i64::try_from(seconds).map_err(|_| EntryError::Pax(PaxError::Number("mtime".into())))?;
     let (mtime, mtime_nanoseconds) = extended.mtime.unwrap_or((seconds, 0));
     Ok(Attributes {
         mode: u16::try_from(mode).expect("twelve bits"),
-        uid: extended.uid.map_or_else(|| id(header.uid()), Ok)?,
-        gid: extended.gid.map_or_else(|| id(header.gid()), Ok)?,
+        uid: extended.uid.map_or_else(|| id(&fields.uid, header.uid()), Ok)?,
+        gid: extended.gid.map_or_else(|| id(&fields.gid, header.gid()), Ok)?,
         mtime,
         mtime_nanoseconds,
         xattrs: extended.xattrs,
     })
+}
+
+/// A numeric field; one that was left blank is zero, as other programs read it.
+fn number<T: Default>(field: &[u8], parsed: io::Result<T>) -> Result<T, EntryError> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    parsed.map_err(EntryError::Header)
 }

@@ -1,6 +1,6 @@
 //! The blocking half: from the layers' bytes to the sealed slot.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use evenkeel_node_agent_core::{
     boot_files::{self, Found},
@@ -108,13 +108,9 @@ fn apply_layers(
     for layer in &image.layers {
         feed.next_layer();
         let applied = slot::apply(&mut *feed, tree, writer);
-        let diff_id = applied.map_err(|source| match (feed.failure(), source) {
-            (Some(error), _) => error.into(),
-            (None, _) if meter.is_stopped() => StageError::Stopped,
-            (None, LayerError::Write(error)) if !matches!(error, WriteError::Source(_)) => error.into(),
-            (None, source) => {
-                StageError::Layer { image: reference.to_owned(), digest: layer.digest.clone(), source }
-            }
+        let diff_id = applied.map_err(|source| match source {
+            LayerError::Write(error) if !matches!(error, WriteError::Source(_)) => error.into(),
+            source => not_applied(reference, &layer.digest, source, &mut *feed, meter),
         })?;
         if diff_id != layer.diff_id {
             return Err(StageError::DiffId {
@@ -128,6 +124,23 @@ fn apply_layers(
     Ok(())
 }
 
+/// Why a layer could not be unpacked: what broke its bytes on their way says more than where that was noticed.
+fn not_applied(
+    reference: &str,
+    digest: &str,
+    source: LayerError,
+    feed: &mut Feed,
+    meter: &Meter,
+) -> StageError {
+    // The rest tells whether these are the bytes that the digest names; an error of it is in the feed.
+    let _ = io::copy(feed, &mut io::sink());
+    match feed.failure() {
+        Some(error) => error.into(),
+        None if meter.is_stopped() => StageError::Stopped,
+        None => StageError::Layer { image: reference.to_owned(), digest: digest.to_owned(), source },
+    }
+}
+
 fn stop_if_asked(meter: &Meter) -> Result<(), StageError> {
     if meter.is_stopped() { Err(StageError::Stopped) } else { Ok(()) }
 }
@@ -138,7 +151,7 @@ fn read_again(region: &SlotRegion, record: &SlotRecord) -> Result<(), StageError
     if again == *record {
         return Ok(());
     }
-    let source = std::io::Error::other("the slot's record reads back differently");
+    let source = io::Error::other("the slot's record reads back differently");
     Err(StageError::Read { slot: region.name.clone(), source })
 }
 

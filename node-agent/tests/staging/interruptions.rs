@@ -1,0 +1,122 @@
+//! Networks that break, registries that are busy, and an agent that is killed: the slot becomes right in the end, or
+//! stays empty.
+
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use evenkeel_node_agent::{
+    slots::SlotState,
+    stage::{Meter, StageError},
+};
+
+use crate::{
+    image::{Image, Recipe, noise, tar},
+    machine::Machine,
+    odd_server::{Habits, OddServer},
+};
+
+const MIB: usize = 1 << 20;
+
+fn large() -> Image {
+    Recipe::with(tar(&[("data", &noise(8 * MIB, 9))])).build()
+}
+
+fn bytes(image: &Image) -> i64 {
+    i64::try_from(image.layers.iter().map(|layer| layer.bytes.len()).sum::<usize>()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
+    let (machine, image) = (Machine::empty(), large());
+    let cuts = vec![MIB as u64, 3 * MIB as u64 + 17, 7 * MIB as u64];
+    let server = OddServer::start(&image, Habits { cuts, ..Habits::default() }).await;
+    let staged = machine.stage(&server.reference()).await.unwrap();
+    assert_eq!(staged.cost.bytes_downloaded, bytes(&image));
+    let asked = server.ranges(&image.layers[2].digest);
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    assert!(asked.windows(2).all(|pair| pair[0] < pair[1]), "each begins where the last ended: {asked:?}");
+    assert_eq!(machine.slot("b").state, SlotState::Complete);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_without_ranges_sends_the_beginning_again() {
+    let (machine, image) = (Machine::empty(), large());
+    let habits = Habits { cuts: vec![2 * MIB as u64], no_ranges: true, ..Habits::default() };
+    let server = OddServer::start(&image, habits).await;
+    let staged = machine.stage(&server.reference()).await.unwrap();
+    assert_eq!(staged.cost.bytes_downloaded, bytes(&image), "what was known is not counted twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_registry_is_asked_again_and_not_at_once() {
+    let machine = Machine::empty();
+    let server = OddServer::start(&large(), Habits { busy: 3, ..Habits::default() }).await;
+    let begin = Instant::now();
+    machine.stage(&server.reference()).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(3), "0.5 + 1 + 2 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_lies_is_found_out() {
+    let machine = Machine::with_old_system().await;
+    let image = large();
+    let layer = &image.layers[2].digest;
+    let shorter = OddServer::start(&image, Habits { shorter: true, ..Habits::default() }).await;
+    machine.refuses(&shorter.reference(), "TruncatedLayer", false, &[layer, shorter.address()]).await;
+    let other = OddServer::start(&image, Habits { flipped: true, ..Habits::default() }).await;
+    machine.refuses(&other.reference(), "DigestMismatch", false, &[layer, "push the image again"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staging_that_is_stopped_ends_at_once_and_leaves_nothing() {
+    let machine = Machine::with_old_system().await;
+    let image = large();
+    let server =
+        OddServer::start(&image, Habits { stall_at: Some(4 * MIB as u64), ..Habits::default() }).await;
+    let meter = Arc::new(Meter::default());
+    let (meter_here, name) = (meter.clone(), server.reference());
+    let stop = tokio::spawn(async move {
+        while meter_here.progress().bytes_done < 3 << 20 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        meter_here.stop();
+        Instant::now()
+    });
+    let error = machine.stage_into(&name, "b", &meter).await.unwrap_err();
+    assert!(matches!(error, StageError::Stopped), "{error}");
+    assert!(stop.await.unwrap().elapsed() < Duration::from_secs(5));
+    let b = machine.slot("b");
+    assert!(b.state == SlotState::Empty && !b.bootable, "{b:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_leaves_an_empty_slot_and_the_next_one_fills_it() {
+    let machine = Machine::with_old_system().await;
+    let image = large();
+    let server =
+        OddServer::start(&image, Habits { stall_at: Some(5 * MIB as u64), ..Habits::default() }).await;
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"))
+        .args(["stage", &server.reference(), "--plain-http", "--slot", "b", "--disk"])
+        .arg(machine.disk.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while server.sent() < 5 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The part that came is on its way to the disk or there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let (a, b) = (machine.slot("a"), machine.slot("b"));
+    assert!(b.state == SlotState::Empty && !b.bootable && a.bootable && a.default, "{a:?} {b:?}");
+    let whole = OddServer::start(&image, Habits::default()).await;
+    let staged = machine.stage(&whole.reference()).await.unwrap();
+    assert_eq!(staged.cost.bytes_downloaded, bytes(&image));
+    assert_eq!(machine.slot("b").state, SlotState::Complete);
+}

@@ -1,0 +1,11 @@
+//! Staging against real registries, and against one that misbehaves on purpose: what becomes of a slot, and what is
+//! said when nothing can.
+
+mod credentials;
+mod image;
+mod interruptions;
+mod kinds;
+mod machine;
+mod odd_server;
+mod refusals;
+mod registry;
