@@ -1,28 +1,23 @@
 //! A blob's bytes, in order and each once, whatever happens to the connection between.
 
-use bytes::Bytes;
-use oci_spec::distribution::Reference;
-use reqwest::{
-    Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap},
+use std::io;
+
+use bytes::{Buf as _, Bytes};
+use futures::StreamExt as _;
+use oci_client::{
+    Reference,
+    client::{BlobResponse, SizedStream},
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    RegistryError, digest,
-    transport::{Request, Transport, pause},
-};
+use crate::{RegistryError, clients::Clients, digest, patience::Patience};
 
-const ANYTHING: &str = "application/octet-stream, */*";
-/// How often a download is taken up without any byte of progress before it is given up: with the pauses between,
-/// half a minute and the timeouts.
-const FAILURES_MAX: u32 = 6;
 /// How often the beginning may be fetched again in vain, from a registry that does not know ranges.
 const RESTARTS_MAX: u32 = 3;
 
 /// A blob that is being fetched. Its end is told only after its size and its digest were checked.
 pub struct Blob<'a> {
-    transport: &'a Transport,
+    clients: &'a Clients,
     reference: &'a Reference,
     digest: &'a str,
     size: u64,
@@ -31,28 +26,23 @@ pub struct Blob<'a> {
     /// Bytes of the answer that were given out before it.
     skip: u64,
     hash: Sha256,
-    response: Option<Response>,
-    failures: u32,
+    stream: Option<SizedStream>,
+    patience: Patience,
     restarts: u32,
 }
 
 impl<'a> Blob<'a> {
-    pub(crate) fn new(
-        transport: &'a Transport,
-        reference: &'a Reference,
-        digest: &'a str,
-        size: u64,
-    ) -> Self {
+    pub(crate) fn new(clients: &'a Clients, reference: &'a Reference, digest: &'a str, size: u64) -> Self {
         Self {
-            transport,
+            clients,
             reference,
             digest,
             size,
             at: 0,
             skip: 0,
             hash: Sha256::new(),
-            response: None,
-            failures: 0,
+            stream: None,
+            patience: Patience::default(),
             restarts: 0,
         }
     }
@@ -61,93 +51,69 @@ impl<'a> Blob<'a> {
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         while self.at < self.size {
             match self.advance().await {
-                Ok(Some(bytes)) => {
-                    self.failures = 0;
+                // Only a part of what was given out before.
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => {
+                    self.patience.progress();
                     return Ok(Some(bytes));
                 }
-                // Only a part of what was given out before.
-                Ok(None) => {}
-                Err(failure) => {
-                    self.response = None;
-                    self.failures += 1;
-                    let (given_up, asked) = match &failure {
-                        Some(error) if !error.transient() => (true, None),
-                        other => {
-                            let asked = other.as_ref().and_then(RegistryError::retry_after);
-                            (self.failures >= FAILURES_MAX || self.restarts > RESTARTS_MAX, asked)
-                        }
-                    };
-                    if given_up {
-                        return Err(self.give_up(failure));
+                Err(error) => {
+                    self.stream = None;
+                    if self.restarts > RESTARTS_MAX {
+                        return Err(error);
                     }
-                    tracing::info!(layer = self.digest, at = self.at, "taking up a download that broke");
-                    pause(self.failures, asked).await;
+                    self.patience.bear(error).await?;
                 }
             }
         }
         self.finish()
     }
 
-    /// One piece of an answer. `Err(None)` is an answer that ended early.
-    async fn advance(&mut self) -> Result<Option<Bytes>, Option<RegistryError>> {
-        if self.response.is_none() {
-            self.response = Some(self.open().await?);
+    /// One piece of an answer.
+    async fn advance(&mut self) -> Result<Bytes, RegistryError> {
+        if self.stream.is_none() {
+            self.stream = Some(self.open().await?);
         }
-        let response = self.response.as_mut().expect("it was opened when there was none");
-        let chunk = response.chunk().await;
-        let chunk = chunk.map_err(|source| self.transport.unreachable(self.reference, source))?;
-        let mut bytes = chunk.ok_or(None)?;
-        let known = self.skip.min(bytes.len() as u64);
-        self.skip -= known;
-        let bytes = bytes.split_off(usize::try_from(known).expect("at most the length of a buffer"));
+        let stream = self.stream.as_mut().expect("it was opened when there was none");
+        let mut bytes = match stream.next().await {
+            Some(Ok(bytes)) => bytes,
+            ended => return Err(self.interrupted(ended.and_then(Result::err))),
+        };
+        let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+        self.skip -= known as u64;
+        bytes.advance(known);
         let end = self.at + bytes.len() as u64;
         if end > self.size {
-            return Err(Some(self.truncated(end)));
-        }
-        if bytes.is_empty() {
-            return Ok(None);
+            return Err(self.truncated(end));
         }
         self.hash.update(&bytes);
         self.at = end;
-        Ok(Some(bytes))
+        Ok(bytes)
     }
 
-    async fn open(&mut self) -> Result<Response, Option<RegistryError>> {
-        let request = Request {
-            reference: self.reference,
-            path: format!("blobs/{}", self.digest),
-            accept: ANYTHING,
-            from: (self.at > 0).then_some(self.at),
+    /// Asks for what is missing. Which bytes a partial answer begins with is known only at the end, by the digest: the
+    /// library shows no more of it than its length.
+    async fn open(&mut self) -> Result<SizedStream, RegistryError> {
+        let answer = match self.clients.blob(self.reference, self.digest, self.at).await {
+            Err(RegistryError::NotFound { image }) => {
+                return Err(RegistryError::NotFound { image: format!("blob {} of {image}", self.digest) });
+            }
+            other => other?.ok_or_else(|| self.truncated(self.at))?,
         };
-        let response = self.transport.get_once(&request).await.map_err(|error| match error {
-            RegistryError::NotFound { image } => {
-                RegistryError::NotFound { image: format!("blob {} of {image}", self.digest) }
-            }
-            other => other,
-        })?;
-        let headers = response.headers();
-        match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                let (first, total) = content_range(headers).unwrap_or((u64::MAX, None));
-                if let Some(total) = total.filter(|total| *total != self.size) {
-                    return Err(Some(self.truncated(total)));
-                }
-                // An answer to another question than ours is no answer.
-                if first != self.at {
-                    return Err(None);
-                }
-                self.skip = 0;
-            }
-            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Some(self.truncated(self.at))),
-            _ => {
-                if let Some(total) = content_length(headers).filter(|total| *total != self.size) {
-                    return Err(Some(self.truncated(total)));
-                }
-                self.restarts += u32::from(self.at > 0);
-                self.skip = self.at;
-            }
+        let (BlobResponse::Full(stream) | BlobResponse::Partial(stream)) = &answer;
+        // All of it is no part, whatever it is called.
+        let whole = matches!(answer, BlobResponse::Full(_)) || stream.content_length == Some(self.size);
+        self.skip = if whole { self.at } else { 0 };
+        self.restarts += u32::from(self.skip > 0);
+        if self.restarts > RESTARTS_MAX {
+            return Err(self.interrupted(None));
         }
-        Ok(response)
+        let total = stream.content_length.map(|length| length + self.at - self.skip);
+        if let Some(total) = total.filter(|total| *total != self.size) {
+            return Err(self.truncated(total));
+        }
+        let (BlobResponse::Full(stream) | BlobResponse::Partial(stream)) = answer;
+        Ok(stream)
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, RegistryError> {
@@ -171,27 +137,13 @@ impl<'a> Blob<'a> {
         }
     }
 
-    fn give_up(&self, failure: Option<RegistryError>) -> RegistryError {
-        match failure {
-            Some(error) if !error.transient() || self.at == 0 => error,
-            source => RegistryError::Interrupted {
-                registry: self.reference.resolve_registry().to_owned(),
-                digest: self.digest.to_owned(),
-                at: self.at,
-                size: self.size,
-                source: source.map(Box::new),
-            },
+    fn interrupted(&self, source: Option<io::Error>) -> RegistryError {
+        RegistryError::Interrupted {
+            registry: self.reference.resolve_registry().to_owned(),
+            digest: self.digest.to_owned(),
+            at: self.at,
+            size: self.size,
+            source,
         }
     }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// First byte and, unless it is a star, the total of `bytes FIRST-LAST/TOTAL`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
-    let (range, total) = text.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
 }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use crate::RegistryError;
@@ -12,17 +13,6 @@ use crate::RegistryError;
 const BYTES_MAX: u64 = 1 << 20;
 /// What Docker Hub is called, and the key under which Docker keeps its credentials.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-
-/// How to show who we are.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Credentials {
-    Password {
-        username: String,
-        password: String,
-    },
-    /// To be exchanged for a token.
-    Identity(String),
-}
 
 #[derive(Deserialize)]
 struct Config {
@@ -39,6 +29,8 @@ struct Login {
     #[serde(default)]
     password: String,
     #[serde(default)]
+    registrytoken: String,
+    #[serde(default)]
     identitytoken: String,
 }
 
@@ -47,7 +39,7 @@ pub(crate) fn find(
     path: &Path,
     registry: &str,
     repository: &str,
-) -> Result<Option<Credentials>, RegistryError> {
+) -> Result<Option<RegistryAuth>, RegistryError> {
     let failed = |source| RegistryError::Credentials { path: path.to_owned(), source };
     let bytes = match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -104,26 +96,28 @@ fn label_matches(pattern: &str, label: &str) -> bool {
 }
 
 impl Login {
-    fn credentials(self) -> io::Result<Option<Credentials>> {
-        if !self.identitytoken.is_empty() {
-            return Ok(Some(Credentials::Identity(self.identitytoken)));
+    fn credentials(self) -> io::Result<Option<RegistryAuth>> {
+        let Self { auth, username, password, registrytoken, identitytoken } = self;
+        if !registrytoken.is_empty() {
+            return Ok(Some(RegistryAuth::Bearer(registrytoken)));
         }
-        if !self.username.is_empty() {
-            let Self { username, password, .. } = self;
-            return Ok(Some(Credentials::Password { username, password }));
+        if !identitytoken.is_empty() {
+            return Err(io::Error::other(
+                "`identitytoken` is a way to log in that is not supported; give a user name and a password",
+            ));
         }
-        if self.auth.is_empty() {
+        if !username.is_empty() {
+            return Ok(Some(RegistryAuth::Basic(username, password)));
+        }
+        if auth.is_empty() {
             return Ok(None);
         }
-        let pair = STANDARD.decode(self.auth.trim()).map_err(io::Error::other)?;
+        let pair = STANDARD.decode(auth.trim()).map_err(io::Error::other)?;
         let pair = String::from_utf8(pair).map_err(io::Error::other)?;
         let (username, password) =
             pair.split_once(':').ok_or_else(|| io::Error::other("`auth` does not hold USER:PASSWORD"))?;
-        Ok(Some(Credentials::Password {
-            username: username.to_owned(),
-            // Docker itself pads what it writes.
-            password: password.trim_matches('\0').to_owned(),
-        }))
+        // Docker itself pads what it writes.
+        Ok(Some(RegistryAuth::Basic(username.to_owned(), password.trim_matches('\0').to_owned())))
     }
 }
 
@@ -135,19 +129,20 @@ mod tests {
         "https://index.docker.io/v1/": {"auth": "aHViOnB3"},
         "r.example:5000": {"username": "whole", "password": "p"},
         "r.example:5000/team/os": {"username": "team", "password": "p"},
-        "*.cloud.example": {"identitytoken": "t"},
+        "*.cloud.example": {"registrytoken": "t"},
+        "old.example": {"auth": "dXNlcjo=", "identitytoken": "t"},
         "broken.example": {"auth": "%%%"}
     }, "credsStore": "ignored"}"#;
 
-    fn found(registry: &str, repository: &str) -> Option<Credentials> {
+    fn found(registry: &str, repository: &str) -> Option<RegistryAuth> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         fs::write(&path, CONFIG).unwrap();
         find(&path, registry, repository).unwrap()
     }
 
-    fn user(name: &str, password: &str) -> Credentials {
-        Credentials::Password { username: name.into(), password: password.into() }
+    fn user(name: &str, password: &str) -> RegistryAuth {
+        RegistryAuth::Basic(name.into(), password.into())
     }
 
     #[test]
@@ -158,11 +153,11 @@ mod tests {
             ("r.example:5000", "team/os", Some(user("team", "p"))),
             ("r.example:5000", "team/os/deep", Some(user("team", "p"))),
             ("r.example:5000", "team/osx", Some(user("whole", "p"))),
-            ("eu.cloud.example", "x", Some(Credentials::Identity("t".into()))),
+            ("eu.cloud.example", "x", Some(RegistryAuth::Bearer("t".into()))),
             ("a.eu.cloud.example", "x", None),
             ("r.example", "team/os", None),
         ] {
-            assert!(found(registry, repository) == expected, "{registry}/{repository}");
+            assert_eq!(found(registry, repository), expected, "{registry}/{repository}");
         }
     }
 
@@ -172,9 +167,11 @@ mod tests {
         let path = folder.path().join("config.json");
         assert!(find(&path, "r.example", "x").unwrap().is_none());
         fs::write(&path, CONFIG).unwrap();
-        let error = find(&path, "broken.example", "x").err().unwrap();
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        for registry in ["broken.example", "old.example"] {
+            let error = find(&path, registry, "x").unwrap_err();
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
         fs::write(&path, "{").unwrap();
-        assert_eq!(find(&path, "r.example", "x").err().unwrap().reason(), "InvalidCredentials");
+        assert_eq!(find(&path, "r.example", "x").unwrap_err().reason(), "InvalidCredentials");
     }
 }

@@ -1,18 +1,17 @@
 //! What can go wrong between a reference and the last byte of its layers.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf};
 
-use oci_spec::distribution::ParseError;
-use reqwest::StatusCode;
+use oci_client::{ParseError, errors::OciDistributionError};
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// No HTTP client without certificates to trust.
+    /// The library makes no client without certificates to trust, not even for plain HTTP.
     #[error(
         "set up the registry client: is the package ca-certificates installed, or its bundle in the container?"
     )]
-    Client(#[source] reqwest::Error),
+    Client(#[source] OciDistributionError),
     /// Not a reference.
     #[error(
         "{image:?} is not an image reference: write REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:…"
@@ -42,7 +41,7 @@ pub enum RegistryError {
         /// `http` or `https`.
         scheme: &'static str,
         /// What the network said.
-        source: reqwest::Error,
+        source: OciDistributionError,
     },
     /// The registry has no such image.
     #[error("{image} is not in the registry: check repository and tag, or push the image")]
@@ -51,11 +50,9 @@ pub enum RegistryError {
         image: String,
     },
     /// The registry does not let us in.
-    #[error("registry {registry} does not allow to pull {repository} ({found}): {remedy}")]
+    #[error("the registry of {repository} does not allow to pull it ({found}): {remedy}")]
     Unauthorized {
-        /// Its name.
-        registry: String,
-        /// The repository.
+        /// The repository, with its registry.
         repository: String,
         /// What it said.
         found: String,
@@ -71,32 +68,22 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// The registry is there and cannot serve now.
-    #[error(
-        "registry {registry} answered {status} for {repository}: it is overloaded or broken; look at its log"
-    )]
+    #[error("the registry of {repository} answered {status}: it is overloaded or broken; look at its log")]
     Unavailable {
-        /// Its name.
-        registry: String,
-        /// The repository.
+        /// The repository, with its registry.
         repository: String,
         /// What it answered.
-        status: StatusCode,
-        /// How long it asked to be left alone.
-        retry_after: Option<Duration>,
+        status: u16,
     },
     /// The registry answered what the protocol does not have.
     #[error(
-        "registry {registry} answered {status} for {repository} ({message}): is this the address of a registry?"
+        "the registry of {repository} gave an answer that cannot be used ({answer}): is this the address of a registry?"
     )]
     Refused {
-        /// Its name.
-        registry: String,
-        /// The repository.
+        /// The repository, with its registry.
         repository: String,
-        /// What it answered.
-        status: StatusCode,
-        /// The beginning of what it said.
-        message: String,
+        /// The beginning of what it answered.
+        answer: String,
     },
     /// A layer's download broke, again and again.
     #[error(
@@ -112,8 +99,8 @@ pub enum RegistryError {
         at: u64,
         /// Bytes that the manifest promises.
         size: u64,
-        /// The last failure.
-        source: Option<Box<RegistryError>>,
+        /// What the network said; absent when the answer just ended.
+        source: Option<io::Error>,
     },
     /// The registry holds fewer or more bytes than the manifest says.
     #[error(
@@ -208,12 +195,5 @@ impl RegistryError {
     /// Whether the same may work within seconds.
     pub(crate) fn transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Unavailable { .. })
-    }
-
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            _ => None,
-        }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::{
-    distribution::Reference,
-    image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType},
+use oci_client::{
+    Reference,
+    manifest::{
+        IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE, IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
+        IMAGE_LAYER_MEDIA_TYPE, ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest,
+    },
 };
 use serde::Deserialize;
 
@@ -17,11 +20,11 @@ const LAYERS_MAX: usize = 127;
 const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// Media types of layers that are in the registry itself, as tar, plain or compressed.
 const LAYER_TYPES: [&str; 5] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
+    IMAGE_LAYER_MEDIA_TYPE,
+    IMAGE_LAYER_GZIP_MEDIA_TYPE,
     "application/vnd.oci.image.layer.v1.tar+zstd",
-    "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE,
+    IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE,
 ];
 
 /// An image, all of it but its layers' bytes.
@@ -62,8 +65,35 @@ impl Image {
 }
 
 pub(crate) enum Document {
-    Manifest(Box<ImageManifest>),
-    Index(Box<ImageIndex>),
+    Manifest(Box<OciImageManifest>),
+    Index(OciImageIndex),
+}
+
+/// What we use of an image's configuration. The library's type has no variant, and refuses a date that it cannot read.
+#[derive(Deserialize)]
+pub(crate) struct Config {
+    #[serde(flatten)]
+    pub platform: Platform,
+    #[serde(default, rename = "config")]
+    run: Option<RunConfig>,
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RunConfig {
+    #[serde(default, rename = "Labels")]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+impl Config {
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.run.as_ref().and_then(|run| run.labels.clone()).unwrap_or_default()
+    }
 }
 
 pub(crate) fn parse_reference(image: &str) -> Result<Reference, RegistryError> {
@@ -87,8 +117,8 @@ pub(crate) fn parse_manifest(reference: &Reference, bytes: &[u8]) -> Result<Docu
     let wrong = |error: serde_json::Error| invalid(reference, "the manifest", &error.to_string());
     let shape: Shape = serde_json::from_slice(bytes).map_err(wrong)?;
     match (shape.manifests.is_some(), shape.layers.is_some()) {
-        (true, false) => Ok(Document::Index(Box::new(serde_json::from_slice(bytes).map_err(wrong)?))),
-        (false, true) => Ok(Document::Manifest(Box::new(serde_json::from_slice(bytes).map_err(wrong)?))),
+        (true, false) => Ok(Document::Index(serde_json::from_slice(bytes).map_err(wrong)?)),
+        (false, true) => Ok(Document::Manifest(serde_json::from_slice(bytes).map_err(wrong)?)),
         _ => {
             Err(invalid(reference, "the manifest", "it is neither an image's manifest nor an index of such"))
         }
@@ -97,10 +127,10 @@ pub(crate) fn parse_manifest(reference: &Reference, bytes: &[u8]) -> Result<Docu
 
 pub(crate) fn layers(
     reference: &Reference,
-    manifest: &ImageManifest,
-    config: &ImageConfiguration,
+    manifest: &OciImageManifest,
+    config: &Config,
 ) -> Result<Vec<Layer>, RegistryError> {
-    let (layers, diff_ids) = (manifest.layers(), config.rootfs().diff_ids());
+    let (layers, diff_ids) = (&manifest.layers, &config.rootfs.diff_ids);
     let wrong = |detail: &str| Err(invalid(reference, "the manifest", detail));
     if layers.is_empty() {
         return wrong("it has no layers");
@@ -114,53 +144,68 @@ pub(crate) fn layers(
     layers.iter().zip(diff_ids).map(|(layer, diff_id)| self::layer(reference, layer, diff_id)).collect()
 }
 
-fn layer(reference: &Reference, layer: &Descriptor, diff_id: &str) -> Result<Layer, RegistryError> {
-    let digest = digest_of(reference, layer)?;
-    let media_type = layer.media_type().to_string();
-    let elsewhere = layer.urls().as_ref().is_some_and(|urls| !urls.is_empty());
-    if elsewhere || !LAYER_TYPES.contains(&media_type.as_str()) {
+fn layer(reference: &Reference, layer: &OciDescriptor, diff_id: &str) -> Result<Layer, RegistryError> {
+    let digest = checkable(reference, &layer.digest)?.to_owned();
+    let elsewhere = layer.urls.as_ref().is_some_and(|urls| !urls.is_empty());
+    if elsewhere || !LAYER_TYPES.contains(&layer.media_type.as_str()) {
+        let media_type = layer.media_type.clone();
         return Err(RegistryError::UnsupportedLayer { image: reference.whole(), digest, media_type });
     }
-    if layer.size() > LAYER_BYTES_MAX {
-        return Err(invalid(reference, "the manifest", &format!("layer {digest} is larger than 64 GiB")));
-    }
+    let size = size(layer).filter(|size| *size <= LAYER_BYTES_MAX).ok_or_else(|| {
+        invalid(reference, "the manifest", &format!("layer {digest} has no size up to 64 GiB"))
+    })?;
     if !digest::is_sha256(diff_id) {
         return Err(invalid(reference, "the configuration", &format!("{diff_id:?} is not a sha256 diff ID")));
     }
-    Ok(Layer { digest, size: layer.size(), diff_id: diff_id.to_owned() })
+    Ok(Layer { digest, size, diff_id: diff_id.to_owned() })
 }
 
-pub(crate) fn digest_of(reference: &Reference, descriptor: &Descriptor) -> Result<String, RegistryError> {
-    let digest = descriptor.digest().to_string();
-    if digest::is_sha256(&digest) {
+/// A descriptor's size; the library takes negative ones.
+pub(crate) fn size(descriptor: &OciDescriptor) -> Option<u64> {
+    u64::try_from(descriptor.size).ok()
+}
+
+/// A digest that can be checked.
+pub(crate) fn checkable<'a>(reference: &Reference, digest: &'a str) -> Result<&'a str, RegistryError> {
+    if digest::is_sha256(digest) {
         return Ok(digest);
     }
-    Err(RegistryError::DigestAlgorithm { image: reference.whole(), digest })
+    Err(RegistryError::DigestAlgorithm { image: reference.whole(), digest: digest.to_owned() })
 }
 
-pub(crate) fn labels(config: &ImageConfiguration) -> BTreeMap<String, String> {
-    let labels = config.config().as_ref().and_then(|config| config.labels().clone());
-    labels.into_iter().flatten().collect()
-}
-
-pub(crate) fn platform_of(config: &ImageConfiguration) -> Platform {
-    Platform {
-        os: config.os().to_string(),
-        architecture: config.architecture().to_string(),
-        variant: config.variant().clone(),
-    }
-}
-
-/// The platform of an index's entry; `None` for what is no image, such as an attestation.
-pub(crate) fn platform_of_entry(entry: &Descriptor) -> Option<Platform> {
-    let nested = matches!(entry.media_type(), MediaType::ImageIndex);
-    let platform = entry.platform().as_ref()?;
-    let platform = Platform {
-        os: platform.os().to_string(),
-        architecture: platform.architecture().to_string(),
-        variant: platform.variant().clone(),
+/// The digest of the index's best entry for a machine, or of its first for any.
+pub(crate) fn choose(
+    reference: &Reference,
+    index: &OciImageIndex,
+    machine: Option<&Platform>,
+) -> Result<String, RegistryError> {
+    let fits = |entry: &&ImageIndexEntry| match (platform_of(entry), machine) {
+        // What it is, its configuration or its own entries tell.
+        (None, _) => 1,
+        // An attestation.
+        (Some(platform), _) if platform.architecture == "unknown" => 0,
+        (Some(_), None) => 2,
+        (Some(platform), Some(machine)) => 2 * platform.fits(machine),
     };
-    (nested || platform.architecture != "unknown").then_some(platform)
+    // Of equals, the last one is taken.
+    let best = index.manifests.iter().rev().max_by_key(fits).filter(|entry| fits(entry) > 0);
+    let Some(entry) = best else {
+        let found: Vec<String> =
+            index.manifests.iter().filter_map(platform_of).map(|it| it.to_string()).collect();
+        let found = if found.is_empty() { "no platform".to_owned() } else { found.join(", ") };
+        let Some(machine) = machine else { return Err(invalid(reference, "the index", "it names no image")) };
+        return Err(wrong_architecture(reference, &found, machine));
+    };
+    checkable(reference, &entry.digest).map(str::to_owned)
+}
+
+fn platform_of(entry: &ImageIndexEntry) -> Option<Platform> {
+    let platform = entry.platform.as_ref()?;
+    Some(Platform {
+        os: platform.os.to_string(),
+        architecture: platform.architecture.to_string(),
+        variant: platform.variant.clone(),
+    })
 }
 
 pub(crate) fn wrong_architecture(reference: &Reference, found: &str, machine: &Platform) -> RegistryError {
@@ -179,7 +224,7 @@ pub(crate) fn invalid(reference: &Reference, what: &'static str, detail: &str) -
 mod tests {
     use super::*;
 
-    fn parsed(layers: &[(&str, u64)], diff_ids: usize, extra: &str) -> Result<Vec<Layer>, RegistryError> {
+    fn parsed(layers: &[(&str, i64)], diff_ids: usize, extra: &str) -> Result<Vec<Layer>, RegistryError> {
         let digest = format!("sha256:{}", "a".repeat(64));
         let layers: Vec<String> = layers
             .iter()
@@ -219,7 +264,8 @@ mod tests {
             (parsed(&[(tar, 1); 128], 128, ""), "InvalidManifest", "128 layers"),
             (parsed(&[(tar, 1)], 2, ""), "InvalidManifest", "1 layers and 2 diff IDs"),
             (parsed(&[], 0, ""), "InvalidManifest", "no layers"),
-            (parsed(&[(tar, u64::MAX)], 1, ""), "InvalidManifest", "64 GiB"),
+            (parsed(&[(tar, (64 << 30) + 1)], 1, ""), "InvalidManifest", "64 GiB"),
+            (parsed(&[(tar, -1)], 1, ""), "InvalidManifest", "64 GiB"),
         ] {
             let error = error.unwrap_err();
             assert_eq!(error.reason(), reason, "{error}");

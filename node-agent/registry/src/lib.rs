@@ -1,18 +1,18 @@
 //! The client of image registries that operator and agent share: from a reference to a digest, to a manifest that was
 //! checked, to the bytes of its layers.
 //!
-//! It speaks the OCI distribution protocol itself, on an HTTP library: what comes from a registry has limits here, a
-//! broken layer is taken up where it broke, and a registry that asks for patience gets it.
+//! The protocol is spoken by the library `oci-client`. Here is what it leaves to its users: patience, taking up a layer
+//! where it broke, showing again who we are, the choice of a platform, limits, and errors that say what to do.
 
 mod blob;
+mod clients;
 mod credentials;
 mod digest;
 mod error;
 mod image;
+mod patience;
 mod platform;
 mod registry;
-mod token;
-mod transport;
 
 pub use blob::Blob;
 pub use error::RegistryError;

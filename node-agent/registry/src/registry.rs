@@ -2,21 +2,18 @@
 
 use std::path::PathBuf;
 
-use oci_spec::{
-    distribution::Reference,
-    image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest},
-};
+use bytes::Bytes;
+use oci_client::{Reference, manifest::OciImageManifest};
 
 use crate::{
-    Blob, Image, Layer, Platform, RegistryError, digest,
-    image::{self, Document},
-    transport::{Request, Transport},
+    Blob, Image, Layer, Platform, RegistryError,
+    clients::Clients,
+    digest,
+    image::{self, Config, Document},
 };
 
-const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// The distribution specification asks registries to take manifests of 4 MiB, and none takes more.
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// A configuration holds labels and a history line per layer.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// An index may name indexes; more than this is a circle or a joke.
@@ -44,13 +41,13 @@ pub struct Resolved {
 
 /// A client of any registry.
 pub struct Registry {
-    transport: Transport,
+    clients: Clients,
 }
 
 impl Registry {
     /// Makes the client. Fails when there is nothing to trust.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Transport::new(options)? })
+        Ok(Self { clients: Clients::new(options)? })
     }
 
     /// Finds out what a tag names now, or checks that a digest is there.
@@ -60,7 +57,7 @@ impl Registry {
         Ok(Resolved {
             image: format!("{}/{}@{digest}", reference.registry(), reference.repository()),
             digest,
-            version: image::labels(&config).remove(image::VERSION_LABEL),
+            version: config.labels().remove(image::VERSION_LABEL),
         })
     }
 
@@ -68,23 +65,16 @@ impl Registry {
     pub async fn image(&self, image: &str, machine: &Platform) -> Result<Image, RegistryError> {
         let (reference, digest, manifest) = self.find(image, Some(machine)).await?;
         let config = self.config(&reference, &manifest).await?;
-        let found = image::platform_of(&config);
-        if found.fits(machine) == 0 {
-            return Err(image::wrong_architecture(&reference, &found.to_string(), machine));
+        if config.platform.fits(machine) == 0 {
+            return Err(image::wrong_architecture(&reference, &config.platform.to_string(), machine));
         }
         let layers = image::layers(&reference, &manifest.content, &config)?;
-        Ok(Image {
-            labels: image::labels(&config),
-            manifest_digest: manifest.digest,
-            layers,
-            reference,
-            digest,
-        })
+        Ok(Image { labels: config.labels(), manifest_digest: manifest.digest, layers, reference, digest })
     }
 
     /// Begins to fetch a layer.
     pub fn layer<'a>(&'a self, image: &'a Image, layer: &'a Layer) -> Blob<'a> {
-        Blob::new(&self.transport, &image.reference, &layer.digest, layer.size)
+        Blob::new(&self.clients, &image.reference, &layer.digest, layer.size)
     }
 
     /// The manifest that `image` names, for one machine or for any; and the digest of what it names.
@@ -94,58 +84,42 @@ impl Registry {
         machine: Option<&Platform>,
     ) -> Result<(Reference, String, Manifest), RegistryError> {
         let reference = image::parse_reference(image)?;
-        let mut wanted = match reference.digest() {
-            Some(digest) => digest.to_owned(),
-            None => reference.tag().unwrap_or("latest").to_owned(),
-        };
+        let mut wanted = reference.clone();
         let mut named = None;
         for _ in 0..=INDEX_DEPTH_MAX {
-            let bytes = self.manifest(&reference, &wanted).await?;
+            let bytes = self.manifest(&wanted).await?;
             let digest = digest::of(&bytes);
             let named: &String = named.get_or_insert_with(|| digest.clone());
             match image::parse_manifest(&reference, &bytes)? {
                 Document::Manifest(content) => {
-                    return Ok((reference, named.clone(), Manifest { content: *content, digest }));
+                    return Ok((reference, named.clone(), Manifest { content, digest }));
                 }
-                Document::Index(index) => wanted = choose(&reference, &index, machine)?,
+                Document::Index(index) => {
+                    wanted = wanted.clone_with_digest(image::choose(&reference, &index, machine)?);
+                }
             }
         }
         Err(image::invalid(&reference, "the index", "it names indexes that name indexes"))
     }
 
-    async fn manifest(&self, reference: &Reference, wanted: &str) -> Result<Vec<u8>, RegistryError> {
-        let path = format!("manifests/{wanted}");
-        let request = Request { reference, path, accept: MANIFEST_TYPES, from: None };
-        let mut response = self.transport.get(&request).await?;
-        let mut bytes = Vec::new();
-        loop {
-            let chunk = response.chunk().await;
-            let Some(chunk) = chunk.map_err(|source| self.transport.unreachable(reference, source))? else {
-                break;
-            };
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > MANIFEST_BYTES_MAX {
-                return Err(image::invalid(reference, "the manifest", "it is larger than 4 MiB"));
-            }
+    async fn manifest(&self, reference: &Reference) -> Result<Bytes, RegistryError> {
+        let bytes = self.clients.manifest(reference).await?;
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(image::invalid(reference, "the manifest", "it is larger than 4 MiB"));
         }
-        if digest::is_sha256(wanted) {
-            digest::check(&format!("the manifest of {}", reference.whole()), wanted, &bytes)?;
+        if let Some(digest) = reference.digest() {
+            digest::check(&format!("the manifest of {}", reference.whole()), digest, &bytes)?;
         }
         Ok(bytes)
     }
 
-    async fn config(
-        &self,
-        reference: &Reference,
-        manifest: &Manifest,
-    ) -> Result<ImageConfiguration, RegistryError> {
-        let descriptor = manifest.content.config();
+    async fn config(&self, reference: &Reference, manifest: &Manifest) -> Result<Config, RegistryError> {
+        let descriptor = &manifest.content.config;
         let invalid = |detail: &str| image::invalid(reference, "the configuration", detail);
-        if descriptor.size() > CONFIG_BYTES_MAX {
-            return Err(invalid("it is larger than 8 MiB"));
-        }
-        let digest = image::digest_of(reference, descriptor)?;
-        let mut blob = Blob::new(&self.transport, reference, &digest, descriptor.size());
+        let size = image::size(descriptor).filter(|size| *size <= CONFIG_BYTES_MAX);
+        let size = size.ok_or_else(|| invalid("it has no size up to 8 MiB"))?;
+        let digest = image::checkable(reference, &descriptor.digest)?;
+        let mut blob = Blob::new(&self.clients, reference, digest, size);
         let mut bytes = Vec::new();
         while let Some(chunk) = blob.next().await? {
             bytes.extend_from_slice(&chunk);
@@ -156,37 +130,6 @@ impl Registry {
 
 /// A manifest and its own digest.
 struct Manifest {
-    content: ImageManifest,
+    content: Box<OciImageManifest>,
     digest: String,
-}
-
-/// The digest of the index's best entry for a machine, or of its first for any.
-fn choose(
-    reference: &Reference,
-    index: &ImageIndex,
-    machine: Option<&Platform>,
-) -> Result<String, RegistryError> {
-    let platforms: Vec<(Platform, &Descriptor)> = index
-        .manifests()
-        .iter()
-        .filter_map(|entry| Some((image::platform_of_entry(entry)?, entry)))
-        .collect();
-    let Some(machine) = machine else {
-        let first = platforms.first().map(|(_, entry)| *entry).or(index.manifests().first());
-        let first = first.ok_or_else(|| image::invalid(reference, "the index", "it is empty"))?;
-        return image::digest_of(reference, first);
-    };
-    let mut best: Option<(u8, &Descriptor)> = None;
-    for (platform, entry) in &platforms {
-        let fits = platform.fits(machine);
-        if fits > best.map_or(0, |(fits, _)| fits) {
-            best = Some((fits, entry));
-        }
-    }
-    let Some((_, entry)) = best else {
-        let found: Vec<String> = platforms.iter().map(|(platform, _)| platform.to_string()).collect();
-        let found = if found.is_empty() { "no platform".to_owned() } else { found.join(", ") };
-        return Err(image::wrong_architecture(reference, &found, machine));
-    };
-    image::digest_of(reference, entry)
 }
