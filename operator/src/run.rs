@@ -120,7 +120,7 @@ fn note(error: &Error<ReconcileError, watcher::Error>) {
         Error::ObjectNotFound(object) => tracing::debug!(image = object.name, "is gone"),
         Error::QueueError(error) => unwatched("ManagedOSImage", error),
         other @ Error::RunnerError(_) => {
-            tracing::warn!(error = with_causes(other), "the queue of image objects")
+            tracing::warn!(error = with_causes(other), "the queue of image objects");
         }
     }
 }

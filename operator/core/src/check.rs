@@ -55,7 +55,14 @@ fn spoilt(policy: &Policy, seen: &Snapshot) -> Vec<String> {
             && (plan.status.bad_digests.iter().any(|bad| bad == digest)
                 || same && ended && plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id)
     };
-    seen.nodes.iter().filter(|(_, node)| failed(node)).map(|(name, _)| name.clone()).collect()
+    let spoken = |name: &str| {
+        let node = seen.nodes.get(name).filter(|node| node.selected && !node.gone);
+        node.and_then(|node| node.plan.as_ref()).is_some_and(|plan| plan.status.host.is_some())
+    };
+    let written =
+        policy.rejected.iter().filter(|old| old.condemned && old.digest == digest && !spoken(&old.node));
+    let told = seen.nodes.iter().filter(|(_, node)| failed(node)).map(|(name, _)| name.clone());
+    told.chain(written.map(|old| old.node.clone())).collect()
 }
 
 fn down(node: &NodeSeen) -> bool {

@@ -110,9 +110,9 @@ impl fmt::Display for NodeState {
             Self::Unmanageable => f.write_str("was not installed with Evenkeel and cannot be upgraded"),
             Self::WaitsToStart(hold) => write!(f, "staged, waits: {hold}"),
             Self::Starting => f.write_str("starting"),
-            Self::Draining { pods, blocked_by: None } => write!(f, "draining, {pods} pods left"),
+            Self::Draining { pods, blocked_by: None } => write!(f, "draining, pods left: {pods}"),
             Self::Draining { pods, blocked_by: Some(by) } => {
-                write!(f, "draining, {pods} pods left, blocked by {by}")
+                write!(f, "draining, pods left: {pods}, blocked by {by}")
             }
             Self::Rebooting => f.write_str("rebooting"),
             Self::Unhealthy(why) => write!(f, "on trial, not healthy: {why}"),

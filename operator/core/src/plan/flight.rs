@@ -83,7 +83,7 @@ fn leave_service(
         if now >= end {
             let by = blocked_by.map_or_else(String::new, |by| format!(", blocked by {by}"));
             let seconds = policy.drain.timeout_seconds;
-            let message = format!("the drain did not end in {seconds} s: {pods} pods left{by}");
+            let message = format!("the drain did not end in {seconds} s, pods left: {pods}{by}");
             return revert(name, RollbackCause::ClusterGate, message, decision);
         }
         decision.wake(end);

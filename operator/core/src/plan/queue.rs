@@ -92,7 +92,7 @@ pub fn hand_out(
             decision.act(name, NodeState::Staging, Action::OrderStage { plan_id, image: image.clone() });
             continue;
         };
-        if !as_ordered(policy, node) {
+        if !as_ordered(policy, node) && fleet.rejected.is_none() {
             let action = Action::OrderStage { plan_id: policy.plan_id(attempt), image: image.clone() };
             decision.act(name, NodeState::staging(node), action);
         } else if node.phase() != Phase::Staged {

@@ -1,0 +1,99 @@
+//! The planner against a fleet that misbehaves: random fleets, policies and faults, the checker after every look.
+//!
+//! What the operator sees is older than what is true, and its writes conflict then. A failing case prints its seed;
+//! `EVENKEEL_SIM_SEED=n` runs that one alone, `EVENKEEL_SIM_CASES=n` sets how many.
+
+mod agent;
+mod dice;
+mod world;
+
+use std::env;
+
+use jiff::SignedDuration;
+
+use dice::Dice;
+use world::{Look, World, asks_a_person};
+
+/// Time between two looks.
+const TICK: SignedDuration = SignedDuration::from_secs(20);
+/// Looks with nothing to do after which nothing will happen any more: longer than any deadline, which are 900 s to
+/// reboot, as long again to be given up, and 1800 s to commit.
+const QUIET: u32 = 200;
+
+fn misbehave(seed: u64) -> (World, Dice) {
+    let mut dice = Dice::new(seed);
+    let mut world = World::new(&mut dice);
+    for _ in 0..80 {
+        world.now += TICK;
+        world.decide(&mut dice, true);
+        world.agents(&mut dice, true);
+        world.disturb(&mut dice);
+    }
+    (world, dice)
+}
+
+/// Looks until nothing happens any more, or `is_over`.
+fn settle(world: &mut World, dice: &mut Dice, is_over: impl Fn(&Look) -> bool) -> Look {
+    let mut last = world.decide(dice, false);
+    let mut quiet = 0;
+    for _ in 0..5000 {
+        world.now += TICK;
+        world.agents(dice, false);
+        last = world.decide(dice, false);
+        quiet = if last.quiet { quiet + 1 } else { 0 };
+        if is_over(&last) || quiet > QUIET {
+            return last;
+        }
+    }
+    panic!("it goes on for ever: {:?}", last.decision);
+}
+
+/// When faults stop, the rollout ends: it is done, or it stopped with a reason.
+fn ends(seed: u64) {
+    let (mut world, mut dice) = misbehave(seed);
+    world.calm_down(&mut dice);
+    let last = settle(&mut world, &mut dice, |look| look.decision.report.done());
+    if last.decision.report.done() {
+        return;
+    }
+    for (name, node) in &world.nodes {
+        let state = last.decision.report.nodes.get(name);
+        assert!(world.lost(name) || node.disruption().is_none(), "{name} is still in its turn: {state:?}");
+        assert!(world.lost(name) || node.cordoned_by.is_none(), "{name} still has our cordon");
+    }
+    let excused = world.nodes.keys().any(|name| world.lost(name)) || world.foreign_cordons();
+    assert!(asks_a_person(&last.decision) || excused, "neither done nor stopped: {:?}", last.decision.report);
+}
+
+/// When the image object is deleted in the middle of it all, every node is given back, also those that are lost.
+fn lets_go(seed: u64) {
+    let (mut world, mut dice) = misbehave(seed);
+    world.policy.deleting = true;
+    let last = settle(&mut world, &mut dice, |look| look.decision.report.released);
+    assert!(last.decision.report.released, "nodes are held: {:?}", last.decision.report);
+    for (name, node) in &world.nodes {
+        assert!(node.plan.is_none() && node.cordoned_by.is_none(), "{name} is not given back");
+    }
+}
+
+fn for_seeds(run: fn(u64)) {
+    if let Some(seed) = env::var("EVENKEEL_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return run(seed);
+    }
+    let cases = env::var("EVENKEEL_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
+    for seed in 0..cases {
+        let held = std::panic::catch_unwind(|| run(seed)).is_ok();
+        assert!(held, "seed {seed} failed; run it alone with EVENKEEL_SIM_SEED={seed}");
+    }
+    println!("{cases} schedules held");
+}
+
+#[test]
+fn every_rule_holds_and_every_rollout_ends() {
+    for_seeds(ends);
+}
+
+#[test]
+fn every_rule_holds_and_every_deletion_ends() {
+    for_seeds(lets_go);
+}
