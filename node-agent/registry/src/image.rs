@@ -6,7 +6,7 @@ use oci_client::{
     Reference,
     manifest::{
         IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE, IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
-        IMAGE_LAYER_MEDIA_TYPE, ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest,
+        IMAGE_LAYER_MEDIA_TYPE, OciDescriptor, OciImageIndex, OciImageManifest,
     },
 };
 use serde::Deserialize;
@@ -171,49 +171,6 @@ pub(crate) fn checkable<'a>(reference: &Reference, digest: &'a str) -> Result<&'
         return Ok(digest);
     }
     Err(RegistryError::DigestAlgorithm { image: reference.whole(), digest: digest.to_owned() })
-}
-
-/// The digest of the index's best entry for a machine, or of its first for any.
-pub(crate) fn choose(
-    reference: &Reference,
-    index: &OciImageIndex,
-    machine: Option<&Platform>,
-) -> Result<String, RegistryError> {
-    let fits = |entry: &&ImageIndexEntry| match (platform_of(entry), machine) {
-        // What it is, its configuration or its own entries tell.
-        (None, _) => 1,
-        // An attestation.
-        (Some(platform), _) if platform.architecture == "unknown" => 0,
-        (Some(_), None) => 2,
-        (Some(platform), Some(machine)) => 2 * platform.fits(machine),
-    };
-    // Of equals, the last one is taken.
-    let best = index.manifests.iter().rev().max_by_key(fits).filter(|entry| fits(entry) > 0);
-    let Some(entry) = best else {
-        let found: Vec<String> =
-            index.manifests.iter().filter_map(platform_of).map(|it| it.to_string()).collect();
-        let found = if found.is_empty() { "no platform".to_owned() } else { found.join(", ") };
-        let Some(machine) = machine else { return Err(invalid(reference, "the index", "it names no image")) };
-        return Err(wrong_architecture(reference, &found, machine));
-    };
-    checkable(reference, &entry.digest).map(str::to_owned)
-}
-
-fn platform_of(entry: &ImageIndexEntry) -> Option<Platform> {
-    let platform = entry.platform.as_ref()?;
-    Some(Platform {
-        os: platform.os.to_string(),
-        architecture: platform.architecture.to_string(),
-        variant: platform.variant.clone(),
-    })
-}
-
-pub(crate) fn wrong_architecture(reference: &Reference, found: &str, machine: &Platform) -> RegistryError {
-    RegistryError::WrongArchitecture {
-        image: reference.whole(),
-        found: found.to_owned(),
-        wanted: machine.to_string(),
-    }
 }
 
 pub(crate) fn invalid(reference: &Reference, what: &'static str, detail: &str) -> RegistryError {

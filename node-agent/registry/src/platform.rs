@@ -1,8 +1,14 @@
-//! Platforms, in OCI's terms.
+//! Platforms, in OCI's terms, and the choice between them.
 
 use std::fmt;
 
+use oci_client::{
+    Reference,
+    manifest::{ImageIndexEntry, OciImageIndex},
+};
 use serde::Deserialize;
+
+use crate::{RegistryError, image};
 
 /// What an image is made for, or what a machine is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -54,6 +60,51 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+/// The digest of the index's best entry for a machine, or of its first for any.
+pub(crate) fn choose(
+    reference: &Reference,
+    index: &OciImageIndex,
+    machine: Option<&Platform>,
+) -> Result<String, RegistryError> {
+    let fits = |entry: &&ImageIndexEntry| match (platform_of(entry), machine) {
+        // What it is, its configuration or its own entries tell.
+        (None, _) => 1,
+        // An attestation.
+        (Some(platform), _) if platform.architecture == "unknown" => 0,
+        (Some(_), None) => 2,
+        (Some(platform), Some(machine)) => 2 * platform.fits(machine),
+    };
+    // Of equals the last is the maximum, and the first is meant.
+    let best = index.manifests.iter().rev().max_by_key(fits).filter(|entry| fits(entry) > 0);
+    let Some(entry) = best else {
+        let found = index.manifests.iter().filter_map(platform_of).map(|platform| platform.to_string());
+        let found: Vec<String> = found.filter(|platform| !platform.contains("unknown")).collect();
+        let found = if found.is_empty() { "no platform".to_owned() } else { found.join(", ") };
+        let Some(machine) = machine else {
+            return Err(image::invalid(reference, "the index", "it names no image"));
+        };
+        return Err(wrong_architecture(reference, &found, machine));
+    };
+    image::checkable(reference, &entry.digest).map(str::to_owned)
+}
+
+fn platform_of(entry: &ImageIndexEntry) -> Option<Platform> {
+    let platform = entry.platform.as_ref()?;
+    Some(Platform {
+        os: platform.os.to_string(),
+        architecture: platform.architecture.to_string(),
+        variant: platform.variant.clone(),
+    })
+}
+
+pub(crate) fn wrong_architecture(reference: &Reference, found: &str, machine: &Platform) -> RegistryError {
+    RegistryError::WrongArchitecture {
+        image: reference.whole(),
+        found: found.to_owned(),
+        wanted: machine.to_string(),
     }
 }
 

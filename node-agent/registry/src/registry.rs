@@ -10,6 +10,7 @@ use crate::{
     clients::Clients,
     digest,
     image::{self, Config, Document},
+    platform,
 };
 
 /// The distribution specification asks registries to take manifests of 4 MiB, and none takes more.
@@ -66,7 +67,7 @@ impl Registry {
         let (reference, digest, manifest) = self.find(image, Some(machine)).await?;
         let config = self.config(&reference, &manifest).await?;
         if config.platform.fits(machine) == 0 {
-            return Err(image::wrong_architecture(&reference, &config.platform.to_string(), machine));
+            return Err(platform::wrong_architecture(&reference, &config.platform.to_string(), machine));
         }
         let layers = image::layers(&reference, &manifest.content, &config)?;
         Ok(Image { labels: config.labels(), manifest_digest: manifest.digest, layers, reference, digest })
@@ -95,7 +96,7 @@ impl Registry {
                     return Ok((reference, named.clone(), Manifest { content, digest }));
                 }
                 Document::Index(index) => {
-                    wanted = wanted.clone_with_digest(image::choose(&reference, &index, machine)?);
+                    wanted = wanted.clone_with_digest(platform::choose(&reference, &index, machine)?);
                 }
             }
         }

@@ -1,0 +1,91 @@
+//! From a reference to a manifest.
+
+use evenkeel_registry::Platform;
+use serde_json::{Value, json};
+
+use crate::{
+    Store, machine, registry,
+    server::{Answer, Server, digest},
+};
+
+#[tokio::test]
+async fn of_an_index_the_best_entry_is_taken_however_deep_it_is() {
+    let entry = |mut entry: Value, platform: Value| {
+        entry["platform"] = platform;
+        entry
+    };
+    let (store, v6) = Store::default().image("arm", "v6");
+    let (store, v7) = store.image("arm", "v7");
+    let (mut store, amd64) = store.image("amd64", "");
+    let nested = store.manifest(&json!({ "schemaVersion": 2, "manifests": [
+        entry(v6.clone(), json!({ "os": "linux", "architecture": "arm", "variant": "v6" })),
+        entry(v7, json!({ "os": "linux", "architecture": "arm", "variant": "v7" })),
+    ] }));
+    let unknown = json!({ "os": "unknown", "architecture": "unknown" });
+    store.manifest(&json!({ "schemaVersion": 2, "manifests": [
+        entry(v6, unknown), entry(amd64, json!({ "os": "linux", "architecture": "amd64" })), nested,
+    ] }));
+    let server = store.serve().await;
+    let (registry, image) = (registry(None), server.image());
+    let found = registry.image(&image, &machine()).await.unwrap();
+    assert_eq!(found.version(), Some("v7"));
+    let resolved = registry.resolve(&image).await.unwrap();
+    assert_eq!(resolved.digest, found.digest);
+    assert_ne!(found.digest, found.manifest_digest);
+    assert_eq!(resolved.image, format!("{}/os@{}", server.address, found.digest));
+    let other = Platform { architecture: "s390x".into(), variant: None, ..machine() };
+    assert_eq!(registry.image(&image, &other).await.unwrap_err().reason(), "WrongArchitecture");
+}
+
+#[tokio::test]
+async fn manifests_that_are_no_good() {
+    let circle = json!({ "schemaVersion": 2, "manifests": [] });
+    let both = json!({ "schemaVersion": 2, "manifests": [], "layers": [] });
+    for (manifest, word) in [
+        (circle.to_string(), "names no image"),
+        (both.to_string(), "neither"),
+        ("<html>".to_owned(), "expected value"),
+        (format!("{{\"layers\": [\"{}\"]}}", "x".repeat(4 << 20)), "4 MiB"),
+    ] {
+        let mut store = Store::default();
+        store.0.insert("/v2/os/manifests/1".into(), manifest.into_bytes());
+        let server = store.serve().await;
+        let error = registry(None).resolve(&server.image()).await.unwrap_err();
+        assert_eq!(error.reason(), "InvalidManifest", "{error}");
+        assert!(error.to_string().contains(word) && !error.retryable(), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_manifest_has_the_pinned_digest() {
+    let server = Server::start(|_, _| Answer::new(200, "{}")).await;
+    let image = format!("{}/os@{}", server.address, digest(b"another"));
+    assert_eq!(registry(None).resolve(&image).await.unwrap_err().reason(), "DigestMismatch");
+}
+
+#[tokio::test]
+async fn what_a_status_means() {
+    let denied = r#"{"errors":[{"code":"DENIED","message":"no"}]}"#;
+    let unknown = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no"}]}"#;
+    for (status, body, reason, retryable) in [
+        (403, denied, "Unauthorized", true),
+        (403, "<html>", "Unauthorized", true),
+        (401, "", "Unauthorized", true),
+        (404, unknown, "ImageNotFound", false),
+        (404, "<html>", "ImageNotFound", false),
+        (418, "a teapot", "RegistryRefused", false),
+        (204, "", "RegistryRefused", false),
+    ] {
+        let server = Server::start(move |_, _| Answer::new(status, body)).await;
+        let error = registry(None).resolve(&server.image()).await.unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), (reason, retryable), "{status}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_stays_busy_is_named_in_the_end() {
+    let server = Server::start(|_, _| Answer::new(503, "later")).await;
+    let error = registry(None).resolve(&server.image()).await.unwrap_err();
+    assert_eq!((error.reason(), error.retryable()), ("RegistryUnavailable", true), "{error}");
+    assert_eq!(server.seen("/v2/os/manifests/1").len(), 4);
+}
