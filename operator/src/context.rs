@@ -21,6 +21,8 @@ use crate::{
 /// What is remembered of an image object between two looks. All of it may be lost with the process.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// Its generation at the last look; a change may be one of what others have.
+    pub generation: Option<i64>,
     /// Where its nodes were, for events.
     pub nodes: Option<BTreeMap<String, NodeState>>,
     /// What the registry is being asked.
@@ -77,9 +79,19 @@ impl Context {
         change(lock(&self.memory).entry(image.to_owned()).or_default())
     }
 
-    /// Forgets an image object that is gone.
+    /// Forgets an image object that is gone. What it had is free for others.
     pub fn forget(&self, image: &str) {
-        lock(&self.memory).remove(image);
+        if lock(&self.memory).remove(image).is_some() {
+            self.seen.stir();
+        }
+    }
+
+    /// Takes note of an image object's generation. Others look again when it is a new one: it may select other nodes.
+    pub fn note_generation(&self, image: &str, generation: Option<i64>) {
+        if self.remember(image, |memory| std::mem::replace(&mut memory.generation, generation)) != generation
+        {
+            self.seen.stir();
+        }
     }
 
     /// What the last eviction that was refused on a node said.

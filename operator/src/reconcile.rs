@@ -59,9 +59,8 @@ pub async fn reconcile(
 ) -> Result<Action, ReconcileError> {
     let (name, begun) = (object.name_any(), Instant::now());
     let outcome = look(&name, &context).await;
-    context.metrics.looked(&name, begun.elapsed());
-    if outcome.is_ok() {
-        context.remember(&name, |memory| memory.errors = 0);
+    if context.seen.images.get(&name).is_some() {
+        context.metrics.looked(&name, begun.elapsed());
     }
     outcome
 }
@@ -98,6 +97,7 @@ async fn look(name: &str, context: &Arc<Context>) -> Result<Action, ReconcileErr
     if !context.leadership.holds() {
         return Err(ReconcileError::NotLeading);
     }
+    context.note_generation(name, image.metadata.generation);
     let deleting = image.metadata.deletion_timestamp.is_some();
     match (deleting, finalizer::is_set(image)) {
         (true, false) => {
@@ -141,6 +141,7 @@ async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action
     let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
     let again = applied?;
     shown?;
+    context.remember(&policy.name, |memory| memory.errors = 0);
     if decision.report.released {
         finalizer::remove(context, image).await?;
         return Ok(Action::requeue(SOON));

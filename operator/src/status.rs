@@ -164,7 +164,7 @@ fn done(report: &Report, stuck: &impl Fn(&str, String) -> Verdict) -> Verdict {
         return stuck(
             "NodesBelongToOther",
             format!(
-                "{others} belong to ManagedOSImage {}, which was there first: change one of the two nodeSelectors",
+                "ManagedOSImage {} was there first and has {others}: change one of the two nodeSelectors",
                 owner.unwrap_or_default()
             ),
         );
@@ -174,7 +174,7 @@ fn done(report: &Report, stuck: &impl Fn(&str, String) -> Verdict) -> Verdict {
         return stuck(
             "NodesNotManageable",
             format!(
-                "{nodes} were not installed with Evenkeel and cannot be upgraded: install them with `evenkeel-agent \
+                "not installed with Evenkeel, and so not to be upgraded: {nodes}. Install them with `evenkeel-agent \
                  install`, or select other nodes"
             ),
         );
@@ -183,7 +183,8 @@ fn done(report: &Report, stuck: &impl Fn(&str, String) -> Verdict) -> Verdict {
         0 => ("NoNodes", "no node matches nodeSelector".to_owned()),
         total => ("RolloutFinished", format!("all {total} nodes run the image")),
     };
-    let apart = unmanageable.map_or_else(String::new, |nodes| format!("; {nodes} cannot be upgraded"));
+    let apart =
+        unmanageable.map_or_else(String::new, |nodes| format!("; not installed with Evenkeel: {nodes}"));
     Verdict {
         ready: true,
         reconciling: false,
@@ -196,15 +197,14 @@ fn done(report: &Report, stuck: &impl Fn(&str, String) -> Verdict) -> Verdict {
 /// The report's line, and the nodes that are none of its concern.
 fn summary(report: &Report) -> String {
     let mut line = report.summary();
-    let apart = [
-        (
-            named(report, |state| matches!(state, NodeState::ClaimedByOther(_))),
-            "belong to other ManagedOSImages",
-        ),
-        (named(report, |state| *state == NodeState::Unmanageable), "cannot be upgraded"),
-    ];
-    for (nodes, why) in apart.iter().filter_map(|(nodes, why)| Some((nodes.as_ref()?, why))) {
-        line = format!("{line}; {nodes} {why}");
+    let others = named(report, |state| matches!(state, NodeState::ClaimedByOther(_)));
+    let unmanageable = named(report, |state| *state == NodeState::Unmanageable);
+    for (why, nodes) in
+        [("other ManagedOSImages have", others), ("not installed with Evenkeel:", unmanageable)]
+    {
+        if let Some(nodes) = nodes {
+            line = format!("{line}; {why} {nodes}");
+        }
     }
     line
 }
@@ -325,7 +325,7 @@ mod tests {
         let status = shown(Some(&report(&nodes)), None);
         assert_eq!(status.nodes.total, 0);
         let summary = status.summary.unwrap();
-        assert!(summary.contains("n0, n1, n2, n3, n4 and 3 more belong to other"), "{summary}");
+        assert!(summary.ends_with("other ManagedOSImages have n0, n1, n2, n3, n4 and 3 more"), "{summary}");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Lease {
     duration: Duration,
     leadership: Leadership,
     seen: Option<(Observed, Object)>,
+    /// The holder that was logged.
+    told: Option<String>,
 }
 
 impl Lease {
@@ -47,7 +49,8 @@ impl Lease {
         // Two thirds: the rest is the time that a write in flight may still need.
         let leadership = Leadership::new(duration * 2 / 3);
         let api = Api::namespaced(client, namespace);
-        Self { api, namespace: namespace.to_owned(), me: me.to_owned(), duration, leadership, seen: None }
+        let (namespace, me) = (namespace.to_owned(), me.to_owned());
+        Self { api, namespace, me, duration, leadership, seen: None, told: None }
     }
 
     /// Whether this process may act, for whoever acts.
@@ -117,7 +120,10 @@ impl Lease {
         let now = self.leadership.now();
         self.observe(found, now);
         match decide(self.seen.as_ref().map(|(seen, _)| seen), &self.me, now) {
-            Move::WaitUntil(_) => Ok(false),
+            Move::WaitUntil(_) => {
+                self.note_holder();
+                Ok(false)
+            }
             Move::Acquire | Move::Renew => match self.write(Some(&self.me)).await {
                 Ok(()) => {
                     self.leadership.renewed_at(now);
@@ -127,6 +133,17 @@ impl Lease {
                 Err(error) if error.is_stale() => Ok(self.leadership.holds()),
                 Err(error) => Err(error),
             },
+        }
+    }
+
+    fn note_holder(&mut self) {
+        let holder = self.seen.as_ref().and_then(|(seen, _)| seen.holder.clone());
+        if holder != self.told {
+            tracing::info!(
+                holder = holder.as_deref().unwrap_or_default(),
+                "another replica has the lease; waiting"
+            );
+            self.told = holder;
         }
     }
 
