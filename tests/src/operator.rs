@@ -98,7 +98,8 @@ fn command(binary: &Path, name: &str, kubeconfig: &Path, docker_config: Option<&
     command
         .args(["--namespace", NAMESPACE, "--identity", name, "--lease-seconds", LEASE_SECONDS])
         .arg(format!("--metrics-addr=127.0.0.1:{port}"))
-        .env("KUBECONFIG", kubeconfig);
+        .env("KUBECONFIG", kubeconfig)
+        .env("NO_COLOR", "1");
     if let Some(config) = docker_config {
         command.arg("--docker-config").arg(config);
     }

@@ -1,4 +1,4 @@
-//! What a kubelet reports of its node, and the end of pods that are being deleted.
+//! What a kubelet reports of its node, and the life of its pods.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -44,14 +44,22 @@ pub async fn report(client: &Client, node: &str, boot_id: Option<&str>, ready: b
     Ok(())
 }
 
-/// Ends pods of the node that are to be deleted, as a kubelet does when their containers have stopped.
-pub async fn end_pods(client: &Client, node: &str) -> Result<()> {
+/// Starts pods of the node, and ends those that are to be deleted, as a kubelet does with their containers.
+pub async fn tend_pods(client: &Client, node: &str) -> Result<()> {
     let all: Api<Pod> = Api::all(client.clone());
     let here = all.list(&ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
-    for pod in here.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+    for pod in here.items {
         let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-        pods.delete(&pod.name_any(), &DeleteParams { grace_period_seconds: Some(0), ..Default::default() })
-            .await?;
+        let name = pod.name_any();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if pod.metadata.deletion_timestamp.is_some() {
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            pods.delete(&name, &now).await?;
+        } else if phase == Some("Pending") {
+            let conditions = json!([{ "type": "Ready", "status": "True" }]);
+            let patch = json!({ "status": { "phase": "Running", "conditions": conditions } });
+            pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        }
     }
     Ok(())
 }

@@ -184,7 +184,7 @@ impl Power {
     fn world(&self, subcommand: &str) -> Command {
         let folder = &self.options.folder;
         let mut command = Command::new(&self.agent);
-        command.arg(subcommand).env("EVENKEEL_DISK", &self.disk);
+        command.arg(subcommand).env("EVENKEEL_DISK", &self.disk).env("NO_COLOR", "1");
         command.env("EVENKEEL_STATE_DIR", folder.join("state")).env("EVENKEEL_PROC", folder.join("proc"));
         command.env("EVENKEEL_REBOOT_COMMAND", folder.join("reboot.sh"));
         command
@@ -237,7 +237,7 @@ impl Power {
             up.reported = self.report(Some(&up.boot_id), self.ready).await;
         }
         // An API server that is away is asked again.
-        let _ = kubelet::end_pods(&self.client, &self.options.name).await;
+        let _ = kubelet::tend_pods(&self.client, &self.options.name).await;
     }
 
     /// Whether the API server took the report.
