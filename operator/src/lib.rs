@@ -17,3 +17,4 @@ pub mod run;
 pub mod seen;
 pub mod serve;
 pub mod status;
+pub mod watch;

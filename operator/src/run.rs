@@ -32,8 +32,9 @@ use crate::{
     lease::{Ended, Lease},
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
-    seen::{Guarded, Seen, unwatched},
+    seen::{Guarded, Seen},
     serve::{Told, serve},
+    watch::{Patience, unwatched},
 };
 
 /// Image objects are looked at one after the other: two that share nodes must not decide at the same time.
@@ -101,6 +102,7 @@ async fn act(
     let changes = context.seen.changes();
     controller
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .trigger_backoff(Patience::default())
         .reconcile_all_on(changes)
         .graceful_shutdown_on(stopped(stop))
         .run(reconcile, |object, error, context| after_error(&object, error, &context), context)

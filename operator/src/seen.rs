@@ -10,21 +10,16 @@ use std::{
 };
 
 use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, NodePlan};
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt as _,
-        reflector::{self, ObjectRef, Store},
-        watcher,
-    },
+    runtime::reflector::{ObjectRef, Store},
 };
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::api::with_causes;
+use crate::watch::{reflect, trim_node};
 
 /// An object that may not be of the form that this version knows.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -167,46 +162,6 @@ impl Seen {
             tokio::time::sleep(DEBOUNCE).await;
             Some(((), changed))
         })
-    }
-}
-
-fn reflect<K>(api: Api<K>, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let changed = Arc::clone(changed);
-    let stream = watcher(api, watcher::Config::default()).default_backoff().modify(trim).reflect(writer);
-    tokio::spawn(stream.for_each(move |event| {
-        match event {
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-            Ok(_) => changed.notify_one(),
-            Err(error) => unwatched(&K::kind(&()), &error),
-        }
-        std::future::ready(())
-    }));
-    store
-}
-
-/// Tells of a watch that does not work. The watch itself tries again.
-pub fn unwatched(kind: &str, error: &watcher::Error) {
-    let unknown = matches!(
-        error,
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404
-    );
-    if unknown {
-        tracing::warn!(kind, "the API server does not know this kind: is the chart evenkeel-crds installed?");
-    } else {
-        tracing::warn!(kind, error = with_causes(error), "cannot watch; trying again");
-    }
-}
-
-/// Lists of images and of field owners are most of a Node's size, and nobody here reads them.
-fn trim_node(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    if let Some(status) = &mut node.status {
-        status.images = None;
     }
 }
 
