@@ -119,8 +119,11 @@ impl Agent {
         };
         self.sight.forget();
         let Some(outcome) = outcome else { return Ok(()) };
-        if let Outcome::Failed(error) = &outcome {
-            tracing::warn!(reason = error.reason, message = error.message, "the action failed");
+        match &outcome {
+            Outcome::Failed(error) => {
+                tracing::warn!(reason = error.reason, message = error.message, "the action failed");
+            }
+            outcome => tracing::info!(?outcome, "the action succeeded"),
         }
         let facts = Facts { now: Timestamp::now(), ..facts };
         self.keep(record(&self.journal, &action, outcome, &facts))

@@ -64,7 +64,7 @@ pub enum StageError {
         actual: String,
     },
     /// The image cannot be booted.
-    #[error("{image}: {source}")]
+    #[error("{image} cannot be booted")]
     BootFiles {
         /// The image.
         image: String,

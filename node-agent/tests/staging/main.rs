@@ -1,6 +1,7 @@
 //! Staging against real registries, and against one that misbehaves on purpose: what becomes of a slot, and what is
 //! said when nothing can.
 
+mod command_line;
 mod credentials;
 mod image;
 mod interruptions;

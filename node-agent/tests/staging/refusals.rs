@@ -1,8 +1,8 @@
 //! Bad input: each is named with its remedy, and leaves the old system serving and the slot empty.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use evenkeel_node_agent::{esp, slots::SlotState};
+use evenkeel_node_agent::{disk::Disk, esp, slots::SlotState};
 
 use crate::{
     image::{INITRD, KERNEL, LOADER, Recipe, digest, index, noise, tar},
@@ -136,4 +136,41 @@ async fn a_boot_partition_that_is_full() {
     assert_eq!(partition.list("evenkeel").unwrap(), before, "what the old system boots from stays");
     partition.remove("somebody-elses.bin").unwrap();
     machine.stage(&name).await.unwrap();
+}
+
+/// A file system in memory, with so much room and no more; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+        assert!(mounted.unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_no_more() {
+    let mut machine = Machine::with_old_system().await;
+    let small = SmallDisk::new("48M");
+    let path = small.0.path().join("disk.img");
+    let copied = Command::new("cp").arg("--sparse=always").arg(machine.disk.path()).arg(&path).status();
+    assert!(copied.unwrap().success());
+    machine.disk = Disk::open(&path).unwrap();
+    let registry = Registry::start();
+    // The disk file has holes, and nothing is left to fill them from.
+    let full = fs::write(small.0.path().join("filler"), vec![1; 48 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let image = Recipe::with(tar(&[("data", &noise(24 << 20, 8))])).build();
+    let name = registry.push(&image, "os:1").await;
+    machine.refuses(&name, "DiskFailed", true, &["slot b", "kernel's log", "No space left"]).await;
 }

@@ -1,0 +1,133 @@
+//! The command line, as people and scripts use it: what it writes, what it prints, and how it ends.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    image::{KERNEL, LOADER, Recipe, tar},
+    registry::Registry,
+};
+
+struct Shell {
+    folder: TempDir,
+    disk: PathBuf,
+}
+
+impl Shell {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { disk: folder.path().join("disk.img"), folder }
+    }
+
+    /// Runs a command on the disk; gives its exit code and both of its outputs.
+    fn agent(&self, args: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+        let Output { status, stdout, stderr } =
+            command.args(args).arg("--disk").arg(&self.disk).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap(), text(stdout), text(stderr))
+    }
+
+    fn install(&self, image: &str, more: &[&str]) -> (i32, String, String) {
+        let sizes = ["--plain-http", "--size", "1000MiB", "--slot-size", "32MiB"];
+        self.agent(&[&["install", image][..], &sizes, more].concat())
+    }
+
+    fn slot(&self, name: &str) -> Value {
+        let (code, out, err) = self.agent(&["slots", "--output", "json"]);
+        assert_eq!(code, 0, "{err}");
+        let slots: Vec<Value> = serde_json::from_str(&out).unwrap();
+        slots.into_iter().find(|slot| slot["name"] == name).unwrap()
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// A file out of a slot, through the kernel, found by nothing but what `slots` says.
+fn read_through_kernel(disk: &Path, slot: &Value, path: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let options = format!("ro,loop,offset={},sizelimit={}", slot["offset"], slot["length"]);
+    let mounted =
+        Command::new("mount").args(["-t", "erofs", "-o", &options]).arg(disk).arg(folder.path()).status();
+    assert!(mounted.unwrap().success());
+    let content = fs::read_to_string(folder.path().join(path));
+    assert!(Command::new("umount").arg(folder.path()).status().unwrap().success());
+    content.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_an_empty_file_to_a_second_slot_on_trial() {
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    let config = shell.file("config.yaml", "#cloud-config\nhostname: node-7\n");
+    let (code, _, err) = shell.install(&image, &["--cloud-config", &config]);
+    assert_eq!(code, 0, "{err}");
+    let a = shell.slot("a");
+    for (key, expected) in [("state", "complete"), ("image", &image), ("version", "7.1")] {
+        assert_eq!(a[key], expected, "{a}");
+    }
+    assert_eq!((&a["bootable"], &a["default"], &a["triesLeft"]), (&true.into(), &true.into(), &Value::Null));
+    assert!(read_through_kernel(&shell.disk, &a, "usr/lib/os-release").contains("VERSION_ID=\"7.1\""));
+
+    let newer = Recipe::with(tar(&[("etc/top", b"newer")])).build();
+    let newer_name = registry.push(&newer, "os:2").await;
+    let (code, out, err) =
+        shell.agent(&["stage", &newer_name, "--plain-http", "--slot", "b", "--output", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let account: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&account["slot"], &account["digest"]), (&"b".into(), &newer.manifest.digest.into()));
+    let b = shell.slot("b");
+    assert_eq!((&b["state"], &b["bootable"]), (&"complete".into(), &false.into()));
+    assert_eq!(read_through_kernel(&shell.disk, &b, "etc/top"), "newer");
+
+    assert_eq!(shell.agent(&["activate", "--slot", "b"]).0, 0);
+    let b = shell.slot("b");
+    assert_eq!((&b["bootable"], &b["default"], &b["triesLeft"]), (&true.into(), &true.into(), &3.into()));
+    assert_eq!(shell.slot("a")["bootable"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_installed_costs_no_disk() {
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    let config = shell.file("config.yaml", "#cloud-config\nusers: []\n");
+    let (code, _, err) = shell.install(&image, &["--cloud-config", &config]);
+    assert!(code == 3 && err.contains("users") && !shell.disk.exists(), "{code} {err}");
+    let (code, _, err) = shell.install(&registry.reference("os:2"), &[]);
+    assert!(code == 4 && err.contains("os:2") && !shell.disk.exists(), "{code} {err}");
+    let (code, _, err) = shell.install("Not An Image", &[]);
+    assert!(code == 3 && err.contains("Not An Image") && !shell.disk.exists(), "{code} {err}");
+
+    fs::File::create(&shell.disk).unwrap().set_len(200 << 20).unwrap();
+    let sgdisk = Command::new("sgdisk").args(["-n", "1:0:0", "-c", "1:precious"]).arg(&shell.disk).output();
+    assert!(sgdisk.unwrap().status.success());
+    let before = fs::read(&shell.disk).unwrap();
+    let (code, _, err) = shell.install(&image, &[]);
+    assert!(code == 3 && err.contains("partitions that are not Evenkeel's"), "{code} {err}");
+    assert!(fs::read(&shell.disk).unwrap() == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_image_and_the_slot_in_use_end_with_the_code_for_it() {
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    assert_eq!(shell.install(&image, &[]).0, 0);
+    let (code, _, err) = shell.agent(&["stage", &image, "--plain-http", "--slot", "a"]);
+    assert!(code == 3 && err.contains("slot a is the one in use"), "{code} {err}");
+    let layers = vec![tar(&[(LOADER, b"MZ"), (KERNEL, b"kernel")])];
+    let half = registry.push(&Recipe { layers, ..Recipe::default() }.build(), "os:half").await;
+    let (code, _, err) = shell.agent(&["stage", &half, "--plain-http"]);
+    assert!(code == 3 && err.contains("no initrd for its kernel 6.1.0-1"), "{code} {err}");
+    let b = shell.slot("b");
+    assert_eq!((&b["state"], &b["bootable"]), (&"empty".into(), &false.into()));
+}
