@@ -103,7 +103,9 @@ impl fmt::Display for NodeState {
         match self {
             Self::Updated => f.write_str("updated"),
             Self::ClaimedByOther(image) => write!(f, "belongs to ManagedOSImage {image}"),
-            Self::AgentSilent => f.write_str("waits for its agent's first report"),
+            Self::AgentSilent => {
+                f.write_str("waits for its agent's first report (does the agent's pod run there?)")
+            }
             Self::WaitsToStage(hold) => write!(f, "waits to stage: {hold}"),
             Self::Staging => f.write_str("staging"),
             Self::Retrying(why) => write!(f, "cannot stage, tries again: {why}"),

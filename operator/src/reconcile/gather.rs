@@ -150,7 +150,12 @@ fn fleet(context: &Context, image: &ManagedOSImage) -> (Snapshot, Vec<String>) {
         if let (Some(Err(invalid)), true) = (guarded.as_ref().map(|plan| &plan.0), claim.selected) {
             unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
         }
-        let seen = node_seen(&node, plan, &claim);
+        let mut seen = node_seen(&node, plan, &claim);
+        let orphaned = |by: &String| !images.iter().any(|image| image.name_any() == *by);
+        if seen.cordoned_by.as_ref().is_some_and(orphaned) && claim.selected && claim.other.is_none() {
+            // Its image object went without giving it back, as when somebody removed the finalizer.
+            seen.cordoned_by = Some(me.name.clone());
+        }
         let held = claim.plan_is_ours || seen.cordoned_by.as_deref() == Some(me.name.as_str());
         if claim.selected || held {
             snapshot.nodes.insert(name, seen);
