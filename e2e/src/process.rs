@@ -86,9 +86,16 @@ impl Service {
         }
     }
 
+    /// SIGTERM, without waiting for its end.
+    pub fn terminate(&mut self) {
+        if self.ended().is_none() {
+            self.signal(Signal::SIGTERM);
+        }
+    }
+
     /// SIGTERM, and SIGKILL if it has not ended within `patience`. Whether it ended by itself, and how.
     pub async fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
-        self.signal(Signal::SIGTERM);
+        self.terminate();
         let end = Instant::now() + patience;
         while self.ended().is_none() && Instant::now() < end {
             sleep(POLL).await;

@@ -3,14 +3,17 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use evenkeel_e2e::process::{Port, Service};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinHandle,
+    time::sleep,
 };
 
 use crate::{binaries::Binaries, rights::NAMESPACE};
@@ -19,15 +22,35 @@ use crate::{binaries::Binaries, rights::NAMESPACE};
 const LEASE_SECONDS: &str = "3";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_TIME: Duration = Duration::from_secs(10);
+const NANNY_PERIOD: Duration = Duration::from_millis(200);
 
-/// An operator that runs until it is dropped.
+/// An operator that runs until it is dropped. As a pod's container it is started again when it ends by itself.
 pub struct Operator {
+    port: Port,
+    state: Arc<Mutex<State>>,
+    nanny: JoinHandle<()>,
+}
+
+struct State {
+    service: Service,
+    recipe: Recipe,
+    wanted: bool,
+}
+
+#[derive(Clone)]
+struct Recipe {
     name: String,
+    binary: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
     docker_config: Option<PathBuf>,
-    port: Port,
-    service: Service,
+    port: u16,
+}
+
+impl Recipe {
+    fn start(&self) -> Result<Service> {
+        Service::start(&self.name, command(self), &self.folder.join(format!("{}.log", self.name)))
+    }
 }
 
 impl Operator {
@@ -39,47 +62,64 @@ impl Operator {
         docker_config: Option<&Path>,
     ) -> Result<Self> {
         let port = Port::free()?;
-        let (docker_config, binary) = (docker_config.map(Path::to_owned), Binaries::built().await?);
-        let command = command(&binary.operator, name, kubeconfig, docker_config.as_deref(), port.number());
-        let service = Service::start(name, command, &folder.join(format!("{name}.log")))?;
-        let (folder, kubeconfig) = (folder.to_owned(), kubeconfig.to_owned());
-        Ok(Self { name: name.to_owned(), folder, kubeconfig, docker_config, port, service })
+        let recipe = Recipe {
+            name: name.to_owned(),
+            binary: Binaries::built().await?.operator.clone(),
+            folder: folder.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            docker_config: docker_config.map(Path::to_owned),
+            port: port.number(),
+        };
+        let state = State { service: recipe.start()?, recipe, wanted: true };
+        let state = Arc::new(Mutex::new(state));
+        let nanny = tokio::spawn(look_after(Arc::clone(&state)));
+        Ok(Self { port, state, nanny })
     }
 
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        self.service.kill();
+    /// SIGKILL; it stays away until it is started again.
+    pub fn kill(&self) {
+        let mut state = lock(&self.state);
+        state.wanted = false;
+        state.service.kill();
     }
 
-    /// SIGTERM; whether it ended in good order.
-    pub async fn stop(&mut self) -> bool {
-        self.service.stop(STOP_TIME).await.is_some_and(|status| status.success())
+    /// SIGTERM; whether it ended in good order. It stays away until it is started again.
+    pub async fn stop(&self) -> bool {
+        let end = Instant::now() + STOP_TIME;
+        {
+            let mut state = lock(&self.state);
+            state.wanted = false;
+            state.service.terminate();
+        }
+        while Instant::now() < end {
+            if let Some(status) = lock(&self.state).service.ended() {
+                return status.success();
+            }
+            sleep(NANNY_PERIOD).await;
+        }
+        self.kill();
+        false
     }
 
     /// Starts it again as what it was.
-    pub async fn restart(&mut self) -> Result<()> {
-        self.service.kill();
-        let binary = Binaries::built().await?;
-        let config = self.docker_config.as_deref();
-        let command = command(&binary.operator, &self.name, &self.kubeconfig, config, self.port.number());
-        self.service = Service::start(&self.name, command, &self.folder.join(format!("{}.log", self.name)))?;
+    pub fn restart(&self) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.service.kill();
+        state.service = state.recipe.start()?;
+        state.wanted = true;
         Ok(())
     }
 
-    /// Whether it runs.
-    pub fn runs(&mut self) -> bool {
-        self.service.ended().is_none()
-    }
-
     /// Waits until it says that it is ready.
-    pub async fn wait_ready(&mut self) -> Result<()> {
-        let port = self.port.number();
-        self.service
-            .wait("ready", READY_LIMIT, || async move {
-                let answer = get(port, "/readyz").await?;
-                answer.starts_with("HTTP/1.1 200").then_some(()).with_context(|| answer)
-            })
-            .await
+    pub async fn wait_ready(&self) -> Result<()> {
+        let end = Instant::now() + READY_LIMIT;
+        loop {
+            match self.get("/readyz").await {
+                Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
+                other if Instant::now() > end => bail!("not ready ({other:?})\n{}", self.log()),
+                _ => sleep(NANNY_PERIOD).await,
+            }
+        }
     }
 
     /// What it answers on its port.
@@ -89,11 +129,37 @@ impl Operator {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        format!("{}:\n{}", self.name, self.service.tail())
+        let state = lock(&self.state);
+        format!("{}:\n{}", state.recipe.name, state.service.tail())
     }
 }
 
-fn command(binary: &Path, name: &str, kubeconfig: &Path, docker_config: Option<&Path>, port: u16) -> Command {
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.nanny.abort();
+        self.kill();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn look_after(state: Arc<Mutex<State>>) {
+    loop {
+        sleep(NANNY_PERIOD).await;
+        let mut state = lock(&state);
+        if state.wanted && state.service.ended().is_some() {
+            match state.recipe.start() {
+                Ok(service) => state.service = service,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn command(recipe: &Recipe) -> Command {
+    let Recipe { name, binary, kubeconfig, docker_config, port, .. } = recipe;
     let mut command = Command::new(binary);
     command
         .args(["--namespace", NAMESPACE, "--identity", name, "--lease-seconds", LEASE_SECONDS])

@@ -13,7 +13,7 @@ use evenkeel_tests::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-const ROLLOUT: Duration = Duration::from_mins(4);
+const ROLLOUT: Duration = Duration::from_mins(2);
 
 /// Every machine came from the first image to the second in one reboot, and no two nodes were away at once.
 async fn in_good_order(fleet: &Fleet, digest: &str) -> Result<()> {
@@ -33,7 +33,7 @@ fn all_run(fleet: &Fleet, world: &World, digest: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_is_killed_again_and_again() -> Result<()> {
-    let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
+    let fleet = Fleet::start(&FleetOptions::of(3)).await?;
     let second = fleet.publish(&OsImage::good("2")).await?;
     fleet.want("os", &second.tagged, json!({})).await?;
     // Lives of lengths that share no rhythm with the steps; long enough to get something done.
@@ -45,7 +45,7 @@ async fn the_operator_is_killed_again_and_again() -> Result<()> {
             break;
         }
         fleet.operators[0].kill();
-        fleet.operators[0].restart().await?;
+        fleet.operators[0].restart()?;
     }
     in_good_order(&fleet, &second.digest).await
 }
@@ -54,7 +54,7 @@ async fn the_operator_is_killed_again_and_again() -> Result<()> {
 async fn another_operator_takes_over_when_the_one_with_the_lease_is_killed() -> Result<()> {
     let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
     fleet.add_operator().await?;
-    for operator in &mut fleet.operators {
+    for operator in &fleet.operators {
         operator.wait_ready().await?;
     }
     let second = fleet.publish(&OsImage::good("2")).await?;
@@ -64,7 +64,7 @@ async fn another_operator_takes_over_when_the_one_with_the_lease_is_killed() -> 
     fleet.operators[0].kill();
     fleet.until("the second node runs it", ROLLOUT, |world| done(world) >= 2).await?;
     // The first comes back and stands by; the second is asked to stop and gives its lease back.
-    fleet.operators[0].restart().await?;
+    fleet.operators[0].restart()?;
     fleet.operators[0].wait_ready().await?;
     assert!(fleet.operators[1].stop().await, "{}", fleet.operators[1].log());
     in_good_order(&fleet, &second.digest).await
@@ -93,26 +93,22 @@ async fn the_agent_is_killed_in_every_phase() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_power_goes_in_every_phase() -> Result<()> {
+async fn the_power_goes_while_it_stages_when_it_is_staged_on_trial_and_after() -> Result<()> {
     let fleet = Fleet::start(&FleetOptions::of(1)).await?;
     let second = fleet.publish(&OsImage { filler: 24 << 20, ..OsImage::good("2") }).await?;
     fleet.want("os", &second.tagged, json!({ "rollout": { "soakSeconds": 2 } })).await?;
-    let mut cut: BTreeSet<Phase> = BTreeSet::new();
-    let end = Instant::now() + ROLLOUT;
-    while !all_run(&fleet, &fleet.watch.world(), &second.digest) && Instant::now() < end {
-        for (node, _, phase) in fleet.watch.world().phases {
-            if phase != Phase::Idle && cut.insert(phase) {
-                fleet.machine(&node)?.happen(Event::PowerCut);
-            }
-        }
-        sleep(Duration::from_millis(5)).await;
+    let machine = fleet.machine("node-1")?;
+    // Each start on trial uses up one of three tries; these cuts leave one.
+    for phase in [Phase::Staging, Phase::Staged, Phase::Trial, Phase::Committed] {
+        let seen = |world: &World| world.phases.iter().any(|(.., seen)| *seen >= phase);
+        fleet.until(&format!("phase {phase:?}"), ROLLOUT, seen).await?;
+        machine.happen(Event::PowerCut);
     }
-    let world = fleet.until_all_run(&second.digest, ROLLOUT).await?;
-    assert_eq!(world.phase("node-1"), Phase::Committed);
-    assert!(cut.contains(&Phase::Staging) && cut.contains(&Phase::Trial), "{cut:?}");
-    for boot in fleet.machine("node-1")?.boots() {
-        assert!(boot.up, "a start failed: {boot:?}");
-    }
+    fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    let boots = machine.boots();
+    assert!(boots.len() >= 5, "the power did not go four times: {boots:?}");
+    assert!(boots.iter().all(|boot| boot.up), "a start failed: {boots:?}");
+    assert_eq!(boots.last().map(|boot| boot.slot.as_str()), Some("b"));
     assert!(fleet.cordoned().await?.is_empty());
     Ok(())
 }
