@@ -3,6 +3,9 @@
 //! Layers are applied base first. Within one layer the order of entries does not matter for whiteouts: they hide only
 //! what lower layers brought.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 /// Index of an inode in its tree.
@@ -11,6 +14,14 @@ pub type InodeId = usize;
 pub const ROOT: InodeId = 0;
 /// Bytes of a file name, as every Linux file system has it.
 pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a path, as the kernel has it.
+const PATH_BYTES_MAX: usize = 4096;
+/// Directories in directories: no path that the kernel takes has more names than half its bytes.
+const DEPTH_MAX: usize = PATH_BYTES_MAX / 2;
+/// Entries of a whole image. The largest systems have some 300 000, and each takes about 450 bytes of memory here.
+const ENTRIES_MAX: usize = 800_000;
+/// Bytes of all names, link targets and attributes: 80 for each entry, were there so many.
+const TEXT_BYTES_MAX: usize = 64 << 20;
 /// Symbolic links that are followed in one path, as the kernel has it.
 const LINKS_FOLLOWED_MAX: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
@@ -81,6 +92,16 @@ pub enum TreeError {
     /// A name is too long.
     #[error("a name in its path has more than {NAME_BYTES_MAX} bytes")]
     NameTooLong,
+    /// A path is too long.
+    #[error(
+        "its path has more than {PATH_BYTES_MAX} bytes, or leads through more than {DEPTH_MAX} directories"
+    )]
+    PathTooLong,
+    /// The image needs more memory than there may be.
+    #[error(
+        "with it the image has more than {ENTRIES_MAX} entries, or more than 64 MiB of names, link targets and attributes"
+    )]
+    TooLarge,
     /// A parent is a file or something else that holds no entries.
     #[error("a parent of it is not a directory")]
     NotADirectory,
@@ -100,12 +121,21 @@ pub enum TreeError {
 pub struct Tree {
     inodes: Vec<Inode>,
     layer: u32,
+    /// Entries that were ever made, and the bytes of their names, targets and attributes: what was replaced stays in
+    /// memory.
+    made: usize,
+    text: usize,
 }
 
 impl Default for Tree {
     fn default() -> Self {
         let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-        Self { inodes: vec![Inode { kind: Kind::Directory(BTreeMap::new()), attributes }], layer: 0 }
+        Self {
+            inodes: vec![Inode { kind: Kind::Directory(BTreeMap::new()), attributes }],
+            layer: 0,
+            made: 0,
+            text: 0,
+        }
     }
 }
 
@@ -138,6 +168,7 @@ impl Tree {
             self.hide(parent, hidden);
             return Ok(());
         }
+        self.count(&name, Some((&kind, &attributes)))?;
         let layer = self.layer;
         let known = self.entries(parent).get(&name).map(|entry| entry.inode);
         if let Some(inode) = known
@@ -161,6 +192,7 @@ impl Tree {
             .filter(|id| !matches!(self.inodes[*id].kind, Kind::Directory(_)))
             .ok_or(TreeError::BadHardLink)?;
         let (parent, name) = self.place(path)?.ok_or(TreeError::Root)?;
+        self.count(&name, None)?;
         let layer = self.layer;
         self.entries_mut(parent).insert(name, Entry { inode, layer });
         Ok(())
@@ -200,11 +232,15 @@ impl Tree {
     fn place(&mut self, path: &[u8]) -> Result<Option<(InodeId, Vec<u8>)>, TreeError> {
         let mut components = components(path)?;
         let Some(name) = components.pop() else { return Ok(None) };
+        if let Some(parent) = self.walk(&components, &mut LINKS_FOLLOWED_MAX.clone())? {
+            return Ok(Some((parent, name)));
+        }
         for depth in 1..=components.len() {
             let (above, last) = (&components[..depth - 1], &components[depth - 1]);
             if self.walk_any(&components[..depth], &mut LINKS_FOLLOWED_MAX.clone())?.is_none() {
                 let parent =
                     self.walk(above, &mut LINKS_FOLLOWED_MAX.clone())?.ok_or(TreeError::NotADirectory)?;
+                self.count(last, None)?;
                 let attributes = Attributes { mode: 0o755, ..Attributes::default() };
                 self.inodes.push(Inode { kind: Kind::Directory(BTreeMap::new()), attributes });
                 let (inode, layer) = (self.inodes.len() - 1, self.layer);
@@ -214,6 +250,18 @@ impl Tree {
         let parent =
             self.walk(&components, &mut LINKS_FOLLOWED_MAX.clone())?.ok_or(TreeError::NotADirectory)?;
         Ok(Some((parent, name)))
+    }
+
+    /// Counts what is about to be made.
+    fn count(&mut self, name: &[u8], inode: Option<(&Kind, &Attributes)>) -> Result<(), TreeError> {
+        self.made += 1;
+        self.text += name.len();
+        if let Some((kind, attributes)) = inode {
+            self.text += if let Kind::Symlink(target) = kind { target.len() } else { 0 };
+            self.text +=
+                attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        }
+        if self.made > ENTRIES_MAX || self.text > TEXT_BYTES_MAX { Err(TreeError::TooLarge) } else { Ok(()) }
     }
 
     /// The directory at `components`; an error if something else is there.
@@ -242,6 +290,9 @@ impl Tree {
             let Some(entry) = self.entries(here).get(&name) else { return Ok(None) };
             let Kind::Symlink(target) = &self.inodes[entry.inode].kind else {
                 stack.push(entry.inode);
+                if stack.len() > DEPTH_MAX {
+                    return Err(TreeError::PathTooLong);
+                }
                 continue;
             };
             *follow = follow.checked_sub(1).ok_or(TreeError::TooManyLinks)?;
@@ -276,6 +327,9 @@ impl Tree {
 }
 
 fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(TreeError::PathTooLong);
+    }
     let mut components = Vec::new();
     for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
         if part == b".." {
@@ -287,73 +341,4 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
         components.push(part.to_vec());
     }
     Ok(components)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(tree: &mut Tree, path: &str) {
-        let kind = Kind::File { block: 1, length: 1 };
-        tree.put(path.as_bytes(), kind, Attributes::default()).unwrap();
-    }
-
-    fn has(tree: &Tree, path: &str) -> bool {
-        tree.find(path.as_bytes()).unwrap().is_some()
-    }
-
-    #[test]
-    fn a_whiteout_hides_lower_layers_only() {
-        let mut tree = Tree::default();
-        file(&mut tree, "etc/old");
-        tree.begin_layer();
-        file(&mut tree, "etc/.wh.old");
-        file(&mut tree, "./etc/new");
-        file(&mut tree, "etc/.wh.new");
-        assert!(!has(&tree, "etc/old"));
-        assert!(has(&tree, "/etc/new"));
-    }
-
-    #[test]
-    fn an_opaque_marker_after_its_directorys_entries_keeps_them() {
-        let mut tree = Tree::default();
-        file(&mut tree, "d/lower");
-        file(&mut tree, "d/sub/lower");
-        tree.begin_layer();
-        file(&mut tree, "d/sub/upper");
-        file(&mut tree, "d/.wh..wh..opq");
-        assert!(!has(&tree, "d/lower") && !has(&tree, "d/sub/lower"));
-        assert!(has(&tree, "d/sub/upper"));
-    }
-
-    #[test]
-    fn an_entry_below_a_linked_directory_lands_in_its_target() {
-        let mut tree = Tree::default();
-        file(&mut tree, "usr/lib/libc.so");
-        tree.put(b"lib", Kind::Symlink(b"usr/lib".to_vec()), Attributes::default()).unwrap();
-        tree.begin_layer();
-        file(&mut tree, "lib/new.so");
-        assert!(has(&tree, "usr/lib/new.so"));
-    }
-
-    #[test]
-    fn a_links_target_above_the_root_stays_in_the_image() {
-        let mut tree = Tree::default();
-        file(&mut tree, "etc/passwd");
-        tree.put(b"out", Kind::Symlink(b"../../../etc".to_vec()), Attributes::default()).unwrap();
-        file(&mut tree, "out/new");
-        assert!(has(&tree, "etc/new"));
-    }
-
-    #[test]
-    fn hostile_paths_are_refused() {
-        let mut tree = Tree::default();
-        let put = |tree: &mut Tree, path: &[u8]| tree.put(path, Kind::Fifo, Attributes::default());
-        assert_eq!(put(&mut tree, b"a/../../etc/shadow"), Err(TreeError::Traversal));
-        assert_eq!(put(&mut tree, &[b'x'; 256]), Err(TreeError::NameTooLong));
-        assert_eq!(put(&mut tree, b"/"), Err(TreeError::Root));
-        tree.put(b"loop", Kind::Symlink(b"loop".to_vec()), Attributes::default()).unwrap();
-        assert_eq!(put(&mut tree, b"loop/x"), Err(TreeError::TooManyLinks));
-        assert_eq!(tree.hard_link(b"x", b"nowhere"), Err(TreeError::BadHardLink));
-    }
 }

@@ -19,7 +19,8 @@ use super::{
     writer::{SlotWriter, WriteError},
 };
 
-/// Entries of one layer: far above any real image, and a bound on the tree's memory.
+/// Entries of one layer, headers counted: far above any real image, and a bound on time. What fits into memory is the
+/// tree's own to say.
 const ENTRIES_MAX: u64 = 4_000_000;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
