@@ -48,6 +48,8 @@ use crate::{
     .message("a target of Reverted needs revert: the cause is part of the order"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || oldSelf.image == self.image")
     .message("an order's image does not change: a new image needs a new planId"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || !has(oldSelf.target) || !has(self.target) || self.target == 'Reverted' || oldSelf.target == 'Staged' || (oldSelf.target == 'Booted' && self.target != 'Staged') || (oldSelf.target == 'Committed' && self.target == 'Committed')")
+    .message("an order's target moves forward only: Staged, Booted, Committed, and Reverted from any of them"))]
 pub struct NodePlanSpec {
     /// Identity of one attempt. A new attempt has a new one, even for the same image.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -207,15 +207,11 @@ impl Fleet {
 
     /// Everything that a person would look at.
     pub fn account(&self) -> String {
-        let mut text = self.watch.world().to_string();
-        for operator in &self.operators {
-            text += &operator.log();
-            text.push('\n');
-        }
-        for machine in self.machines.values() {
-            text += &format!("{:#?}\n{}\n", machine.boots(), machine.logs());
-        }
-        text
+        let mut parts = vec![self.watch.world().to_string()];
+        parts.extend(self.operators.iter().map(Operator::log));
+        let machines = self.machines.values();
+        parts.extend(machines.map(|machine| format!("{:#?}\n{}", machine.boots(), machine.logs())));
+        parts.join("\n")
     }
 
     /// Events on an object: reason and note.

@@ -20,7 +20,7 @@ use crate::{binaries::Binaries, rights::NAMESPACE};
 
 /// The shortest lease that the operator takes: tests do not wait for takeovers longer than they must.
 const LEASE_SECONDS: &str = "3";
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(10);
 const NANNY_PERIOD: Duration = Duration::from_millis(200);
 

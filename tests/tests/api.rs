@@ -237,7 +237,7 @@ async fn plans() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_order_changes_its_image_only_with_its_identity() -> Result<()> {
+async fn an_order_keeps_its_image_and_moves_forward_only() -> Result<()> {
     let client = Cluster::shared().await?.client().await?;
     let plans = api(&client, "NodePlan");
     plans.create(&PostParams::default(), &object("NodePlan", "moves", &order("Staged"))).await?;
@@ -248,6 +248,14 @@ async fn an_order_changes_its_image_only_with_its_identity() -> Result<()> {
         plans.patch("moves", &params, &change(json!({ "image": other }))).await.unwrap_err().to_string();
     assert!(said.contains("an order's image does not change: a new image needs a new planId"), "{said}");
     plans.patch("moves", &params, &change(json!({ "target": "Booted" }))).await?;
+    let back = change(json!({ "target": "Staged" }));
+    let said = plans.patch("moves", &params, &back).await.unwrap_err().to_string();
+    assert!(said.contains("an order's target moves forward only"), "{said}");
+    let reverted = json!({ "target": "Reverted", "revert": { "cause": "User" } });
+    plans.patch("moves", &params, &change(reverted)).await?;
+    let again = change(json!({ "target": "Committed" }));
+    let said = plans.patch("moves", &params, &again).await.unwrap_err().to_string();
+    assert!(said.contains("an order's target moves forward only"), "{said}");
     plans
         .patch("moves", &params, &change(json!({ "planId": "p2", "image": other, "target": "Staged" })))
         .await?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
-use evenkeel_crds::node_plan::Phase;
+use evenkeel_crds::node_plan::{Phase, Target};
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     machine::Event,
@@ -32,22 +32,39 @@ fn all_run(fleet: &Fleet, world: &World, digest: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_is_killed_again_and_again() -> Result<()> {
+async fn the_operator_is_killed_at_every_step_that_shows_and_in_between() -> Result<()> {
     let fleet = Fleet::start(&FleetOptions::of(3)).await?;
     let second = fleet.publish(&OsImage::good("2")).await?;
     fleet.want("os", &second.tagged, json!({})).await?;
-    // Lives of lengths that share no rhythm with the steps; long enough to get something done.
-    let lives = [1700, 900, 2300, 1300, 3100, 1100, 1900, 2900];
-    let end = Instant::now() + ROLLOUT;
-    for life in lives.iter().cycle() {
-        sleep(Duration::from_millis(*life)).await;
-        if all_run(&fleet, &fleet.watch.world(), &second.digest) || Instant::now() > end {
-            break;
+    let mut known: BTreeSet<Step> = BTreeSet::new();
+    let mut deaths = 0;
+    // It is never left alone for longer than this; a life of it is long enough to get something done.
+    let longest = Duration::from_millis(2300);
+    let (mut born, end) = (Instant::now(), Instant::now() + ROLLOUT);
+    while !all_run(&fleet, &fleet.watch.world(), &second.digest) && Instant::now() < end {
+        let before = known.len();
+        known.extend(steps(&fleet.watch.world()));
+        if known.len() > before || born.elapsed() > longest {
+            fleet.operators[0].kill();
+            fleet.operators[0].restart()?;
+            deaths += 1;
+            born = Instant::now();
         }
-        fleet.operators[0].kill();
-        fleet.operators[0].restart()?;
+        sleep(Duration::from_millis(10)).await;
     }
+    // Each of three nodes was staged, started, cordoned, approved, tried and kept.
+    assert!(deaths >= 12, "the operator died only {deaths} times, at {known:?}");
     in_good_order(&fleet, &second.digest).await
+}
+
+/// A step of a node's turn, as it shows in what the operator and the agent wrote.
+type Step = (String, Option<Target>, bool, bool, Phase);
+
+fn steps(world: &World) -> impl Iterator<Item = Step> {
+    world.plans.iter().map(|(name, plan)| {
+        let turn = plan.spec.disruption.is_some();
+        (name.clone(), plan.spec.target, turn, world.serves(name), world.phase(name))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
