@@ -14,7 +14,8 @@ pub struct Args {
     /// Namespace of the lease that lets one replica act.
     #[arg(long, env = "EVENKEEL_NAMESPACE", default_value = "evenkeel-system")]
     pub namespace: String,
-    /// Name of this replica in the lease. One that is killed and started again under the same name goes on at once.
+    /// Name of this replica in the lease, and of its pod. One that is killed and started again under the same name goes
+    /// on at once.
     /// Default: a random one.
     #[arg(long, env = "EVENKEEL_IDENTITY")]
     pub identity: Option<String>,
@@ -31,6 +32,6 @@ pub struct Args {
     #[arg(long, env = "EVENKEEL_LOG", default_value = "info,kube_runtime=warn")]
     pub log: String,
     /// Log one JSON object per line.
-    #[arg(long, env = "EVENKEEL_LOG_JSON")]
+    #[arg(long, env = "EVENKEEL_LOG_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     pub log_json: bool,
 }

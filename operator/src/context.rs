@@ -12,13 +12,14 @@ use kube::runtime::events::Recorder;
 
 use crate::{
     api::Clients,
+    drain::OwnPod,
     lease::Leadership,
     metrics::Metrics,
     resolve::{Failure, Question},
     seen::Seen,
 };
 
-/// What is remembered of an image object between two looks. All of it may be lost with the process.
+/// What is remembered of an image object between two looks.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Its generation at the last look; a change may be one of what others have.
@@ -49,39 +50,35 @@ pub struct Context {
     pub leadership: Leadership,
     /// Credentials for registries.
     pub docker_config: Option<PathBuf>,
+    /// The pod that this process runs in.
+    pub own_pod: OwnPod,
+    /// What is remembered.
+    pub memories: Memories,
+}
+
+/// What is remembered between two looks. All of it may be lost with the process.
+#[derive(Debug, Default)]
+pub struct Memories {
     /// By image object.
-    memory: Mutex<HashMap<String, Memory>>,
+    images: Mutex<HashMap<String, Memory>>,
     /// By node: what the last eviction that was refused there said.
     refused: Mutex<HashMap<String, String>>,
 }
 
 impl Context {
-    /// Nothing remembered yet.
-    pub fn new(
-        clients: Clients,
-        seen: Arc<Seen>,
-        metrics: Arc<Metrics>,
-        recorder: Recorder,
-        leadership: Leadership,
-        docker_config: Option<PathBuf>,
-    ) -> Self {
-        let (memory, refused) = (Mutex::default(), Mutex::default());
-        Self { clients, seen, metrics, recorder, leadership, docker_config, memory, refused }
-    }
-
     /// What is remembered of an image object.
     pub fn memory(&self, image: &str) -> Memory {
-        lock(&self.memory).get(image).cloned().unwrap_or_default()
+        lock(&self.memories.images).get(image).cloned().unwrap_or_default()
     }
 
     /// Remembers something of an image object.
     pub fn remember<T>(&self, image: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
-        change(lock(&self.memory).entry(image.to_owned()).or_default())
+        change(lock(&self.memories.images).entry(image.to_owned()).or_default())
     }
 
     /// Forgets an image object that is gone. What it had is free for others.
     pub fn forget(&self, image: &str) {
-        if lock(&self.memory).remove(image).is_some() {
+        if lock(&self.memories.images).remove(image).is_some() {
             self.seen.stir();
         }
     }
@@ -96,12 +93,12 @@ impl Context {
 
     /// What the last eviction that was refused on a node said.
     pub fn refused(&self, node: &str) -> Option<String> {
-        lock(&self.refused).get(node).cloned()
+        lock(&self.memories.refused).get(node).cloned()
     }
 
     /// Remembers what a round of evictions on a node came to.
     pub fn evicted(&self, node: &str, refused: Option<String>) {
-        let mut all = lock(&self.refused);
+        let mut all = lock(&self.memories.refused);
         match refused {
             Some(by) => all.insert(node.to_owned(), by),
             None => all.remove(node),

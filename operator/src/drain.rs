@@ -74,6 +74,41 @@ pub fn to_evict<'a>(pods: &'a [Pod], drain: &Drain) -> Vec<&'a Pod> {
     pods.iter().filter(|pod| fate(pod, drain) == Fate::Leaves).collect()
 }
 
+/// The pod that this process runs in, if it runs in one.
+#[derive(Clone, Debug)]
+pub struct OwnPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl OwnPod {
+    fn is(&self, pod: &Pod) -> bool {
+        pod.name_any() == self.name && pod.namespace().as_ref() == Some(&self.namespace)
+    }
+}
+
+/// Whether another replica of our own pod is ready on another node. Without one, as in a cluster of one node, our pod
+/// stays and goes through the reboot with its node: once evicted, nobody would be left to approve it.
+pub fn relieved(own: &Pod, siblings: &[Pod]) -> bool {
+    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let controller = |pod: &Pod| {
+        pod.owner_references()
+            .iter()
+            .find(|owner| owner.controller == Some(true))
+            .map(|owner| owner.uid.clone())
+    };
+    siblings.iter().any(|pod| {
+        let ready = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        controller(pod).is_some()
+            && controller(pod) == controller(own)
+            && node(pod) != node(own)
+            && pod.metadata.deletion_timestamp.is_none()
+            && ready.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
+}
+
 fn title(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
 }
@@ -134,6 +169,22 @@ mod tests {
         let seen = progress(&pods, &options(false, true), Some("budget web".into()));
         let DrainSeen::Remaining { pods: 3, blocked_by: Some(by) } = seen else { panic!("{seen:?}") };
         assert!(by.contains("web/bare") && by.contains("drain.force"), "{by}");
+    }
+
+    #[test]
+    fn our_own_pod_leaves_only_when_another_replica_is_ready_elsewhere() {
+        let replica = |name: &str, node: &str, ready: &str| {
+            let status = json!({ "conditions": [{ "type": "Ready", "status": ready }] });
+            let spec = json!({ "containers": [], "nodeName": node });
+            pod(name, Some("ReplicaSet"), &json!({ "spec": spec, "status": status }))
+        };
+        let own = replica("op-1", "n1", "True");
+        assert!(OwnPod { namespace: "web".into(), name: "op-1".into() }.is(&own));
+        assert!(!relieved(&own, std::slice::from_ref(&own)), "it does not relieve itself");
+        assert!(!relieved(&own, &[replica("op-2", "n1", "True")]), "it would leave the node as well");
+        assert!(!relieved(&own, &[replica("op-2", "n2", "False")]));
+        assert!(!relieved(&own, &[pod("bare", None, &json!({}))]));
+        assert!(relieved(&own, &[replica("op-2", "n2", "True")]));
     }
 
     #[test]

@@ -28,7 +28,8 @@ use tokio::{
 use crate::{
     api::{Clients, with_causes},
     args::Args,
-    context::Context,
+    context::{Context, Memories},
+    drain::OwnPod,
     lease::{Ended, Lease},
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
@@ -68,15 +69,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!("this replica has the lease and acts");
     told.metrics.leads(true);
 
+    let own_pod = OwnPod { namespace: args.namespace, name: me.clone() };
     let reporter = Reporter { controller: "evenkeel-operator".into(), instance: Some(me) };
-    let context = Arc::new(Context::new(
-        clients.clone(),
-        Arc::clone(&seen),
-        Arc::clone(&told.metrics),
-        Recorder::new(clients.main, reporter),
-        lease.leadership(),
-        args.docker_config,
-    ));
+    let context = Arc::new(Context {
+        clients: clients.clone(),
+        seen,
+        metrics: told.metrics,
+        recorder: Recorder::new(clients.main, reporter),
+        leadership: lease.leadership(),
+        docker_config: args.docker_config,
+        own_pod,
+        memories: Memories::default(),
+    });
     // The lease is kept until the last look has ended, and only then given back.
     let (quiet, quiet_seen) = watch::channel(false);
     let acting = act(controller, context, stop);

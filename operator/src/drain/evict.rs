@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, EvictParams, ListParams, Preconditions},
 };
 
-use super::{progress, title, to_evict};
+use super::{OwnPod, progress, relieved, title, to_evict};
 use crate::api::{ApiError, Clients, call};
 
 /// Pods of one page. A node runs a few hundred at most.
@@ -21,14 +21,20 @@ pub async fn look(
     client: &Client,
     node: &str,
     drain: &Drain,
+    own: &OwnPod,
     refused: Option<String>,
 ) -> Result<DrainSeen, ApiError> {
-    Ok(progress(&pods_on(client, node).await?, drain, refused))
+    Ok(progress(&pods_on(client, node, own).await?, drain, refused))
 }
 
 /// Asks the pods of a node to leave. The answer says what keeps one of them, if something does.
-pub async fn evict(clients: &Clients, node: &str, drain: &Drain) -> Result<Option<String>, ApiError> {
-    let pods = pods_on(&clients.main, node).await?;
+pub async fn evict(
+    clients: &Clients,
+    node: &str,
+    drain: &Drain,
+    own: &OwnPod,
+) -> Result<Option<String>, ApiError> {
+    let pods = pods_on(&clients.main, node, own).await?;
     let mut refused = None;
     for pod in to_evict(&pods, drain).into_iter().take(ROUND) {
         if let Some(by) = ask(clients, pod, drain).await? {
@@ -39,12 +45,27 @@ pub async fn evict(clients: &Clients, node: &str, drain: &Drain) -> Result<Optio
     Ok(refused)
 }
 
-async fn pods_on(client: &Client, node: &str) -> Result<Vec<Pod>, ApiError> {
-    let api: Api<Pod> = Api::all(client.clone());
-    let mut params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
+/// The pods of a node, but for our own as long as nobody would go on in its place.
+async fn pods_on(client: &Client, node: &str, own: &OwnPod) -> Result<Vec<Pod>, ApiError> {
+    let everywhere: Api<Pod> = Api::all(client.clone());
+    let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let mut pods = list(&everywhere, of_node, &format!("list the pods of node {node}")).await?;
+    if let Some(at) = pods.iter().position(|pod| own.is(pod)) {
+        let siblings: Api<Pod> = Api::namespaced(client.clone(), &own.namespace);
+        let what = format!("list the pods of namespace {}", own.namespace);
+        let siblings = list(&siblings, ListParams::default(), &what).await?;
+        if !relieved(&pods[at], &siblings) {
+            pods.remove(at);
+        }
+    }
+    Ok(pods)
+}
+
+async fn list(api: &Api<Pod>, params: ListParams, what: &str) -> Result<Vec<Pod>, ApiError> {
+    let mut params = params.limit(PAGE);
     let mut pods = Vec::new();
     loop {
-        let page = call(format!("list the pods of node {node}"), api.list(&params)).await?;
+        let page = call(what, api.list(&params)).await?;
         pods.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

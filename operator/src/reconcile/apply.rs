@@ -63,7 +63,7 @@ async fn act(
         Action::Cordon => cordon(context, name, Some(&policy.name)).await,
         Action::Uncordon => cordon(context, name, None).await,
         Action::Evict => {
-            let refused = drain::evict(&context.clients, name, &policy.drain).await?;
+            let refused = drain::evict(&context.clients, name, &policy.drain, &context.own_pod).await?;
             context.evicted(name, refused);
             Ok(())
         }

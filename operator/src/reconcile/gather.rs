@@ -222,7 +222,7 @@ async fn look_at_drains(
             continue;
         }
         let refused = context.refused(name);
-        node.drain = drain::look(&context.clients.main, name, drain, refused).await?;
+        node.drain = drain::look(&context.clients.main, name, drain, &context.own_pod, refused).await?;
         if node.drain == DrainSeen::Done {
             context.evicted(name, None);
         }
