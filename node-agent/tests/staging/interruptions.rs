@@ -2,12 +2,13 @@
 //! stays empty.
 
 use std::{
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use evenkeel_node_agent::{
+    slot::verity,
     slots::SlotState,
     stage::{Meter, StageError},
 };
@@ -92,20 +93,51 @@ async fn staging_that_is_stopped_ends_at_once_and_leaves_nothing() {
     assert!(b.state == SlotState::Empty && !b.bootable, "{b:?}");
 }
 
+/// The agent as a process, staging into slot b.
+fn agent(machine: &Machine, image: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"))
+        .args(["stage", image, "--plain-http", "--slot", "b", "--disk"])
+        .arg(machine.disk.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whenever_an_agent_is_killed_the_slot_is_whole_or_empty() {
+    let machine = Machine::with_old_system().await;
+    let (one, two) = (large(), Recipe::with(tar(&[("data", &noise(8 * MIB, 10))])).build());
+    let servers =
+        [OddServer::start(&one, Habits::default()).await, OddServer::start(&two, Habits::default()).await];
+    let begin = Instant::now();
+    assert!(agent(&machine, &servers[1].reference()).wait().unwrap().success());
+    let whole = begin.elapsed();
+    // Each begins with the other image in the slot, whole or not.
+    for step in 0..10 {
+        let mut agent = agent(&machine, &servers[step % 2].reference());
+        tokio::time::sleep(whole / 9 * u32::try_from(step).unwrap()).await;
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        let (a, b) = (machine.slot("a"), machine.slot("b"));
+        assert!(a.state == SlotState::Complete && a.default && !b.bootable, "{step}: {a:?} {b:?}");
+        if b.state == SlotState::Complete {
+            let region = machine.disk.slot("b").unwrap();
+            let record = region.read_record().unwrap();
+            assert!(verity::holds(&region, &record).unwrap(), "{step}: {record:?}");
+        }
+    }
+    machine.stage(&servers[0].reference()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_leaves_an_empty_slot_and_the_next_one_fills_it() {
     let machine = Machine::with_old_system().await;
     let image = large();
     let server =
         OddServer::start(&image, Habits { stall_at: Some(5 * MIB as u64), ..Habits::default() }).await;
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"))
-        .args(["stage", &server.reference(), "--plain-http", "--slot", "b", "--disk"])
-        .arg(machine.disk.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut agent = agent(&machine, &server.reference());
     while server.sent() < 5 * MIB as u64 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
