@@ -9,6 +9,7 @@ pub mod esp;
 pub mod guard;
 pub mod init;
 pub mod install;
+mod plan_error;
 pub mod reboot;
 pub mod run;
 pub mod slot;

@@ -12,14 +12,13 @@ use super::host::{self, HostError};
 use crate::{
     boot::{self, BootError, Bootloader as _},
     disk::{self, Disk, DiskError, RegionError},
+    plan_error::plan_error,
     reboot::{self, RebootError},
     state_dir::{StateDir, StateError},
 };
 
 /// Seconds from the trial's boot to its end, when the order does not say.
 const COMMIT_DEADLINE_SECONDS: i64 = 1800;
-/// Characters of a message that the API takes.
-const MESSAGE_MAX: usize = 2048;
 
 /// What actions need.
 pub(super) struct Tools {
@@ -91,9 +90,7 @@ impl ActError {
 
     /// The error as the plan's status tells it.
     pub fn plan_error(self) -> PlanError {
-        let (reason, retryable) = (self.reason().to_owned(), self.retryable());
-        let message: String = format!("{:#}", anyhow::Error::from(self)).chars().take(MESSAGE_MAX).collect();
-        PlanError { reason, message, retryable }
+        plan_error(self.reason(), self.retryable(), &self.into())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_crds::NodePlan;
+use evenkeel_crds::{NodePlan, node_plan::Target};
 use evenkeel_node_agent_core::machine::{EntryFact, Facts, Orders, Outcome, status};
 use evenkeel_registry::RegistryOptions;
 use tokio::time::{Instant, sleep_until};
@@ -12,7 +12,6 @@ use crate::{
     disk,
     stage::{self, Meter, StageError, StageRequest, Staged},
 };
-use evenkeel_crds::node_plan::Target;
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(1500);

@@ -9,11 +9,9 @@ use evenkeel_registry::RegistryError;
 use crate::{
     boot::BootError,
     disk::{DiskError, RegionError},
+    plan_error::plan_error,
     slot::{LayerError, WriteError},
 };
-
-/// Characters of a message that the API takes.
-const MESSAGE_MAX: usize = 2048;
 
 /// Why an image was not staged.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +115,6 @@ impl StageError {
 
     /// The error as the plan's status tells it.
     pub fn plan_error(self) -> PlanError {
-        let (reason, retryable) = (self.reason().to_owned(), self.retryable());
-        let message: String = format!("{:#}", anyhow::Error::from(self)).chars().take(MESSAGE_MAX).collect();
-        PlanError { reason, message, retryable }
+        plan_error(self.reason(), self.retryable(), &self.into())
     }
 }

@@ -1,0 +1,12 @@
+//! An error as the plan's status tells it.
+
+use evenkeel_crds::node_plan::PlanError;
+
+/// Characters of a message that the API takes.
+const MESSAGE_MAX: usize = 2048;
+
+/// The error with everything below it, in one line.
+pub(crate) fn plan_error(reason: &str, retryable: bool, error: &anyhow::Error) -> PlanError {
+    let message = format!("{error:#}").chars().take(MESSAGE_MAX).collect();
+    PlanError { reason: reason.to_owned(), message, retryable }
+}
