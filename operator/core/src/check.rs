@@ -119,19 +119,23 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
     let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
     let status = node.plan.as_ref().map(|plan| &plan.status);
     let target = node.plan.as_ref().and_then(|plan| plan.spec.target);
+    let same_order =
+        |plan_id: &String| node.plan.as_ref().is_some_and(|plan| plan.spec.plan_id.as_ref() == Some(plan_id));
     let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
     let rebooted = record.is_some_and(|record| {
         node.boot_id != record.boot_id_before
             && status.and_then(|status| status.booted.as_ref()).is_some_and(|b| b.boot_id == node.boot_id)
     });
     match action {
-        Action::OrderStage { .. } => vec![
+        Action::OrderStage { plan_id, .. } => vec![
+            (same_order(plan_id) && target > Some(Target::Staged), "moved an order backwards"),
             (!spoilt.is_empty(), "staged a digest that failed"),
             (record.is_some(), "restaged a node in its turn"),
             (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
         ],
         Action::BeginDisruption(new) => vec![
             (record.is_some(), "began a turn twice"),
+            (target != Some(Target::Staged), "began a turn with an order that was used up"),
             (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
             (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
             (status.is_none_or(|status| status.phase != Phase::Staged), "began before the node was staged"),
@@ -139,6 +143,7 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
         Action::Cordon | Action::Evict => vec![(record.is_none(), "disrupted without a record")],
         Action::ApproveReboot { .. } => vec![
             (record.is_none(), "rebooted without a record"),
+            (target != Some(Target::Staged), "approved a reboot out of order"),
             (policy.drain.enabled && node.drain != DrainSeen::Done, "rebooted before the drain was done"),
             (policy.cordon && !node.unschedulable, "rebooted before the cordon was seen"),
         ],

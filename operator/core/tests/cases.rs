@@ -275,3 +275,12 @@ fn a_control_plane_node_waits_for_those_of_other_images() {
     let decision = plan(&policy(), &snapshot, now());
     assert_eq!(decision.report.nodes["n1"], NodeState::WaitsToStart(Hold::ControlPlane("other".into())));
 }
+
+#[test]
+fn a_machine_that_lost_its_memory_gets_a_new_attempt() {
+    let mut lost = ordered(Target::Committed, Phase::Staged);
+    lost.plan.as_mut().unwrap().status.booted.as_mut().unwrap().boot_id = "b9".into();
+    let decision = decide(&policy(), &[("n1", lost)], now());
+    let Some(Action::OrderStage { plan_id, .. }) = action(&decision, "n1") else { panic!("{decision:?}") };
+    assert_eq!(plan_id, policy().plan_id(2), "the first one went as far as it could");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use evenkeel_crds::{
     condition::Time,
     managed_os_image::Order,
-    node_plan::{Disruption, Phase},
+    node_plan::{Disruption, NodePlanSpec, Phase, Target},
 };
 use jiff::Timestamp;
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     policy::Policy,
     report::{Hold, NodeState},
-    snapshot::{NodeSeen, Snapshot},
+    snapshot::{NodeSeen, PlanSeen, Snapshot},
 };
 
 /// Everything about a node that needs no turn. Nodes that it leaves out of the report wait for [`hand_out`].
@@ -114,22 +114,29 @@ pub fn hand_out(
     }
 }
 
-/// The attempt with this image that the node was ordered to make.
+/// The attempt with this image that the node was ordered to stage. An order that went further was used up.
 fn ordered_attempt(policy: &Policy, node: &NodeSeen) -> Option<i32> {
     let spec = &node.plan.as_ref()?.spec;
+    attempt_in(policy, spec).filter(|_| spec.target == Some(Target::Staged))
+}
+
+fn attempt_in(policy: &Policy, spec: &NodePlanSpec) -> Option<i32> {
     if spec.image != policy.image {
         return None;
     }
     policy.attempt_of(spec.plan_id.as_ref()?)
 }
 
-/// The attempt to order on a plan that has none. An agent that ended one in failure would take the same identity for
-/// the same order: a plan that was deleted, which is how a person says "try again", needs the next one.
+/// The attempt to order. An order never moves backwards, and an agent that ended an attempt takes the same identity for
+/// the same order: after an attempt that was used up comes the next one. That is so when somebody deleted the plan, which
+/// is how a person says "try again", and when a machine lost what it remembered.
 fn next_attempt(policy: &Policy, node: &NodeSeen) -> i32 {
-    let Some(status) = node.plan.as_ref().map(|plan| &plan.status) else { return 1 };
+    let Some(PlanSeen { spec, status }) = &node.plan else { return 1 };
     let known = status.plan_id.as_deref().and_then(|plan_id| policy.attempt_of(plan_id));
-    let ended = matches!(status.phase, Phase::RolledBack | Phase::Failed);
-    known.map_or(1, |attempt| if ended { attempt.saturating_add(1) } else { attempt })
+    let ended = known.filter(|_| matches!(status.phase, Phase::RolledBack | Phase::Failed));
+    let used_up = attempt_in(policy, spec).filter(|_| spec.target > Some(Target::Staged));
+    let next = |attempt: i32| attempt.saturating_add(1);
+    ended.max(used_up).map_or_else(|| known.unwrap_or(1), next)
 }
 
 /// Whether the settings of the order are those that the image object has now.

@@ -41,6 +41,17 @@ impl Agent {
         Self { fate, status, previous: OLD.into(), trial_since: None, staging_failed: false }
     }
 
+    /// The state partition is lost. A machine between two slots finds out where it is; that is not modelled here.
+    pub fn lose_memory(&mut self) {
+        if !matches!(self.status.phase, Phase::Rebooting | Phase::Trial) {
+            self.status.plan_id = None;
+            self.status.phase = Phase::Idle;
+            self.status.bad_digests.clear();
+            self.status.error = None;
+            self.status.rolled_back = None;
+        }
+    }
+
     fn booted(&mut self) -> &mut Booted {
         self.status.booted.as_mut().expect("set when the agent is made")
     }

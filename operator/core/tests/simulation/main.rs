@@ -80,7 +80,7 @@ fn for_seeds(run: fn(u64)) {
     if let Some(seed) = env::var("EVENKEEL_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return run(seed);
     }
-    let cases = env::var("EVENKEEL_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400);
+    let cases = env::var("EVENKEEL_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
     for seed in 0..cases {
         let held = std::panic::catch_unwind(|| run(seed)).is_ok();
         assert!(held, "seed {seed} failed; run it alone with EVENKEEL_SIM_SEED={seed}");

@@ -314,6 +314,7 @@ impl World {
             14 => self.policy.image = Some(image(SECOND)),
             15 => self.policy.image = Some(image(FIRST)),
             16 => self.policy.image = None,
+            18 => self.agents.get_mut(&name).expect("made with its node").lose_memory(),
             17 => self.policy.pull.plain_http = !self.policy.pull.plain_http,
             _ => return,
         }
