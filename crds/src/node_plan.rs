@@ -269,6 +269,9 @@ pub struct Booted {
     pub version: Option<String>,
     /// The kernel's boot ID.
     pub boot_id: String,
+    /// Whether the host's own health checks passed in this boot. They run on trial only.
+    #[serde(default)]
+    pub host_checks_passed: bool,
 }
 
 /// What went wrong.

@@ -1,15 +1,21 @@
-//! `evenkeel-agent guard`: on the host, ends a trial boot that is not kept in time, whatever the cluster does.
+//! `evenkeel-agent guard`: on the host, checks a trial boot's health, and ends one that is not kept in time, whatever the
+//! cluster does.
+
+mod checks;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use evenkeel_crds::node_plan::RollbackCause;
-use evenkeel_node_agent_core::journal::Verdict;
+use evenkeel_node_agent_core::{
+    journal::{ChecksPassed, Verdict},
+    machine::RunningSlot,
+};
 
 use crate::{
     boot::{self, BootError, Bootloader as _},
@@ -22,8 +28,6 @@ use crate::{
 /// Seconds from the boot to the end of a trial that nobody gave another deadline.
 const DEADLINE_SECONDS_DEFAULT: u64 = 1800;
 const POLL: Duration = Duration::from_secs(5);
-const CHECK_TRIES: u32 = 3;
-const CHECK_PAUSE: Duration = Duration::from_secs(10);
 
 /// Options of `evenkeel-agent guard`.
 #[derive(Clone, Debug, clap::Args)]
@@ -80,7 +84,7 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     let order = state.trial()?.filter(|order| order.digest == running.digest);
     let deadline = order.map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
-    let Some((cause, message)) = watch(args, &disk, &running.name, deadline)? else {
+    let Some((cause, message)) = watch(args, &disk, &state, &running, deadline)? else {
         tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
         return Ok(());
     };
@@ -92,20 +96,32 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
 
 type Reason = (RollbackCause, String);
 
-fn watch(args: &GuardArgs, disk: &Disk, slot: &str, deadline: u64) -> Result<Option<Reason>, GuardError> {
+/// Waits for the end of the trial: nothing when it was kept, a reason when it is to go back.
+fn watch(
+    args: &GuardArgs,
+    disk: &Disk,
+    state: &StateDir,
+    running: &RunningSlot,
+    deadline: u64,
+) -> Result<Option<Reason>, GuardError> {
     let mut checked = false;
     loop {
-        if !on_trial(disk, slot)? {
+        if !on_trial(disk, &running.name)? {
             return Ok(None);
         }
-        if uptime_seconds(&args.proc)? >= deadline {
+        let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.proc)?);
+        if left.is_zero() {
             let message = format!("the trial was not kept within {deadline} s of its boot");
             return Ok(Some((RollbackCause::Deadline, message)));
         }
         if !checked && is_up() {
-            if let Err(message) = check(&args.health_dir) {
-                return Ok(Some((RollbackCause::HostCheck, message)));
+            if let Err(message) = checks::run(&args.health_dir, Instant::now() + left) {
+                // A person may have kept it in the meantime, whatever its checks say.
+                let kept = !on_trial(disk, &running.name)?;
+                return Ok((!kept).then_some((RollbackCause::HostCheck, message)));
             }
+            state.write_checks_passed(&ChecksPassed { boot_id: running.boot_id.clone() })?;
+            tracing::info!(slot = running.name, "the health checks of this host passed");
             checked = true;
         }
         thread::sleep(POLL);
@@ -126,37 +142,11 @@ fn is_up() -> bool {
     status.is_err() || status.is_ok_and(|status| status.success())
 }
 
-fn check(folder: &Path) -> Result<(), String> {
-    let mut programs: Vec<PathBuf> = match fs::read_dir(folder) {
-        Ok(listing) => listing.flatten().map(|entry| entry.path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    programs.sort();
-    programs.iter().try_for_each(|program| check_one(program))
-}
-
-fn check_one(program: &Path) -> Result<(), String> {
-    let mut failure = String::new();
-    for attempt in 1..=CHECK_TRIES {
-        failure = match Command::new(program).stdin(Stdio::null()).output() {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => {
-                let text = String::from_utf8_lossy(&output.stderr);
-                format!("{} ({})", output.status, text.trim().lines().last().unwrap_or("no message"))
-            }
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(program = %program.display(), attempt, failure, "health check failed");
-        if attempt < CHECK_TRIES {
-            thread::sleep(CHECK_PAUSE);
-        }
-    }
-    Err(format!("the health check {} failed {CHECK_TRIES} times: {failure}", program.display()))
-}
-
-fn uptime_seconds(proc: &Path) -> Result<u64, GuardError> {
+fn uptime(proc: &Path) -> Result<Duration, GuardError> {
     let path = proc.join("uptime");
     let text = fs::read_to_string(&path).map_err(|source| GuardError::Uptime(path.clone(), source))?;
     let seconds = text.split('.').next().and_then(|whole| whole.trim().parse().ok());
-    seconds.ok_or_else(|| GuardError::Uptime(path, io::ErrorKind::InvalidData.into()))
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| GuardError::Uptime(path, io::ErrorKind::InvalidData.into()))
 }

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use evenkeel_crds::{NodePlan, node_plan::HostFacts};
 use evenkeel_node_agent_core::{
     journal::Journal,
-    machine::{Action, Facts, Orders, Outcome, next, record, resume, status},
+    machine::{Action, Facts, Orders, Outcome, next, on_trial, record, resume, status},
 };
 use evenkeel_registry::Platform;
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ use sight::Sight;
 
 /// Longest pause between two looks at the machine: a person's `evenkeel-agent activate` is seen this late.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
-/// Pause after a turn that could not be made, and after a report that did not arrive.
+/// Pause after a turn that could not be made, after a report that did not arrive, and while the guard's word is waited for.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Follows the plan until the process is told to end.
@@ -97,7 +97,8 @@ impl Agent {
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.keep(journal)?;
         let reported = self.report(plan.as_ref(), &facts).await;
-        let longest = if reported { LOOK_AGAIN } else { TRY_AGAIN };
+        let waits_for_guard = on_trial(&self.journal) && !facts.host_checks_passed;
+        let longest = if reported && !waits_for_guard { LOOK_AGAIN } else { TRY_AGAIN };
         match action {
             Action::Wait => Ok(longest),
             Action::WaitUntil(at) => {
@@ -147,8 +148,8 @@ impl Agent {
     }
 
     fn look(&mut self) -> Result<Facts, ActError> {
-        let verdict = self.state.verdict()?;
-        tokio::task::block_in_place(|| self.sight.look(verdict))
+        let (verdict, passed) = (self.state.verdict()?, self.state.checks_passed()?);
+        tokio::task::block_in_place(|| self.sight.look(verdict, passed.as_ref()))
     }
 
     /// A new order is a reason to look again.

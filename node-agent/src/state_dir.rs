@@ -1,4 +1,4 @@
-//! The agent's folder on the state partition: the journal, the order of a trial, and the guard's verdict.
+//! The agent's folder on the state partition: the journal, the order of a trial, and the guard's word on it.
 //!
 //! Each is one small JSON document, replaced as a whole: after a power cut it is the old one or the new one.
 
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_node_agent_core::journal::{JOURNAL_VERSION, Journal, TrialOrder, Verdict};
+use evenkeel_node_agent_core::journal::{ChecksPassed, JOURNAL_VERSION, Journal, TrialOrder, Verdict};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -19,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 const JOURNAL: &str = "journal.json";
 const TRIAL: &str = "trial.json";
 const VERDICT: &str = "verdict.json";
+const CHECKS_PASSED: &str = "checks-passed.json";
 const LOCK: &str = "agent.lock";
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// A document of ours has a few kilobytes; anything above this is not ours.
@@ -90,6 +91,16 @@ impl StateDir {
     /// Replaces the guard's verdict, durably.
     pub fn write_verdict(&self, verdict: &Verdict) -> Result<(), StateError> {
         self.write(VERDICT, verdict)
+    }
+
+    /// In which boot the host's own health checks last passed.
+    pub fn checks_passed(&self) -> Result<Option<ChecksPassed>, StateError> {
+        self.read(CHECKS_PASSED)
+    }
+
+    /// Says, durably, that the host's own health checks passed.
+    pub fn write_checks_passed(&self, passed: &ChecksPassed) -> Result<(), StateError> {
+        self.write(CHECKS_PASSED, passed)
     }
 
     /// Removes the verdict on an earlier trial, durably.

@@ -125,6 +125,15 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// What the guard wrote when the host's own health checks had passed: one JSON document beside the journal. Without it
+/// no trial is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChecksPassed {
+    /// The boot in which they passed.
+    pub boot_id: String,
+}
+
 /// What the guard needs to know of a trial: one JSON document beside the journal, written before the trial's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

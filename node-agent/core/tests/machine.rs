@@ -33,6 +33,9 @@ enum Fault {
     ActionFails,
 }
 
+/// Turns from a boot to the end of the host's checks: the cluster may want to keep the image before.
+const CHECK_TURNS: u32 = 3;
+
 struct World {
     journal: Journal,
     slots: BTreeMap<&'static str, (Option<&'static str>, EntryFact, u32)>,
@@ -40,6 +43,8 @@ struct World {
     boots: u32,
     now: Timestamp,
     verdict: Option<Verdict>,
+    /// Turns since the last boot; the host's checks take some.
+    turns_up: u32,
     image: Image,
     target: Target,
 }
@@ -56,6 +61,7 @@ impl World {
             boots: 1,
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             verdict: None,
+            turns_up: 0,
             image,
             target: Target::Staged,
         }
@@ -85,7 +91,23 @@ impl World {
                 })
                 .collect(),
             verdict: self.verdict.clone(),
+            host_checks_passed: self.checked() && self.image == Image::Good,
             now: self.now,
+        }
+    }
+
+    fn checked(&self) -> bool {
+        self.running == "b" && self.turns_up >= CHECK_TURNS
+    }
+
+    /// What the guard does once the checks have ended: it sends a bad image back.
+    fn guard(&mut self) {
+        let trial = self.slots["b"].1 != EntryFact::Permanent;
+        if self.checked() && self.image == Image::FailsItsCheck && trial {
+            self.slots.get_mut("b").unwrap().1 = EntryFact::Absent;
+            let message = "10-broken exited with 1".to_owned();
+            self.verdict = Some(Verdict { digest: NEW.into(), cause: RollbackCause::HostCheck, message });
+            self.boot();
         }
     }
 
@@ -99,6 +121,7 @@ impl World {
 
     /// The boot loader: highest generation first, entries without tries last.
     fn boot(&mut self) {
+        self.turns_up = 0;
         loop {
             self.boots += 1;
             let (name, slot) = self
@@ -115,12 +138,6 @@ impl World {
                 continue;
             }
             self.running = name;
-            if digest == NEW && self.image == Image::FailsItsCheck && slot.1 != EntryFact::Permanent {
-                slot.1 = EntryFact::Absent;
-                let message = "10-broken exited with 1".to_owned();
-                self.verdict = Some(Verdict { digest: NEW.into(), cause: RollbackCause::HostCheck, message });
-                continue;
-            }
             return;
         }
     }
@@ -163,6 +180,8 @@ impl World {
     /// One turn of agent, operator and fate.
     fn turn(&mut self, fault: Fault) {
         self.now += SignedDuration::from_secs(400);
+        self.turns_up += 1;
+        self.guard();
         let orders = self.orders();
         let boots = self.boots;
         self.journal = resume(&self.journal, Some(&orders), &self.facts());
@@ -217,7 +236,7 @@ proptest! {
         for fault in faults {
             world.turn(fault);
         }
-        for _ in 0..12 {
+        for _ in 0..20 {
             world.turn(Fault::None);
         }
         match world.phase() {
@@ -245,7 +264,7 @@ fn turns(world: &mut World, count: usize) {
 #[test]
 fn a_failed_host_check_is_named_as_the_cause() {
     let mut world = World::new(Image::FailsItsCheck);
-    turns(&mut world, 8);
+    turns(&mut world, 16);
     let Step::RolledBack { rolled_back } = &world.journal.attempt.as_ref().unwrap().step else {
         panic!("the node must be back: {:?}", world.journal)
     };
@@ -256,7 +275,7 @@ fn a_failed_host_check_is_named_as_the_cause() {
 #[test]
 fn a_panic_is_the_boot_loaders_cause() {
     let mut world = World::new(Image::Panics);
-    turns(&mut world, 8);
+    turns(&mut world, 16);
     let Step::RolledBack { rolled_back } = &world.journal.attempt.as_ref().unwrap().step else {
         panic!("the node must be back: {:?}", world.journal)
     };
@@ -266,7 +285,7 @@ fn a_panic_is_the_boot_loaders_cause() {
 #[test]
 fn the_same_digest_again_does_nothing() {
     let mut world = World::new(Image::Good);
-    turns(&mut world, 8);
+    turns(&mut world, 16);
     let boots = world.boots;
     let mut orders = world.orders();
     orders.order.plan_id = "p2".into();
@@ -292,7 +311,7 @@ fn an_expired_approval_neither_arms_nor_reboots() {
 #[test]
 fn a_bad_digest_is_refused_under_a_new_plan() {
     let mut world = World::new(Image::Panics);
-    turns(&mut world, 8);
+    turns(&mut world, 16);
     let mut orders = world.orders();
     orders.order.plan_id = "p2".into();
     let (journal, action) = next(&world.journal, Some(&orders), &world.facts());

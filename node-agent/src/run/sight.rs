@@ -10,7 +10,7 @@ use std::{
 
 use evenkeel_node_agent_core::{
     boot_entry::BootEntry,
-    journal::Verdict,
+    journal::{ChecksPassed, Verdict},
     machine::{EntryFact, Facts, RunningSlot, SlotContent, SlotFact},
     slot_record::SlotRecord,
 };
@@ -44,18 +44,28 @@ impl Sight {
     }
 
     /// The facts.
-    pub fn look(&mut self, verdict: Option<Verdict>) -> Result<Facts, ActError> {
-        let now = Timestamp::now();
+    pub fn look(
+        &mut self,
+        verdict: Option<Verdict>,
+        passed: Option<&ChecksPassed>,
+    ) -> Result<Facts, ActError> {
+        let (running, slots) = self.machine()?;
+        let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
+        let host_checks_passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
+        Ok(Facts { running, slots, verdict, host_checks_passed, now: Timestamp::now() })
+    }
+
+    fn machine(&mut self) -> Result<(Option<RunningSlot>, Vec<SlotFact>), ActError> {
         if let Some((at, running, slots)) = &self.seen
             && at.elapsed() < HOLDS
         {
-            return Ok(Facts { running: running.clone(), slots: slots.clone(), verdict, now });
+            return Ok((running.clone(), slots.clone()));
         }
         let running = host::running_slot(&self.proc)?;
         // A host that does not run from a slot is left alone, whatever disks it has.
         let slots = if running.is_some() { self.slots()? } else { Vec::new() };
         self.seen = Some((Instant::now(), running.clone(), slots.clone()));
-        Ok(Facts { running, slots, verdict, now })
+        Ok((running, slots))
     }
 
     fn slots(&self) -> Result<Vec<SlotFact>, ActError> {

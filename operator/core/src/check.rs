@@ -150,6 +150,12 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
         Action::Commit => vec![
             (!on_trial || !rebooted, "committed without a new boot"),
             (
+                status.is_none_or(|s| {
+                    s.phase != Phase::Committed && !s.booted.as_ref().is_some_and(|b| b.host_checks_passed)
+                }),
+                "committed before the host's own checks passed",
+            ),
+            (
                 !node.ready && status.is_none_or(|s| s.phase != Phase::Committed),
                 "committed a node that is not Ready",
             ),

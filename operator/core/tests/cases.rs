@@ -35,7 +35,13 @@ fn now() -> Timestamp {
 fn node() -> NodeSeen {
     let status = NodePlanStatus {
         host: Some(HostFacts { manageable: true, ..HostFacts::default() }),
-        booted: Some(Booted { slot: "a".into(), digest: OLD.into(), version: None, boot_id: "b1".into() }),
+        booted: Some(Booted {
+            slot: "a".into(),
+            digest: OLD.into(),
+            version: None,
+            boot_id: "b1".into(),
+            host_checks_passed: true,
+        }),
         ..NodePlanStatus::default()
     };
     NodeSeen {

@@ -14,6 +14,8 @@ pub struct Facts {
     pub slots: Vec<SlotFact>,
     /// What the guard left, if it sent the machine back.
     pub verdict: Option<Verdict>,
+    /// Whether the guard says that the host's own health checks passed in this boot.
+    pub host_checks_passed: bool,
     /// The time.
     pub now: Timestamp,
 }

@@ -106,7 +106,10 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
         }
         Step::Activating { .. } => Action::Activate { slot },
         Step::Rebooting { .. } => Action::Reboot,
-        Step::Trial if orders.order.target == Target::Committed => Action::Commit { slot },
+        // The cluster's word is not enough: the host's own checks may still be under way.
+        Step::Trial if orders.order.target == Target::Committed && facts.host_checks_passed => {
+            Action::Commit { slot }
+        }
         Step::Reverting { .. } => Action::RevertTrial { slot },
         Step::Staged | Step::Trial | Step::Committed | Step::RolledBack { .. } | Step::Failed => Action::Wait,
     }

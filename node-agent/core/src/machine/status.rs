@@ -44,6 +44,11 @@ pub fn status(
     }
 }
 
+/// Whether the new slot runs and is not kept yet.
+pub fn on_trial(journal: &Journal) -> bool {
+    journal.attempt.as_ref().is_some_and(|attempt| attempt.step == Step::Trial)
+}
+
 fn said(rolled_back: &RolledBack) -> String {
     format!("{:?}: {}", rolled_back.cause, rolled_back.message)
 }
@@ -85,6 +90,7 @@ fn booted(facts: &Facts) -> Option<Booted> {
         digest: running.digest.clone(),
         version: content.map(|content| content.version.clone()),
         boot_id: running.boot_id.clone(),
+        host_checks_passed: facts.host_checks_passed,
     })
 }
 

@@ -151,6 +151,9 @@ fn unhealthy(policy: &Policy, node: &NodeSeen, record: &Disruption) -> Option<St
     if !node.ready {
         return Some("the node is not Ready".into());
     }
+    if !booted.host_checks_passed {
+        return Some("the host's own health checks have not passed yet".into());
+    }
     policy.gates.iter().find_map(|gate| {
         let wanted = format!("{:?}", gate.node_condition.status);
         let seen = node.conditions.get(&gate.node_condition.r#type).map_or("absent", String::as_str);

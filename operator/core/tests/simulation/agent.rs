@@ -35,7 +35,13 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(fate: Fate, boot_id: &str) -> Self {
-        let booted = Booted { slot: "a".into(), digest: OLD.into(), version: None, boot_id: boot_id.into() };
+        let booted = Booted {
+            slot: "a".into(),
+            digest: OLD.into(),
+            version: None,
+            boot_id: boot_id.into(),
+            host_checks_passed: false,
+        };
         let host = HostFacts { manageable: true, ..HostFacts::default() };
         let status = NodePlanStatus { booted: Some(booted), host: Some(host), ..NodePlanStatus::default() };
         Self { fate, status, previous: OLD.into(), trial_since: None, staging_failed: false }
@@ -65,6 +71,7 @@ impl Agent {
         boot_id.clone_into(&mut node.boot_id);
         boot_id.clone_into(&mut self.booted().boot_id);
         digest.clone_into(&mut self.booted().digest);
+        self.booted().host_checks_passed = false;
     }
 
     /// One step. `bad` is the digest that does not boot on nodes of that fate.
@@ -149,7 +156,12 @@ impl Agent {
                 self.status.bad_digests.push(tried);
                 self.back(RollbackCause::Deadline, now);
             }
-            _ => node.ready = true,
+            _ => {
+                // Checks take a while after the boot.
+                let booted = self.trial_since.is_some_and(|since| now > since);
+                self.booted().host_checks_passed = self.status.phase == Phase::Trial && booted;
+                node.ready = true;
+            }
         }
     }
 
