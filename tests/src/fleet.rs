@@ -13,6 +13,7 @@ use evenkeel_e2e::{
     process::Scratch,
     registry::{self, Pushed, Registry},
 };
+use futures::future::try_join_all;
 use k8s_openapi::api::events::v1::Event as KubeEvent;
 use kube::{
     Api, Client, ResourceExt,
@@ -33,6 +34,7 @@ use crate::{
 /// Repository of the OS images.
 pub const REPOSITORY: &str = "model/os";
 const POLL: Duration = Duration::from_millis(100);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// An event follows what it tells within a look or two of the operator.
 const EVENT_LIMIT: Duration = Duration::from_secs(20);
 
@@ -109,32 +111,33 @@ impl Fleet {
             scratch,
             cluster,
         };
-        for number in 1..=options.nodes {
-            fleet.add_machine(number, options).await?;
-        }
+        let agent = rights::account(&fleet.client, "agent").await?;
+        let machines = (1..=options.nodes).map(|number| fleet.new_machine(number, options, &agent));
+        let machines = try_join_all(machines).await?;
+        fleet.machines = machines.into_iter().map(|machine| (machine.name().to_owned(), machine)).collect();
+        let all_serve = |world: &World| fleet.machines.keys().all(|node| world.serves(node));
+        fleet.until("all nodes serve", START_LIMIT, all_serve).await?;
+        fleet.watch.forget();
         fleet.add_operator().await?;
         Ok(fleet)
     }
 
-    async fn add_machine(&mut self, number: usize, options: &FleetOptions) -> Result<()> {
+    async fn new_machine(&self, number: usize, options: &FleetOptions, agent: &str) -> Result<Machine> {
         let name = format!("node-{number}");
         let mut labels = vec![("node".to_owned(), name.clone())];
         if number <= options.control_plane_nodes {
             labels.push(("node-role.kubernetes.io/control-plane".to_owned(), String::new()));
         }
-        let folder = self.scratch.path().join(&name);
-        let machine = MachineOptions {
-            name: name.clone(),
+        let options = MachineOptions {
+            folder: self.scratch.path().join(&name),
+            name,
             image: self.installed.pinned.clone(),
             labels,
             docker_config: self.docker_config.clone(),
             haste: options.haste,
-            agent_account: rights::account(&self.client, "agent").await?,
-            folder,
+            agent_account: agent.to_owned(),
         };
-        let machine = Machine::start(&self.cluster, machine).await?;
-        self.machines.insert(name, machine);
-        Ok(())
+        Machine::start(&self.cluster, options).await
     }
 
     /// Starts one more operator.

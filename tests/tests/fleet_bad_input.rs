@@ -240,3 +240,28 @@ async fn a_wrong_password_is_named_and_the_right_one_goes_through() -> Result<()
     fleet.until_all_run(&second.digest, LIMIT).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_is_away_when_a_node_stages_is_named_and_found_again() -> Result<()> {
+    let mut fleet = Fleet::start(&FleetOptions::of(1)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let pause = json!({ "rollout": { "pauses": [{ "owner": "test" }] } });
+    fleet.want("os", &second.tagged, pause).await?;
+    let resolved = |world: &evenkeel_tests::watch::World| {
+        let image = world.images.get("os").and_then(|image| image.status.as_ref());
+        image.is_some_and(|status| status.image.as_deref() == Some(second.pinned.as_str()))
+    };
+    fleet.until("the tag is resolved", LIMIT, resolved).await?;
+    fleet.registry.kill();
+    fleet.want("os", &second.tagged, json!({})).await?;
+    let case = case("os", "node-1", &second.tagged, "RegistryUnreachable", &[&fleet.registry.address()]);
+    judge(&fleet, &case).await?;
+    assert_eq!(
+        fleet.watch.world().phase("node-1"),
+        Phase::Staging,
+        "a registry that is away is no reason to give up"
+    );
+    fleet.registry.restart().await?;
+    fleet.until_all_run(&second.digest, LIMIT).await?;
+    Ok(())
+}

@@ -13,7 +13,7 @@ use evenkeel_tests::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-const ROLLOUT: Duration = Duration::from_mins(2);
+const ROLLOUT: Duration = Duration::from_mins(4);
 
 /// Every machine came from the first image to the second in one reboot, and no two nodes were away at once.
 async fn in_good_order(fleet: &Fleet, digest: &str) -> Result<()> {

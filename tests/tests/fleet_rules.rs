@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::json;
 
-const ROLLOUT: Duration = Duration::from_mins(2);
+const ROLLOUT: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cordon_of_somebody_else_stays() -> Result<()> {

@@ -17,7 +17,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 /// Three nodes one after the other; each takes some seconds, and several times that on a busy machine.
-const ROLLOUT: Duration = Duration::from_mins(2);
+const ROLLOUT: Duration = Duration::from_mins(4);
 
 fn boots(fleet: &Fleet) -> BTreeMap<String, Vec<Boot>> {
     fleet.machines.iter().map(|(name, machine)| (name.clone(), machine.boots())).collect()
