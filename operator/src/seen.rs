@@ -32,8 +32,13 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// What was written to one object.
 enum Write<K> {
-    Is(Arc<K>),
-    Deleted { uid: Option<String> },
+    /// An object that the watch had not shown before.
+    Made(Arc<K>),
+    /// An object that the watch had shown: when it shows it no more, it is gone.
+    Changed(Arc<K>),
+    Deleted {
+        uid: Option<String>,
+    },
 }
 
 /// Objects of one kind, by name.
@@ -70,7 +75,10 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
     /// Takes note of the API server's answer to a write.
     pub fn wrote(&self, object: K) {
         let name = object.name_any();
-        self.written().insert(name, (Instant::now(), Write::Is(Arc::new(object))));
+        let known = self.store.get(&ObjectRef::new(&name)).is_some_and(|cached| cached.uid() == object.uid());
+        let object = Arc::new(object);
+        let write = if known { Write::Changed(object) } else { Write::Made(object) };
+        self.written().insert(name, (Instant::now(), write));
     }
 
     /// Takes note of a deletion.
@@ -95,10 +103,12 @@ fn newest<K: Resource>(
     cached: Option<Arc<K>>,
 ) -> Option<Arc<K>> {
     let late = match (written.get(name), &cached) {
-        (None, _) | (Some((_, Write::Deleted { .. })), None) => false,
+        (None, _) | (Some((_, Write::Deleted { .. } | Write::Changed(_))), None) => false,
         (Some((since, _)), _) if since.elapsed() > CATCH_UP => false,
-        (Some((_, Write::Is(ours))), Some(cached)) => version(cached.as_ref()) < version(ours.as_ref()),
-        (Some((_, Write::Is(_))), None) => true,
+        (Some((_, Write::Made(ours) | Write::Changed(ours))), Some(cached)) => {
+            version(cached.as_ref()) < version(ours.as_ref())
+        }
+        (Some((_, Write::Made(_))), None) => true,
         (Some((_, Write::Deleted { uid })), Some(cached)) => cached.meta().uid == *uid,
     };
     if !late {
@@ -106,7 +116,7 @@ fn newest<K: Resource>(
         return cached;
     }
     match &written.get(name)?.1 {
-        Write::Is(ours) => Some(Arc::clone(ours)),
+        Write::Made(ours) | Write::Changed(ours) => Some(Arc::clone(ours)),
         Write::Deleted { .. } => None,
     }
 }
@@ -186,12 +196,14 @@ mod tests {
 
     #[test]
     fn a_write_stands_in_for_the_cache_until_the_watch_has_caught_up() {
-        let ours = |version| Write::Is(Arc::new(node(version, "u")));
+        let ours = |version| Write::Changed(Arc::new(node(version, "u")));
+        let made = |version| Write::Made(Arc::new(node(version, "u")));
         let soon = Duration::ZERO;
         assert_eq!(seen(ours("9"), soon, Some(node("8", "u"))).as_deref(), Some("9"));
         assert_eq!(seen(ours("9"), soon, Some(node("10", "u"))).as_deref(), Some("10"));
-        assert_eq!(seen(ours("9"), soon, None).as_deref(), Some("9"), "created, not yet listed");
-        assert_eq!(seen(ours("9"), CATCH_UP * 2, None), None, "created and deleted unseen");
+        assert_eq!(seen(made("9"), soon, None).as_deref(), Some("9"), "made, not yet shown");
+        assert_eq!(seen(made("9"), CATCH_UP * 2, None), None, "made and deleted unseen");
+        assert_eq!(seen(ours("9"), soon, None), None, "deleted by somebody after our change");
     }
 
     #[test]

@@ -36,17 +36,24 @@ pub async fn apply(
     snapshot: &Snapshot,
     decision: &Decision,
 ) -> Result<bool, ReconcileError> {
-    let mut again = false;
+    let (mut again, mut stale) = (false, Ok(()));
     for (name, action) in decision.actions.iter().take(ACTIONS_MAX) {
         if !context.leadership.holds() {
             return Err(ReconcileError::NotLeading);
         }
         let told = snapshot.nodes.get(name).and_then(|node| events::of_action(name, node, action));
         events::publish(&context.recorder, image, told.as_slice()).await;
-        act(context, image, policy, name, action).await?;
-        tracing::info!(image = policy.name, node = name, ?action, "done");
-        again |= !matches!(action, Action::Evict);
+        match act(context, image, policy, name, action).await {
+            Ok(()) => {
+                tracing::info!(image = policy.name, node = name, ?action, "done");
+                again |= !matches!(action, Action::Evict);
+            }
+            // Nodes do not wait for each other: what was decided for the others holds without this one.
+            Err(error) if error.is_stale() => stale = Err(error),
+            Err(error) => return Err(error.into()),
+        }
     }
+    stale?;
     Ok(again)
 }
 
@@ -189,7 +196,12 @@ async fn cordon(context: &Context, name: &str, by: Option<&str>) -> Result<(), A
     });
     let api: Api<Node> = Api::all(context.clients.main.clone());
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
-    let written = call(what, api.patch(name, &params, &Patch::Merge(&patch))).await?;
+    let written = call(what, api.patch(name, &params, &Patch::Merge(&patch))).await;
+    let written = written.inspect_err(|error| {
+        if matches!(error, ApiError::NotFound { .. }) {
+            context.seen.nodes.deleted(name, node.uid());
+        }
+    })?;
     context.seen.nodes.wrote(written);
     Ok(())
 }
