@@ -72,14 +72,12 @@ fn fill_esp(disk: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Cases that the operator finds: no digest, so that no node hears of it.
-async fn unresolved(fleet: &Fleet) -> Result<Vec<Case>> {
-    // A port that nobody listens on, for as long as it is held.
-    let nobody = Box::leak(Box::new(Port::free()?)).number();
+fn unresolved(fleet: &Fleet, nobody: u16) -> Vec<Case> {
     let address = fleet.registry.address();
     let operator = |case: Case| Case { on_plan: false, ..case };
     let (away, unknown) =
         (format!("127.0.0.1:{nobody}/model/os:1"), format!("{address}/model/os:no-such-tag"));
-    Ok(vec![
+    vec![
         operator(case(
             "unreachable",
             "node-1",
@@ -88,7 +86,7 @@ async fn unresolved(fleet: &Fleet) -> Result<Vec<Case>> {
             &[&format!("127.0.0.1:{nobody}")],
         )),
         operator(case("unknown-tag", "node-2", &unknown, "ImageNotFound", &["no-such-tag", "model/os"])),
-    ])
+    ]
 }
 
 /// Cases that the agent finds when it stages.
@@ -201,7 +199,9 @@ async fn unharmed(fleet: &Fleet, case: &Case) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_bad_input_is_named_and_harms_no_node() -> Result<()> {
     let fleet = Fleet::start(&FleetOptions::of(8)).await?;
-    let mut cases = unresolved(&fleet).await?;
+    // A port that nobody listens on, for as long as it is held.
+    let nobody = Port::free()?;
+    let mut cases = unresolved(&fleet, nobody.number());
     cases.extend(unusable(&fleet).await?);
     for case in &cases {
         want(&fleet, case).await?;
