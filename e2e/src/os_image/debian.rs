@@ -11,31 +11,43 @@ const SUITE: &str = "bookworm";
 const PACKAGES: &str = "usr-is-merged,systemd,systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,dracut-core,\
      systemd-boot-efi,runc,containernetworking-plugins,iptables,e2fsprogs,iproute2,ca-certificates";
 /// Half of the bytes that the packages have, and nothing of it is used in these machines.
-const LEFT_OUT: [&str; 24] = [
-    "/usr/share/man",
-    "/usr/share/doc",
-    "/usr/share/info",
-    "/usr/share/locale",
-    "/usr/share/i18n",
-    "/usr/share/perl",
-    "/usr/lib/x86_64-linux-gnu/perl",
-    "/usr/lib/x86_64-linux-gnu/gconv",
-    "/usr/lib/udev/hwdb.d",
-    "/lib/modules/*/kernel/arch/x86/kvm",
-    "/lib/modules/*/kernel/drivers/comedi",
-    "/lib/modules/*/kernel/drivers/hid",
-    "/lib/modules/*/kernel/drivers/infiniband",
-    "/lib/modules/*/kernel/drivers/md",
-    "/lib/modules/*/kernel/drivers/net/ethernet",
-    "/lib/modules/*/kernel/drivers/target",
-    "/lib/modules/*/kernel/fs/btrfs",
-    "/lib/modules/*/kernel/fs/ceph",
-    "/lib/modules/*/kernel/fs/nfs",
-    "/lib/modules/*/kernel/fs/nfsd",
-    "/lib/modules/*/kernel/fs/smb",
-    "/lib/modules/*/kernel/fs/xfs",
-    "/lib/modules/*/kernel/net/ceph",
-    "/lib/modules/*/kernel/net/sunrpc",
+const LEFT_OUT: [&str; 36] = [
+    "/usr/share/man/*",
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/i18n/*",
+    "/usr/share/perl/*",
+    "/usr/lib/x86_64-linux-gnu/perl/*",
+    "/usr/lib/x86_64-linux-gnu/gconv/*",
+    "/usr/lib/udev/hwdb.d/*",
+    "/usr/lib/cni/bandwidth",
+    "/usr/lib/cni/dhcp",
+    "/usr/lib/cni/firewall",
+    "/usr/lib/cni/host-device",
+    "/usr/lib/cni/ipvlan",
+    "/usr/lib/cni/macvlan",
+    "/usr/lib/cni/ptp",
+    "/usr/lib/cni/sbr",
+    "/usr/lib/cni/static",
+    "/usr/lib/cni/tuning",
+    "/usr/lib/cni/vlan",
+    "/usr/lib/cni/vrf",
+    "/lib/modules/*/kernel/arch/x86/kvm/*",
+    "/lib/modules/*/kernel/drivers/comedi/*",
+    "/lib/modules/*/kernel/drivers/hid/*",
+    "/lib/modules/*/kernel/drivers/infiniband/*",
+    "/lib/modules/*/kernel/drivers/md/*",
+    "/lib/modules/*/kernel/drivers/net/ethernet/*",
+    "/lib/modules/*/kernel/drivers/target/*",
+    "/lib/modules/*/kernel/fs/btrfs/*",
+    "/lib/modules/*/kernel/fs/ceph/*",
+    "/lib/modules/*/kernel/fs/nfs/*",
+    "/lib/modules/*/kernel/fs/nfsd/*",
+    "/lib/modules/*/kernel/fs/smb/*",
+    "/lib/modules/*/kernel/fs/xfs/*",
+    "/lib/modules/*/kernel/net/ceph/*",
+    "/lib/modules/*/kernel/net/sunrpc/*",
 ];
 /// Where apt on this host looks for packages: the image is built from the same archive.
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
@@ -80,7 +92,7 @@ async fn mmdebstrap(archive: &Path) -> Result<()> {
         .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
         .arg(format!("--include={PACKAGES}"))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
-        .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}/*")))
+        .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
         // The initrd is made later, by `evenkeel-agent init`; the database of hardware names is not needed.
         .arg("--customize-hook=rm -rf \"$1\"/boot/initrd* \"$1\"/usr/lib/udev/hwdb.bin")
         .args([SUITE.as_ref(), archive.as_os_str(), sources.as_ref()])
