@@ -13,9 +13,8 @@ demo: build
 	$(E2E) demo
 
 # Everything that is checked, in the order in which it is cheap to fail.
-test: host-packages lint deny
+test: host-packages lint build
 	cargo test --workspace --locked
-	$(MAKE) build
 	$(E2E) demo --panic --report target/demo/report-with-panic.json
 
 build:
@@ -26,7 +25,7 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# Licences, banned crates, sources. cargo-deny is built once and kept outside the checkout.
+# Licences, banned crates, sources; a test does the same. cargo-deny is built once and kept outside the checkout.
 CACHE = $${EVENKEEL_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/evenkeel}
 DENY_VERSION = 0.20.2
 deny:
