@@ -26,7 +26,7 @@ pub async fn publish(registry: &Registry, binaries: &Binaries, tag: &str) -> Res
         (Binary::Pause, "evenkeel/pause"),
     ];
     for (binary, repository) in images {
-        let layer = Layer::from_tar(&archive(&binaries.path(binary))?, Compression::Gzip)?;
+        let layer = Layer::from_tar(&archive(&binaries.path(binary))?, Compression::Zstd)?;
         let bytes = layer.length;
         ensure!(
             bytes <= IMAGE_BYTES_MAX,

@@ -126,8 +126,13 @@ fn take_node(seen: &mut Seen, object: &Node) {
     if let Some((since, before)) = &node.out_since
         && ready
         && *before != boot_id
+        // A quick reboot is over before anybody takes the node for not Ready.
+        && (!node.ready || node.boot_id != boot_id)
     {
+        // Ready on a trial that goes back is followed by Ready on the old slot.
         node.seconds_out = Some(since.elapsed().as_secs_f64());
+    }
+    if !cordoned {
         node.out_since = None;
     }
     (node.boot_id, node.cordoned, node.ready) = (boot_id, cordoned, ready);
