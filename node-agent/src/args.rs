@@ -63,7 +63,7 @@ pub enum DiskCommand {
 /// Sizes of a disk that is made.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct SizeArgs {
-    /// Size of the disk, such as 8GiB; needed for a file.
+    /// Size of the disk, such as 8GiB; default: all of the device, or of a blank file that is there; 8 GiB for a new file.
     #[arg(long, value_parser = parse_size)]
     pub size: Option<u64>,
     /// Size of each of the two slots, such as 3GiB; default: 35 % of the disk, at most 16 GiB.

@@ -9,9 +9,9 @@ mod running;
 mod table;
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileTypeExt as _,
+    os::unix::fs::{FileExt as _, FileTypeExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,9 @@ pub use running::find as find_running;
 
 /// The slots that updates write, in their order on the disk.
 pub const UPDATE_SLOTS: [&str; 2] = ["a", "b"];
+
+/// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written to.
+const FILE_BYTES_DEFAULT: u64 = 8 << 30;
 
 /// A disk.
 #[derive(Clone, Debug)]
@@ -138,27 +141,13 @@ impl Disk {
         Ok(Self { path: path.to_owned(), partitions })
     }
 
-    /// Makes a disk: the file of `size` bytes if `path` is not a device, the partition table, and an empty state file
+    /// Makes a disk: the file of `size` bytes (8 GiB unless given) if `path` is not a device, the partition table, and an empty state file
     /// system. Boot and oem partitions are made when an image is installed, as their content comes from there.
     pub fn create(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<Self, DiskError> {
-        let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
         let length = if path.exists() && is_block_device(path)? {
             device::length(path)?
         } else {
-            let size = size.ok_or(DiskError::NotRunning("a disk file needs --size"))?;
-            layout::layout(size, slot_size)?;
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(|source| io_error("create", source))?;
-            if file.metadata().map_err(|source| io_error("read", source))?.len() > 0 {
-                return Err(DiskError::Exists(path.to_owned()));
-            }
-            file.set_len(size).map_err(|source| io_error("extend", source))?;
-            size
+            make_file(path, size, slot_size)?
         };
         let length = size.map_or(length, |size| size.min(length));
         table::write(path, &layout::layout(length, slot_size)?)?;
@@ -211,6 +200,35 @@ impl Partition {
     pub fn is_device(&self) -> bool {
         self.offset == 0 && self.disk_offset != 0
     }
+}
+
+/// Makes the disk's file, or takes one that is there and blank, such as `truncate` makes it. Gives its length in bytes.
+fn make_file(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<u64, DiskError> {
+    let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
+    let there = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let size = size.or((there > 0).then_some(there)).unwrap_or(FILE_BYTES_DEFAULT);
+    // Nothing is left behind by a size that cannot be.
+    layout::layout(size, slot_size)?;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|source| io_error("create", source))?;
+    if !is_blank(&file, there).map_err(|source| io_error("read", source))? {
+        return Err(DiskError::Exists(path.to_owned()));
+    }
+    file.set_len(size).map_err(|source| io_error("extend", source))?;
+    Ok(size)
+}
+
+/// Whether the places where disks and file systems say what they are hold nothing.
+fn is_blank(file: &File, length: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; usize::try_from(length.min(layout::MIB)).expect("at most 1 MiB")];
+    for offset in [0, length - buffer.len() as u64] {
+        file.read_exact_at(&mut buffer, offset)?;
+        if buffer.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn is_block_device(path: &Path) -> Result<bool, DiskError> {

@@ -9,7 +9,7 @@ use std::{
 
 use evenkeel_node_agent::{
     boot::{self, BootError, Bootloader as _},
-    disk::{Disk, SlotRegion},
+    disk::{Disk, DiskError, SlotRegion},
     install,
     slots::{self, SlotState},
 };
@@ -136,6 +136,20 @@ fn a_disk_with_something_on_it_is_not_made_again() {
     let machine = Machine::new();
     let again = install::create_disk(machine.disk.path(), Some(SIZE), Some(SLOT_SIZE)).unwrap_err();
     assert!(again.to_string().contains("not empty"), "{again}");
+}
+
+#[test]
+fn a_blank_file_becomes_a_disk_of_its_own_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    File::create(&path).unwrap().set_len(SIZE).unwrap();
+    Disk::create(&path, None, Some(SLOT_SIZE)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), SIZE);
+    let other = folder.path().join("other.img");
+    let file = File::create(&other).unwrap();
+    file.set_len(SIZE).unwrap();
+    file.write_all_at(b"somebody's", SIZE - 512).unwrap();
+    assert!(matches!(Disk::create(&other, None, Some(SLOT_SIZE)), Err(DiskError::Exists(_))));
 }
 
 #[test]
