@@ -27,6 +27,7 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         format!("apiServer.host={HOST}"),
         format!("apiServer.port={}", cluster.control_plane.port()),
     ];
+    evenkeel.arg("--values").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/values.yaml"));
     for setting in settings {
         evenkeel.args(["--set-string", &setting]);
     }
