@@ -14,6 +14,18 @@ use tokio::{process::Command, task::spawn_blocking};
 /// Fast, and within a few percent of what the next levels save.
 const ZSTD_LEVEL: i32 = 3;
 
+/// How folders are packed: part of the identity of what is made of them.
+pub const PACKING: [&str; 7] = [
+    "--create",
+    "--sort=name",
+    "--numeric-owner",
+    "--format=pax",
+    "--pax-option=delete=atime,delete=ctime",
+    "--xattrs",
+    // An overlay's notes to itself are no part of what is in it.
+    "--xattrs-exclude=trusted.overlay.*",
+];
+
 /// Compresses a file with zstd.
 pub async fn compress(from: &Path, to: &Path) -> Result<()> {
     let (from, to) = (from.to_owned(), to.to_owned());
@@ -29,13 +41,7 @@ pub async fn compress(from: &Path, to: &Path) -> Result<()> {
 pub async fn pack(folder: &Path, archive: &Path) -> Result<()> {
     refuse_devices(folder)?;
     let mut command = Command::new("tar");
-    command
-        .args(["--create", "--sort=name", "--numeric-owner", "--xattrs", "--format=pax"])
-        .args(["--pax-option=delete=atime,delete=ctime", "--file"])
-        .arg(archive)
-        .arg("--directory")
-        .arg(folder)
-        .arg(".");
+    command.args(PACKING).arg("--file").arg(archive).arg("--directory").arg(folder).arg(".");
     run(command).await
 }
 

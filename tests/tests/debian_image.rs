@@ -96,7 +96,11 @@ fn unpack(folder: &Path, repository: &str, tag: &str) -> Result<PathBuf> {
     let layout = folder.join("layout").display().to_string();
     let bundle = folder.join(format!("bundle-{tag}"));
     let (from, to) = (format!("docker://{repository}:{tag}"), format!("oci:{layout}:{tag}"));
-    run("skopeo", &["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", &from, &to])?;
+    // umoci cannot read zstd.
+    let gzip = ["--dest-compress", "--dest-compress-format=gzip"];
+    let mut copy = vec!["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"];
+    copy.extend(gzip.into_iter().chain([from.as_str(), to.as_str()]));
+    run("skopeo", &copy)?;
     run("umoci", &["unpack", "--image", &format!("{layout}:{tag}"), &bundle.display().to_string()])?;
     Ok(bundle.join("rootfs"))
 }

@@ -62,7 +62,12 @@ fn source() -> PathBuf {
 }
 
 fn key(debian: &Debian, tools: &Tools, agent: &Path) -> Result<String> {
-    let mut parts: Vec<Vec<u8>> = vec![debian.key.clone().into(), BUILD.into(), UNITS.concat().into()];
+    let mut parts: Vec<Vec<u8>> = vec![
+        debian.key.clone().into(),
+        BUILD.into(),
+        UNITS.concat().into(),
+        archive::PACKING.concat().into(),
+    ];
     // The folder of a tool is named by all that it is built from.
     parts.extend(PROGRAMS.map(|tool| tools.path(tool).into_os_string().into_encoded_bytes()));
     parts.push(fs::read(agent).with_context(|| format!("read {}", agent.display()))?);
