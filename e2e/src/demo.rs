@@ -41,7 +41,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     let mut machines = cluster.boot().await?;
     let outcome = tokio::select! {
         outcome = scenarios(arguments, &cluster) => outcome,
-        ended = cluster::ended(&mut machines) => Err(ended),
+        failed = cluster::tend(&mut machines) => Err(failed),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             bail!("interrupted");
@@ -52,7 +52,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("{}", cluster::consoles(&machines));
     }
     if arguments.keep {
-        keep(&cluster, &machines).await?;
+        keep(&cluster, &mut machines).await?;
     }
     outcome
 }
@@ -87,7 +87,7 @@ async fn scenarios(arguments: &Arguments, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn keep(cluster: &Cluster, machines: &[Machine]) -> Result<()> {
+async fn keep(cluster: &Cluster, machines: &mut [Machine]) -> Result<()> {
     let kubeconfig = cluster.control_plane.kubeconfig();
     println!(
         "\nEverything keeps running until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  alias kubectl={}\n  \
@@ -98,9 +98,11 @@ async fn keep(cluster: &Cluster, machines: &[Machine]) -> Result<()> {
         cluster.control_plane.tools().path(crate::tools::Tool::Kubectl).display(),
         cluster.reference(crate::os_image::REPOSITORY, "1"),
     );
-    for machine in machines {
+    for machine in machines.iter() {
         println!("  tail -f {}", machine.console().display());
     }
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        failed = cluster::tend(machines) => Err(failed),
+    }
 }

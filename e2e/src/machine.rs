@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{host_packages, process::Service};
 
@@ -24,8 +24,9 @@ const MEMORY_MIB: u32 = 1536;
 #[derive(Debug)]
 pub struct Machine {
     name: String,
+    disk: PathBuf,
+    folder: PathBuf,
     service: Service,
-    console: PathBuf,
 }
 
 /// Installs what machines need on this host.
@@ -46,21 +47,19 @@ impl Machine {
         if !variables.exists() {
             fs::copy(VARIABLES, &variables).context("copy the firmware's variables")?;
         }
-        let console = folder.join("console.log");
-        let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
-        command
-            .args(["-name", name, "-machine", "q35,smm=off", "-cpu", "max", "-smp", "2"])
-            .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
-            .args(["-accel", &accelerator()])
-            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
-            .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
-            .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
-            .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
-            .args(["-device", "virtio-rng-pci"])
-            .args(["-chardev", &format!("file,id=console,append=on,path={}", console.display())])
-            .args(["-serial", "chardev:console"]);
-        let service = Service::start(name, command, &folder.join("qemu.log"))?;
-        Ok(Self { name: name.to_owned(), service, console })
+        let service = power_on(name, disk, folder)?;
+        let (disk, folder) = (disk.to_owned(), folder.to_owned());
+        Ok(Self { name: name.to_owned(), disk, folder, service })
+    }
+
+    /// Powers the machine on again after it rebooted; an error when the emulator itself failed. To be called all the
+    /// time: a reboot ends the emulator, because one that goes on remembers the code of the boot before, and may be
+    /// busy for minutes with forgetting it.
+    pub fn tend(&mut self) -> Result<()> {
+        let Some(status) = self.service.ended() else { return Ok(()) };
+        ensure!(status.success(), "the emulator of {} ended ({status}): {}", self.name, self.service.tail());
+        self.service = power_on(&self.name, &self.disk, &self.folder)?;
+        Ok(())
     }
 
     /// Its name.
@@ -69,22 +68,37 @@ impl Machine {
     }
 
     /// The log of its serial console.
-    pub fn console(&self) -> &Path {
-        &self.console
+    pub fn console(&self) -> PathBuf {
+        console(&self.folder)
     }
 
     /// The last lines of its console, for messages.
     pub fn console_tail(&self) -> String {
-        let text = fs::read(&self.console).unwrap_or_default();
+        let text = fs::read(self.console()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
 
-    /// Whether the emulator itself has ended, and what it said.
-    pub fn ended(&mut self) -> Option<String> {
-        self.service.ended().map(|status| format!("{status}: {}", self.service.tail()))
-    }
+fn power_on(name: &str, disk: &Path, folder: &Path) -> Result<Service> {
+    let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
+    command
+        .args(["-name", name, "-machine", "q35,smm=off", "-cpu", "max", "-smp", "2"])
+        .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
+        .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
+        .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
+        .args(["-drive", &format!("if=pflash,format=raw,file={}", folder.join("variables.fd").display())])
+        .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
+        .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
+        .args(["-device", "virtio-rng-pci"])
+        .args(["-chardev", &format!("file,id=console,append=on,path={}", console(folder).display())])
+        .args(["-serial", "chardev:console"]);
+    Service::start(name, command, &folder.join("qemu.log"))
+}
+
+fn console(folder: &Path) -> PathBuf {
+    folder.join("console.log")
 }
 
 /// How the machine's processor is made: emulated, which works everywhere; `EVENKEEL_ACCEL=kvm` is many times faster

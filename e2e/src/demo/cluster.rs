@@ -191,14 +191,12 @@ pub async fn output(mut command: Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Ends, with an error, when the emulator of a machine ends.
-pub async fn ended(machines: &mut [Machine]) -> anyhow::Error {
+/// Powers machines on again that reboot. Ends only with an error: when an emulator fails.
+pub async fn tend(machines: &mut [Machine]) -> anyhow::Error {
     loop {
-        for machine in machines.iter_mut() {
-            if let Some(said) = machine.ended() {
-                return anyhow::anyhow!("the emulator of {} ended: {said}", machine.name());
-            }
+        if let Err(error) = machines.iter_mut().try_for_each(Machine::tend) {
+            return error;
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
