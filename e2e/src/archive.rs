@@ -5,11 +5,13 @@ use std::{
     io,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
+use tar::{EntryType, Header};
 use tokio::{process::Command, task::spawn_blocking};
+
+use crate::process::output;
 
 /// Fast, and within a few percent of what the next levels save.
 const ZSTD_LEVEL: i32 = 3;
@@ -42,7 +44,7 @@ pub async fn pack(folder: &Path, archive: &Path) -> Result<()> {
     refuse_devices(folder)?;
     let mut command = Command::new("tar");
     command.args(PACKING).arg("--file").arg(archive).arg("--directory").arg(folder).arg(".");
-    run(command).await
+    output(command).await.map(|_| ())
 }
 
 /// Unpacks an archive into a folder, which is made.
@@ -57,15 +59,20 @@ pub async fn unpack(archive: &Path, folder: &Path) -> Result<()> {
         "--xattrs-include=*",
     ]);
     command.arg("--file").arg(archive).arg("--directory").arg(folder);
-    run(command).await
+    output(command).await.map(|_| ())
 }
 
-async fn run(mut command: Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("run tar")?;
-    if !output.status.success() {
-        bail!("tar failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
+/// The header of an entry that root owns. `modified`, in seconds since 1970, is not the build's time, so that what is made
+/// depends on its content alone.
+pub fn header(kind: EntryType, mode: u32, size: u64, modified: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(modified);
+    header.set_size(size);
+    header
 }
 
 /// A character device in the upper folder of an overlay is a file that was removed, which a layer has to say in

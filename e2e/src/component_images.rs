@@ -3,9 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType};
 
 use crate::{
+    archive,
     binaries::{Binaries, Binary},
     host_packages, progress,
     registry::{self, Compression, Image, Layer, Registry},
@@ -14,6 +15,8 @@ use crate::{
 /// What an image may have, in bytes: it is pulled by every node.
 const IMAGE_BYTES_MAX: u64 = 25_000_000;
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// 1970, as reproducible images have it.
+const IMAGE_MODIFIED: u64 = 0;
 /// Nobody, as distroless images have it.
 const USER: u64 = 65_532;
 
@@ -45,7 +48,7 @@ fn archive(program: &Path) -> Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
     // A read-only root cannot grow them.
     for (folder, mode) in [("tmp/", 0o1777), ("run/", 0o755), ("var/", 0o755), ("etc/", 0o755)] {
-        let mut header = header(EntryType::Directory, mode, 0);
+        let mut header = archive::header(EntryType::Directory, mode, 0, IMAGE_MODIFIED);
         archive.append_data(&mut header, folder, &b""[..]).context("add a folder to an image")?;
     }
     let user = format!("root:x:0:0::/:/\nnonroot:x:{USER}:{USER}::/:/\n");
@@ -55,20 +58,8 @@ fn archive(program: &Path) -> Result<Vec<u8>> {
     for (path, mode, content) in
         [("etc/passwd", 0o644, user.as_bytes()), (CERTIFICATES, 0o644, &certificates), (name, 0o755, &bytes)]
     {
-        let mut header = header(EntryType::Regular, mode, content.len() as u64);
+        let mut header = archive::header(EntryType::Regular, mode, content.len() as u64, IMAGE_MODIFIED);
         archive.append_data(&mut header, path, content).context("add a file to an image")?;
     }
     archive.into_inner().context("finish an image")
-}
-
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    // The image depends on its content alone.
-    header.set_mtime(0);
-    header.set_size(size);
-    header
 }

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{host_packages, process::Service};
+use crate::{
+    host_packages,
+    process::{Service, last_lines},
+};
 
 pub use cloud_config::CloudConfig;
 
@@ -74,10 +77,7 @@ impl Machine {
 
     /// The last lines of its console, for messages.
     pub fn console_tail(&self) -> String {
-        let text = fs::read(self.console()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        last_lines(&fs::read(self.console()).unwrap_or_default())
     }
 }
 

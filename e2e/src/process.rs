@@ -1,5 +1,6 @@
 //! Programs that run beside their owner and never outlive it.
 
+mod output;
 mod port;
 mod scratch;
 mod spawner;
@@ -21,6 +22,7 @@ use nix::{
 };
 use tokio::time::sleep;
 
+pub use output::output;
 pub use port::Port;
 pub use scratch::Scratch;
 
@@ -114,10 +116,7 @@ impl Service {
 
     /// The end of the log.
     pub fn tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        last_lines(&fs::read(&self.log).unwrap_or_default())
     }
 
     /// Waits until `probe` gives a value. The error says why the program ended, or what the last probe said, with the
@@ -152,6 +151,13 @@ impl Service {
             sleep(POLL).await;
         }
     }
+}
+
+/// The end of what a program said.
+pub(crate) fn last_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 impl Drop for Service {

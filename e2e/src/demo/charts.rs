@@ -1,12 +1,12 @@
 //! The two charts, installed by helm as a user would.
 
-use std::{path::Path, process::Stdio};
+use std::path::Path;
 
 use anyhow::Result;
 use tokio::process::Command;
 
-use super::cluster::{Cluster, TAG, output};
-use crate::{machine::HOST, progress, tools::Tool};
+use super::cluster::{Cluster, TAG};
+use crate::{machine::HOST, process::output, progress, tools::Tool};
 
 const NAMESPACE: &str = "evenkeel-system";
 
@@ -41,6 +41,6 @@ fn helm(cluster: &Cluster, chart: &str) -> Command {
     let mut command = Command::new(cluster.control_plane.tools().path(Tool::Helm));
     command.arg("--kubeconfig").arg(cluster.control_plane.kubeconfig());
     command.args(["upgrade", "--install", chart]).arg(path);
-    command.args(["--namespace", NAMESPACE, "--create-namespace"]).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(["--namespace", NAMESPACE, "--create-namespace"]);
     command
 }

@@ -3,11 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -19,7 +18,9 @@ use crate::{
     component_images,
     control_plane::{ControlPlane, Options},
     machine::{self, CloudConfig, HOST, Machine},
-    os_image, progress,
+    os_image,
+    process::output,
+    progress,
     registry::{self, Registry},
     tools::{self, Tool},
     wait,
@@ -104,11 +105,7 @@ impl Cluster {
     /// kubectl for this cluster.
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.control_plane.tools().path(Tool::Kubectl));
-        command
-            .arg("--kubeconfig")
-            .arg(self.control_plane.kubeconfig())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        command.arg("--kubeconfig").arg(self.control_plane.kubeconfig());
         command
     }
 
@@ -127,11 +124,7 @@ impl Cluster {
         };
         fs::write(&config, text.render()).context("write a machine's cloud-config")?;
         let image = format!("{}/{}:1", self.registry.address(), os_image::REPOSITORY);
-        let agent = || {
-            let mut command = Command::new(binaries.path(Binary::Agent));
-            command.stdin(Stdio::null()).kill_on_drop(true);
-            command
-        };
+        let agent = || Command::new(binaries.path(Binary::Agent));
         let mut install = agent();
         install.args(["install", &image, "--plain-http", "--disk"]).arg(&disk);
         install.args(["--size", DISK_SIZE, "--slot-size", SLOT_SIZE, "--cloud-config"]).arg(&config);
@@ -178,17 +171,6 @@ pub fn consoles(machines: &[Machine]) -> String {
         )
     });
     tails.collect::<Vec<_>>().join("\n")
-}
-
-/// Runs a program and gives what it prints; a failure says what it wrote to stderr.
-pub async fn output(mut command: Command) -> Result<Vec<u8>> {
-    let program = command.as_std().get_program().to_owned();
-    let program = Path::new(&program).display().to_string();
-    let output = command.output().await.with_context(|| format!("run {program}"))?;
-    if !output.status.success() {
-        bail!("{program} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(output.stdout)
 }
 
 /// Powers machines on again that reboot. Ends only with an error: when an emulator fails.

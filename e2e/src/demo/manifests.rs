@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::cluster::{Cluster, output};
-use crate::progress;
+use super::cluster::Cluster;
+use crate::{process::output, progress};
 
 /// The name that the documents have for the reader's own registry.
 const EXAMPLE: &str = "registry.example";

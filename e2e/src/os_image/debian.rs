@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use crate::{archive, cache, host_packages, progress};
+use crate::{archive, cache, host_packages, process::output, progress};
 
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "usr-is-merged,systemd,systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,dracut-core,\
@@ -96,13 +96,6 @@ async fn mmdebstrap(archive: &Path) -> Result<()> {
         // The initrd is made later, by `evenkeel-agent init`; the database of hardware names is not needed.
         .arg("--customize-hook=rm -rf \"$1\"/boot/initrd* \"$1\"/usr/lib/udev/hwdb.bin")
         .args([SUITE.as_ref(), archive.as_os_str(), sources.as_ref()])
-        .env("INITRD", "No")
-        .kill_on_drop(true);
-    let output = command.output().await.context("run mmdebstrap")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = text.lines().collect();
-        bail!("mmdebstrap failed:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
-    }
-    Ok(())
+        .env("INITRD", "No");
+    output(command).await.map(|_| ())
 }

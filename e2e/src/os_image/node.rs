@@ -3,10 +3,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
 use super::debian::Debian;
@@ -14,7 +13,7 @@ use crate::{
     archive,
     binaries::{Binaries, Binary},
     cache,
-    process::Scratch,
+    process::{Scratch, output},
     progress,
     tools::{Tool, Tools},
 };
@@ -48,7 +47,7 @@ pub async fn build(debian: &Debian, tools: &Tools, binaries: &Binaries) -> Resul
         let mut command = Command::new("unshare");
         command.args(["--mount", "--", "sh", "-euc", BUILD, "sh"]);
         command.args([&lower, &upper, &work("work"), &work("root"), &work("files"), &agent]);
-        progress::long("make the image bootable: evenkeel-agent init, with dracut", run(command)).await?;
+        progress::long("make the image bootable: evenkeel-agent init, with dracut", output(command)).await?;
         let archive = work("layer.tar");
         archive::pack(&upper, &archive).await?;
         archive::compress(&archive, &folder.join("layer.tar.zst")).await
@@ -92,7 +91,7 @@ async fn files(folder: &Path, tools: &Tools) -> Result<()> {
     let mut copy = Command::new("cp");
     // The checkout's owner and modes say nothing.
     copy.args(["-r", "--no-preserve=ownership,mode"]).args([&source(), folder]);
-    run(copy).await?;
+    output(copy).await?;
     let programs = folder.join("usr/bin");
     let wants = folder.join("etc/systemd/system/multi-user.target.wants");
     for path in [&programs, &wants] {
@@ -105,16 +104,6 @@ async fn files(folder: &Path, tools: &Tools) -> Result<()> {
     for unit in UNITS {
         std::os::unix::fs::symlink(format!("/usr/lib/systemd/system/{unit}"), wants.join(unit))
             .with_context(|| format!("enable {unit}"))?;
-    }
-    Ok(())
-}
-
-async fn run(mut command: Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("start a program")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = text.lines().collect();
-        bail!("building the image failed:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
     }
     Ok(())
 }

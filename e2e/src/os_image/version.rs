@@ -1,7 +1,9 @@
 //! What makes the versions of the demo's operating system differ: a small layer on top.
 
 use anyhow::{Context as _, Result};
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType};
+
+use crate::archive;
 
 /// The same for all that is built from one checkout, so that an image's digest depends on its content alone.
 const MODIFIED: u64 = 1_700_000_000;
@@ -68,7 +70,7 @@ impl Version {
                 Entry::File { path, content } => append(&mut archive, path, 0o644, content.as_bytes())?,
                 Entry::Program { path, content } => append(&mut archive, path, 0o755, content.as_bytes())?,
                 Entry::Link { path, target } => {
-                    let mut header = header(EntryType::Symlink, 0o777, 0);
+                    let mut header = archive::header(EntryType::Symlink, 0o777, 0, MODIFIED);
                     archive.append_link(&mut header, path, target).context("add a link to a layer")?;
                 }
             }
@@ -78,17 +80,6 @@ impl Version {
 }
 
 fn append(archive: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-    let mut header = header(EntryType::Regular, mode, content.len() as u64);
+    let mut header = archive::header(EntryType::Regular, mode, content.len() as u64, MODIFIED);
     archive.append_data(&mut header, path, content).context("add a file to a layer")
-}
-
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(MODIFIED);
-    header.set_size(size);
-    header
 }
