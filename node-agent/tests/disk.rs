@@ -95,6 +95,7 @@ impl Machine {
             superblock_sha256: sha256(&bytes[..4096]),
             kernel: boot_file("/boot/vmlinuz", kernel.as_bytes()),
             initrd: boot_file("/boot/initrd", &vec![7; 3 << 20]),
+            kernel_options: String::new(),
             written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         };
         file.write_all_at(&record.encode().unwrap(), slot.record_offset()).unwrap();

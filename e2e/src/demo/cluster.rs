@@ -80,10 +80,7 @@ impl Cluster {
         os_image::publish(&registry, &tools, &binaries).await?;
         component_images::publish(&registry, &binaries, TAG).await?;
         let mut cluster = Self { control_plane, registry, installed: Vec::new(), folder: folder.to_owned() };
-        for name in MACHINES {
-            let installed = cluster.install(name, &binaries).await?;
-            cluster.installed.push(installed);
-        }
+        cluster.installed = try_join_all(MACHINES.map(|name| cluster.install(name, &binaries))).await?;
         Ok(cluster)
     }
 

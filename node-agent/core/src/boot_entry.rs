@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 
+use crate::kernel_options;
+
 /// Folder of the entries on the ESP.
 pub const ENTRIES_FOLDER: &str = "loader/entries";
 const PREFIX: &str = "evenkeel-";
 const SUFFIX: &str = ".conf";
-/// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
-/// waiting for a person, so that the boot loader can count the try.
-const OPTIONS: &str = "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0 \
-     console=tty0 console=ttyS0";
 
 /// Boots that a counted entry has had and has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +72,20 @@ pub struct EntryBody {
     pub linux: String,
     /// The initrd on the ESP, from its root with a leading `/`.
     pub initrd: String,
+    /// Kernel options that the image asks for, as [`kernel_options::of_image`] gives them.
+    pub kernel_options: String,
 }
 
 impl EntryBody {
     /// The file's text.
     pub fn encode(&self) -> String {
-        let Self { title, generation, slot, digest, part_uuid, linux, initrd } = self;
+        let Self { title, generation, slot, digest, part_uuid, linux, initrd, kernel_options } = self;
+        let place = format!("root=PARTUUID={part_uuid} evenkeel.slot={slot} evenkeel.digest={digest}");
+        let options = kernel_options::join(kernel_options, &place);
         let title: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!(
             "title {title}\nsort-key evenkeel\nversion {generation}\nlinux {linux}\ninitrd {initrd}\noptions \
-             root=PARTUUID={part_uuid} evenkeel.slot={slot} evenkeel.digest={digest} {OPTIONS}\n"
+             {options}\n"
         )
     }
 
@@ -103,6 +105,7 @@ impl EntryBody {
             part_uuid: option("root=PARTUUID=")?,
             linux: value("linux")?,
             initrd: value("initrd")?,
+            kernel_options: options.split_once("root=PARTUUID=")?.0.trim_end().to_owned(),
         })
     }
 }
@@ -147,6 +150,7 @@ mod tests {
             part_uuid: "0d0b7f1e-8f3e-4f0e-9f5a-0c5a3c0f7b11".into(),
             linux: "/evenkeel/vmlinuz-1".into(),
             initrd: "/evenkeel/initrd-1".into(),
+            kernel_options: String::new(),
         }
     }
 
@@ -195,8 +199,9 @@ mod tests {
         }
 
         #[test]
-        fn bodies_come_back(title in "[^ ][ -~]{0,40}[^ ]", generation: u64) {
+        fn bodies_come_back(title in "[^ ][ -~]{0,40}[^ ]", generation: u64, options: String) {
             let mut body = body("a", generation);
+            body.kernel_options = kernel_options::of_image(&options);
             body.title = title.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
             prop_assert_eq!(EntryBody::parse(&body.encode()), Some(body));
         }

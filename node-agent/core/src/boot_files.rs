@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 
 use uapi_version::Version;
 
-use crate::tree::{InodeId, Kind, Tree};
+use crate::{
+    kernel_options::IMAGE_OPTIONS_MAX,
+    tree::{InodeId, Kind, Tree},
+};
 
 const MODULES: &[u8] = b"usr/lib/modules";
 const BOOT: &[u8] = b"boot";
@@ -22,6 +25,8 @@ const INITRDS: [&str; 7] = [
 const UNVERSIONED: [(&str, &str); 3] =
     [("vmlinuz", "initrd.img"), ("boot/vmlinuz", "boot/initrd.img"), ("boot/vmlinuz", "boot/initrd")];
 const OS_RELEASE: [&str; 2] = ["usr/lib/os-release", "etc/os-release"];
+/// As `kernel-install(8)` looks for them.
+const KERNEL_OPTIONS: [&str; 2] = ["etc/kernel/cmdline", "usr/lib/kernel/cmdline"];
 
 /// A file of the image whose bytes lie in the slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,17 @@ pub enum BootFilesError {
          package is installed"
     )]
     NoInitrd(String),
+    /// Its kernel options do not fit the kernel's command line.
+    #[error(
+        "the image's kernel options in {path} have {length} bytes, and the kernel's command line has room for \
+         {IMAGE_OPTIONS_MAX}: shorten them"
+    )]
+    KernelOptionsTooLong {
+        /// The file in the image.
+        path: String,
+        /// Its bytes.
+        length: u64,
+    },
 }
 
 /// Kernel and initrd: those of the highest kernel version in the image.
@@ -72,6 +88,11 @@ pub fn find(tree: &Tree) -> Result<(Found, Found), BootFilesError> {
 /// The image's os-release file.
 pub fn os_release(tree: &Tree) -> Option<Found> {
     OS_RELEASE.iter().find_map(|path| file(tree, path))
+}
+
+/// The file with the kernel options that the image asks for.
+pub fn kernel_options(tree: &Tree) -> Option<Found> {
+    KERNEL_OPTIONS.iter().find_map(|path| file(tree, path))
 }
 
 /// `VERSION_ID` of an os-release file.

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod erofs;
 pub mod erofs_read;
 pub mod journal;
+pub mod kernel_options;
 pub mod layout;
 pub mod machine;
 pub mod slot_record;

@@ -50,6 +50,9 @@ pub struct SlotRecord {
     pub kernel: BootFile,
     /// The initrd that the image brings.
     pub initrd: BootFile,
+    /// Kernel options that the image asks for, as [`crate::kernel_options::of_image`] gives them.
+    #[serde(default)]
+    pub kernel_options: String,
     /// When the record was written.
     pub written_at: Timestamp,
 }

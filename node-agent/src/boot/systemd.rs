@@ -65,6 +65,7 @@ impl SystemdBoot {
             part_uuid: slot.part_uuid.clone(),
             linux: format!("/{}/{kernel}", files::FOLDER),
             initrd: format!("/{}/{initrd}", files::FOLDER),
+            kernel_options: record.kernel_options.clone(),
         };
         let unfinished = format!("{ENTRIES_FOLDER}/evenkeel-{}.new", slot.name);
         self.write(&unfinished, body.encode().as_bytes())?;

@@ -92,6 +92,9 @@ impl StageError {
             Self::DiffId { .. } => "DiffIdMismatch",
             Self::BootFiles { source: BootFilesError::NoKernel, .. } => "NoKernel",
             Self::BootFiles { source: BootFilesError::NoInitrd(_), .. } => "NoInitrd",
+            Self::BootFiles { source: BootFilesError::KernelOptionsTooLong { .. }, .. } => {
+                "KernelOptionsTooLong"
+            }
             Self::Boot(error) => error.reason(),
             Self::Stopped => "Stopped",
         }

@@ -3,9 +3,10 @@
 use std::{io, sync::Arc};
 
 use evenkeel_node_agent_core::{
-    boot_files::{self, Found},
+    boot_files::{self, BootFilesError, Found},
     digest::hex,
     erofs::BLOCK,
+    kernel_options::{self, IMAGE_OPTIONS_MAX},
     slot_record::{BootFile, LayerRecord, SlotRecord},
     tree::Tree,
 };
@@ -73,6 +74,7 @@ pub(super) fn write(
     // A full boot partition is better found before the rest is written.
     boot::open(&request.disk)?.make_room(&kernel, &initrd)?;
     let version = version(image, &tree, &writer)?;
+    let kernel_options = kernel_options(&request.image, &tree, &writer)?;
     stop_if_asked(meter)?;
     let filesystem = writer.finish(&tree, uuid_of(&image.manifest_digest))?;
     let record = SlotRecord {
@@ -87,6 +89,7 @@ pub(super) fn write(
         superblock_sha256: filesystem.superblock_sha256,
         kernel,
         initrd,
+        kernel_options,
         written_at: Timestamp::now(),
     };
     stop_if_asked(meter)?;
@@ -184,13 +187,27 @@ fn version(image: &Image, tree: &Tree, writer: &SlotWriter) -> Result<String, St
         return Ok(version.to_owned());
     }
     if let Some(file) = boot_files::os_release(tree).filter(|file| file.length <= OS_RELEASE_MAX) {
-        let mut bytes = vec![0; usize::try_from(file.length).expect("at most 64 KiB")];
-        writer.read_at(u64::from(file.block) * BLOCK as u64, &mut bytes)?;
-        if let Some(version) = boot_files::version_id(&String::from_utf8_lossy(&bytes)) {
+        if let Some(version) = boot_files::version_id(&text(writer, &file)?) {
             return Ok(version);
         }
     }
     Ok(image.digest.chars().take(DIGEST_AS_VERSION).collect())
+}
+
+fn kernel_options(reference: &str, tree: &Tree, writer: &SlotWriter) -> Result<String, StageError> {
+    let Some(file) = boot_files::kernel_options(tree) else { return Ok(String::new()) };
+    if file.length > IMAGE_OPTIONS_MAX as u64 {
+        let source = BootFilesError::KernelOptionsTooLong { path: file.path, length: file.length };
+        return Err(StageError::BootFiles { image: reference.to_owned(), source });
+    }
+    Ok(kernel_options::of_image(&text(writer, &file)?))
+}
+
+/// A small file of the image.
+fn text(writer: &SlotWriter, file: &Found) -> Result<String, StageError> {
+    let mut bytes = vec![0; usize::try_from(file.length).expect("every caller looked at its limit")];
+    writer.read_at(u64::from(file.block) * BLOCK as u64, &mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The file system's UUID: the same image gets the same one everywhere.
