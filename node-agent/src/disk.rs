@@ -2,7 +2,10 @@
 //!
 //! Partitions are found by their names in the partition table of this one disk; labels are never searched for.
 
+pub mod aligned;
+mod block_device;
 mod device;
+mod file_device;
 pub mod mkfs;
 pub mod region;
 mod running;
@@ -13,10 +16,14 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, FileTypeExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use evenkeel_node_agent_core::layout::{self, LayoutError, Role};
+use gpt::disk::LogicalBlockSize;
 
+pub use block_device::{BlockDevice, Cursor, Window};
+pub use file_device::{Access, FileDevice};
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 
@@ -34,7 +41,7 @@ pub struct Disk {
 }
 
 /// One of the disk's partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Partition {
     /// Name in the partition table.
     pub name: String,
@@ -46,6 +53,8 @@ pub struct Partition {
     pub length: u64,
     /// The file to open: the disk file itself, or the partition's device node.
     pub path: PathBuf,
+    /// What is used in place of `path`, where a device was given and not a path.
+    pub device: Option<Arc<dyn BlockDevice>>,
     /// Bytes from the start of `path`; 0 for a device node.
     pub offset: u64,
 }
@@ -126,17 +135,36 @@ pub fn open_or_find(named: Option<&Path>, proc: &Path) -> Result<Disk, DiskError
 impl Disk {
     /// Opens a disk that was made by [`Disk::create`].
     pub fn open(path: &Path) -> Result<Self, DiskError> {
-        let found = table::read(path)?;
+        let io_error = |source| DiskError::Io { operation: "open", path: path.to_owned(), source };
+        let device = open(path, None, Access::Read).and_then(Window::whole).map_err(io_error)?;
         let block = is_block_device(path)?;
+        let node = |disk_offset| device::partition_node(path, disk_offset).map(|node| (node, 0));
+        let in_file = |disk_offset| Ok((path.to_owned(), disk_offset));
+        let found = table::read(path, &device, table::block_size(path)?)?;
+        let place = |offset| if block { node(offset) } else { in_file(offset) };
+        Self::with(path, found, None, place)
+    }
+
+    /// Uses a device with the layout of [`Disk::create`] that somebody has opened: with 512-byte sectors, and with its
+    /// boot partition read and written by a library. `name` is what errors call it.
+    pub fn on(device: &Arc<dyn BlockDevice>, name: &Path) -> Result<Self, DiskError> {
+        let io_error = |source| DiskError::Io { operation: "open", path: name.to_owned(), source };
+        let window = Window::whole(device.clone()).map_err(io_error)?;
+        let found = table::read(name, &window, LogicalBlockSize::Lb512)?;
+        Self::with(name, found, Some(device), |offset| Ok((name.to_owned(), offset)))
+    }
+
+    fn with(
+        path: &Path,
+        found: Vec<table::Entry>,
+        device: Option<&Arc<dyn BlockDevice>>,
+        place: impl Fn(u64) -> Result<(PathBuf, u64), DiskError>,
+    ) -> Result<Self, DiskError> {
         let mut partitions = Vec::with_capacity(found.len());
-        for entry in found {
-            let (node, offset) = if block {
-                (device::partition_node(path, entry.disk_offset)?, 0)
-            } else {
-                (path.to_owned(), entry.disk_offset)
-            };
-            let table::Entry { name, part_uuid, disk_offset, length } = entry;
-            partitions.push(Partition { name, part_uuid, disk_offset, length, path: node, offset });
+        for table::Entry { name, part_uuid, disk_offset, length } in found {
+            let (node, offset) = place(disk_offset)?;
+            let device = device.cloned();
+            partitions.push(Partition { name, part_uuid, disk_offset, length, path: node, device, offset });
         }
         Ok(Self { path: path.to_owned(), partitions })
     }
@@ -170,6 +198,7 @@ impl Disk {
         Ok(SlotRegion {
             name: name.to_owned(),
             path: partition.path.clone(),
+            device: partition.device.clone(),
             offset: partition.offset,
             length: partition.length,
             disk_offset: partition.disk_offset,
@@ -196,10 +225,27 @@ impl Disk {
 }
 
 impl Partition {
+    /// Opens it. Places are bytes from the partition's start.
+    pub fn open(&self, access: Access) -> io::Result<Window> {
+        Ok(Window::new(open(&self.path, self.device.as_ref(), access)?, self.offset, self.length))
+    }
+
     /// Whether the partition is a device of its own, so that the kernel can mount it.
     pub fn is_device(&self) -> bool {
         self.offset == 0 && self.disk_offset != 0
     }
+}
+
+/// The device that was given, or else the one at `path`.
+fn open(
+    path: &Path,
+    device: Option<&Arc<dyn BlockDevice>>,
+    access: Access,
+) -> io::Result<Arc<dyn BlockDevice>> {
+    Ok(match device {
+        Some(device) => device.clone(),
+        None => Arc::new(FileDevice::open(path, access)?),
+    })
 }
 
 /// Makes the disk's file, or takes one that is there and blank, such as `truncate` makes it. Gives its length in bytes.

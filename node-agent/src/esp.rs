@@ -71,14 +71,14 @@ pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
     Ok(if partition.is_device() {
         Box::new(VfatEsp::mount(&partition.path).map_err(failed("mount"))?)
     } else {
-        Box::new(FatEsp::open(&partition.path, partition.offset, partition.length).map_err(failed("open"))?)
+        Box::new(FatEsp::open(partition).map_err(failed("open"))?)
     })
 }
 
 /// Formats the partition.
 pub fn format(disk: &Disk) -> Result<(), EspError> {
     let partition = disk.partition(Role::Esp)?;
-    fat::format(&partition.path, partition.offset, partition.length).map_err(|source| EspError::Io {
+    fat::format(partition).map_err(|source| EspError::Io {
         operation: "format",
         disk: disk.path().display().to_string(),
         source,

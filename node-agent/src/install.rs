@@ -1,6 +1,6 @@
 //! Installation: an empty disk becomes one that boots an image from slot `a`.
 
-use std::{fs, io, os::unix::fs::FileExt as _, path::Path};
+use std::{fs, io, path::Path};
 
 use evenkeel_node_agent_core::{
     erofs_read::{self, ErofsReadError},
@@ -61,12 +61,12 @@ pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
 
 /// Makes a slot that holds a complete image the one that boots, with the loader that the image brings.
 pub fn make_bootable(disk: &Disk, slot: &SlotRegion, record: &SlotRecord) -> Result<(), InstallError> {
-    let file = slot.open_ro().map_err(|source| DiskError::Io {
+    let window = slot.open_ro().map_err(|source| DiskError::Io {
         operation: "open",
         path: slot.path.clone(),
         source,
     })?;
-    let read = |at: u64, buffer: &mut [u8]| file.read_exact_at(buffer, slot.offset + at);
+    let read = |at: u64, buffer: &mut [u8]| window.read_at(at, buffer);
     let loader = erofs_read::read_file(&read, LOADER).map_err(InstallError::Loader)?;
     let bootloader = boot::open(disk)?;
     bootloader.install(&loader)?;

@@ -74,10 +74,10 @@ impl Machine {
         run("mkfs.erofs", &[path(&image), path(&root)]);
         let bytes = fs::read(&image).unwrap();
         let file = slot.open_rw().unwrap();
-        file.write_all_at(&bytes, slot.offset).unwrap();
+        file.write_at(0, &bytes).unwrap();
         let mut place = bytes.len() as u64;
         let mut boot_file = |path: &str, content: &[u8]| {
-            file.write_all_at(content, slot.offset + place).unwrap();
+            file.write_at(place, content).unwrap();
             let length = content.len() as u64;
             let found = BootFile { path: path.into(), offset: place, length, sha256: sha256(content) };
             place += length;
@@ -98,7 +98,7 @@ impl Machine {
             kernel_options: String::new(),
             written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         };
-        file.write_all_at(&record.encode().unwrap(), slot.record_offset()).unwrap();
+        file.write_at(slot.record_at(), &record.encode().unwrap()).unwrap();
         (slot, record)
     }
 }
@@ -219,10 +219,10 @@ fn a_slot_counts_only_with_the_superblock_that_its_record_names() {
     assert_eq!(state(&machine), SlotState::Complete);
     let file = a.open_rw().unwrap();
     let mut byte = [0];
-    file.read_exact_at(&mut byte, a.offset + 1024).unwrap();
-    file.write_all_at(&[!byte[0]], a.offset + 1024).unwrap();
+    file.read_at(1024, &mut byte).unwrap();
+    file.write_at(1024, &[!byte[0]]).unwrap();
     assert_eq!(state(&machine), SlotState::Damaged);
-    file.write_all_at(&byte, a.offset + 1024).unwrap();
+    file.write_at(1024, &byte).unwrap();
     assert_eq!(state(&machine), SlotState::Complete);
     a.wipe_record().unwrap();
     assert_eq!(state(&machine), SlotState::Empty);

@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write},
+    io::{self, BufReader, Read as _, Write},
 };
 
 use evenkeel_node_agent_core::{
@@ -85,8 +84,7 @@ pub(super) fn collect(
 
 fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result<(), BootError> {
     let unreadable = |source| BootError::Slot { slot: slot.name.clone(), path: file.path.clone(), source };
-    let mut source: File = slot.open_ro().map_err(unreadable)?;
-    source.seek(SeekFrom::Start(slot.offset + file.offset)).map_err(unreadable)?;
+    let source = slot.open_ro().map_err(unreadable)?.cursor(file.offset);
     let path = format!("{FOLDER}/{name}");
     let unfinished = format!("{path}{UNFINISHED}");
     let mut bytes = BufReader::with_capacity(COPY_BUFFER, source.take(file.length));

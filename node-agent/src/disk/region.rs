@@ -1,11 +1,6 @@
-//! A window onto the disk: the only way to a slot's bytes.
+//! A slot's place on the disk: the only way to its bytes.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
-    path::PathBuf,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use evenkeel_node_agent_core::{
     digest::hex,
@@ -13,16 +8,20 @@ use evenkeel_node_agent_core::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::{Access, BlockDevice, Window, open};
+
 /// Bytes of the superblock's block, which the slot record names by its hash.
 const SUPERBLOCK_LENGTH: usize = 4096;
 
 /// A slot's place: `length` bytes at `offset` of `path`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SlotRegion {
     /// `a`, `b`, `recovery`.
     pub name: String,
     /// The file to open: the disk file itself, or the partition's device node.
     pub path: PathBuf,
+    /// What is used in place of `path`, where a device was given and not a path.
+    pub device: Option<Arc<dyn BlockDevice>>,
     /// Bytes from the start of `path`; 0 for a device node.
     pub offset: u64,
     /// Bytes of the slot.
@@ -63,20 +62,19 @@ pub enum RegionError {
 }
 
 impl SlotRegion {
-    /// Opens the slot's file for reading. Positions are those of `path`: add `offset`.
-    pub fn open_ro(&self) -> io::Result<File> {
-        File::open(&self.path)
+    /// Opens the slot for reading. Places are bytes from the slot's start.
+    pub fn open_ro(&self) -> io::Result<Window> {
+        self.open(Access::Read)
     }
 
-    /// Opens the slot's file for reading and writing. A partition that is mounted is refused by the kernel (busy), so
-    /// that the slot that runs can never be written.
-    pub fn open_rw(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if std::fs::metadata(&self.path)?.file_type().is_block_device() {
-            options.custom_flags(nix::libc::O_EXCL);
-        }
-        options.open(&self.path)
+    /// Opens the slot for reading and writing. A partition that is mounted is refused by the kernel (busy), so that the
+    /// slot that runs can never be written.
+    pub fn open_rw(&self) -> io::Result<Window> {
+        self.open(Access::Write)
+    }
+
+    fn open(&self, access: Access) -> io::Result<Window> {
+        Ok(Window::new(open(&self.path, self.device.as_ref(), access)?, self.offset, self.length))
     }
 
     /// Fails when the slot cannot be written: it is mounted, or this user may not.
@@ -86,12 +84,12 @@ impl SlotRegion {
 
     /// The record of a complete slot: it parses, and the superblock that it names is there.
     pub fn read_record(&self) -> Result<SlotRecord, RegionError> {
-        let file = self.open_ro().map_err(|source| self.failed("open", source))?;
+        let slot = self.open_ro().map_err(|source| self.failed("open", source))?;
         let mut bytes = vec![0; usize::try_from(RECORD_LENGTH).expect("64 KiB fits every usize")];
-        file.read_exact_at(&mut bytes, self.record_offset()).map_err(|source| self.failed("read", source))?;
+        slot.read_at(self.record_at(), &mut bytes).map_err(|source| self.failed("read", source))?;
         let record = SlotRecord::decode(&bytes).map_err(|source| self.bad_record(source))?;
         let mut superblock = [0; SUPERBLOCK_LENGTH];
-        file.read_exact_at(&mut superblock, self.offset).map_err(|source| self.failed("read", source))?;
+        slot.read_at(0, &mut superblock).map_err(|source| self.failed("read", source))?;
         if hex(&Sha256::digest(superblock)) != record.superblock_sha256 {
             return Err(self.bad_record(RecordError::Damaged(
                 "the superblock is not the one that it names: stage the image again".to_owned(),
@@ -102,15 +100,15 @@ impl SlotRegion {
 
     /// Makes the slot incomplete, durably. The first step of every write into it.
     pub fn wipe_record(&self) -> Result<(), RegionError> {
-        let file = self.open_rw().map_err(|source| self.failed("open for writing", source))?;
-        file.write_all_at(&[0; SUPERBLOCK_LENGTH], self.record_offset())
-            .and_then(|()| file.sync_data())
+        let slot = self.open_rw().map_err(|source| self.failed("open for writing", source))?;
+        slot.write_at(self.record_at(), &[0; SUPERBLOCK_LENGTH])
+            .and_then(|()| slot.flush())
             .map_err(|source| self.failed("wipe the record of", source))
     }
 
-    /// Bytes from the start of `path` to the slot record.
-    pub fn record_offset(&self) -> u64 {
-        self.offset + self.length - RECORD_LENGTH
+    /// Bytes from the start of the slot to its record.
+    pub fn record_at(&self) -> u64 {
+        self.length.saturating_sub(RECORD_LENGTH)
     }
 
     fn bad_record(&self, source: RecordError) -> RegionError {

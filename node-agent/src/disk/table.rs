@@ -1,10 +1,6 @@
 //! The partition table: written once on an empty disk, afterwards only read.
 
-use std::{
-    collections::BTreeMap,
-    fs::{File, OpenOptions},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::OpenOptions, path::Path};
 
 use evenkeel_node_agent_core::layout::{Place, Role};
 use gpt::{
@@ -16,7 +12,7 @@ use gpt::{
 };
 use uuid::Uuid;
 
-use super::{DiskError, device, is_block_device};
+use super::{DiskError, Window, device, is_block_device};
 
 pub(super) struct Entry {
     pub name: String,
@@ -25,15 +21,11 @@ pub(super) struct Entry {
     pub length: u64,
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<Entry>, DiskError> {
+/// The partitions in the table of `path`, which `disk` reads.
+pub(super) fn read(path: &Path, disk: &Window, size: LogicalBlockSize) -> Result<Vec<Entry>, DiskError> {
     let no_table = |source| DiskError::NoTable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| DiskError::Io {
-        operation: "open",
-        path: path.to_owned(),
-        source,
-    })?;
-    let size = block_size(path)?;
-    let disk = GptConfig::new().logical_block_size(size).open_from_device(file).map_err(no_table)?;
+    let disk =
+        GptConfig::new().logical_block_size(size).open_from_device(disk.cursor(0)).map_err(no_table)?;
     disk.partitions()
         .values()
         .filter(|partition| partition.is_used())
@@ -80,7 +72,8 @@ fn partition(place: &Place, size: LogicalBlockSize) -> GptPartition {
     }
 }
 
-fn block_size(path: &Path) -> Result<LogicalBlockSize, DiskError> {
+/// The disk's unit; a file's is that of most disks.
+pub(super) fn block_size(path: &Path) -> Result<LogicalBlockSize, DiskError> {
     if is_block_device(path)? && device::logical_block_size(path)? == 4096 {
         return Ok(LogicalBlockSize::Lb4096);
     }

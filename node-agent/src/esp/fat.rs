@@ -1,46 +1,37 @@
 //! The partition through a FAT library: for disks in files, which no kernel has mounted.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::io::{self, Read, Write};
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 
 use super::{Esp, EspFile};
+use crate::disk::{Access, Cursor, Partition, Window};
 
 /// The partition.
 ///
 /// The file system is opened for each call and closed at its end, so that nothing is ever held back from the disk.
 pub struct FatEsp {
-    file: File,
-    offset: u64,
-    length: u64,
+    window: Window,
 }
 
 impl FatEsp {
-    /// Uses `length` bytes at `offset` of `path`.
-    pub fn open(path: &Path, offset: u64, length: u64) -> io::Result<Self> {
-        let writable = OpenOptions::new().read(true).write(true).open(path);
+    /// Uses a partition.
+    pub fn open(partition: &Partition) -> io::Result<Self> {
         // Looking at a disk needs no more than the right to read it.
-        let file = writable.or_else(|_| File::open(path))?;
-        Ok(Self { file, offset, length })
+        let window = partition.open(Access::Write).or_else(|_| partition.open(Access::Read))?;
+        Ok(Self { window })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&FileSystem<Window>) -> io::Result<T>) -> io::Result<T> {
-        let window =
-            Window { file: self.file.try_clone()?, offset: self.offset, length: self.length, position: 0 };
-        let file_system = FileSystem::new(window, FsOptions::new())?;
+    fn with<T>(&self, work: impl FnOnce(&FileSystem<Cursor>) -> io::Result<T>) -> io::Result<T> {
+        let file_system = FileSystem::new(self.window.cursor(0), FsOptions::new())?;
         let outcome = work(&file_system);
         file_system.unmount()?;
         outcome
     }
 
-    fn change<T>(&self, work: impl FnOnce(&FileSystem<Window>) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(&self, work: impl FnOnce(&FileSystem<Cursor>) -> io::Result<T>) -> io::Result<T> {
         let outcome = self.with(work);
-        self.file.sync_data()?;
+        self.window.flush()?;
         outcome
     }
 }
@@ -99,17 +90,16 @@ impl Esp for FatEsp {
     }
 }
 
-/// Formats `length` bytes at `offset` of `path` as FAT32.
-pub(super) fn format(path: &Path, offset: u64, length: u64) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let window = Window { file: file.try_clone()?, offset, length, position: 0 };
+/// Formats a partition as FAT32.
+pub(super) fn format(partition: &Partition) -> io::Result<()> {
+    let window = partition.open(Access::Write)?;
     let (volume_id, ..) = uuid::Uuid::new_v4().as_fields();
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat32)
         .volume_label(*b"EVENKEELESP")
         .volume_id(volume_id);
-    fatfs::format_volume(window, options)?;
-    file.sync_all()
+    fatfs::format_volume(window.cursor(0), options)?;
+    window.flush()
 }
 
 fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -117,52 +107,5 @@ fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-struct Window {
-    file: File,
-    offset: u64,
-    length: u64,
-    position: u64,
-}
-
-impl Window {
-    fn room(&self, wanted: usize) -> usize {
-        usize::try_from(self.length.saturating_sub(self.position)).unwrap_or(usize::MAX).min(wanted)
-    }
-}
-
-impl Read for Window {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = self.room(buffer.len());
-        let count = self.file.read_at(&mut buffer[..room], self.offset + self.position)?;
-        self.position += count as u64;
-        Ok(count)
-    }
-}
-
-impl Write for Window {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let room = self.room(buffer.len());
-        let count = self.file.write_at(&buffer[..room], self.offset + self.position)?;
-        self.position += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Window {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(delta) => self.length.checked_add_signed(delta),
-            SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
-        };
-        self.position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.position)
     }
 }

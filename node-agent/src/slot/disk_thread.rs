@@ -1,25 +1,18 @@
 //! The thread that hashes blocks and writes them, so that the disk and the next layer's data do not wait for each other.
 
 use std::{
-    fs::File,
     io,
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
-    },
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread::{self, JoinHandle},
 };
 
 use evenkeel_node_agent_core::erofs::BLOCK;
-use nix::libc;
 
 use super::verity::{DIGEST, leaf};
+use crate::disk::Window;
 
 /// Parts that may wait for the disk: with 1 MiB each, a bound on memory.
 const QUEUE: usize = 4;
-/// After so many bytes the kernel is told to begin writing, so that the flush at the end finds little left to do.
-const WRITE_OUT: u64 = 8 << 20;
 
 type Leaves = Vec<[u8; DIGEST]>;
 
@@ -31,11 +24,11 @@ pub(super) struct DiskThread {
 }
 
 impl DiskThread {
-    /// Starts it; positions are those of the slot, which begins at `offset` of `file`.
-    pub(super) fn start(file: Arc<File>, offset: u64) -> Self {
+    /// Starts it.
+    pub(super) fn start(slot: Window) -> Self {
         let (parts, queue) = sync_channel(QUEUE);
         let (give_back, used) = channel();
-        let thread = thread::spawn(move || work(&file, offset, &queue, &give_back));
+        let thread = thread::spawn(move || work(&slot, &queue, &give_back));
         Self { parts: Some(parts), used, thread: Some(thread) }
     }
 
@@ -74,34 +67,13 @@ impl Drop for DiskThread {
     }
 }
 
-fn work(
-    file: &File,
-    offset: u64,
-    queue: &Receiver<(u64, Vec<u8>)>,
-    give_back: &Sender<Vec<u8>>,
-) -> io::Result<Leaves> {
+fn work(slot: &Window, queue: &Receiver<(u64, Vec<u8>)>, give_back: &Sender<Vec<u8>>) -> io::Result<Leaves> {
     let mut leaves = Vec::new();
-    let (mut from, mut written) = (None, 0);
     while let Ok((at, part)) = queue.recv() {
-        let place = offset + at;
-        file.write_all_at(&part, place)?;
+        slot.write_at(at, &part)?;
         leaves.extend(part.chunks(BLOCK).map(leaf));
-        written += part.len() as u64;
-        let begin = *from.get_or_insert(place);
-        if written >= WRITE_OUT {
-            write_out(file, begin, written);
-            (from, written) = (None, 0);
-        }
         // Nobody wants it back when the writer is gone.
         let _ = give_back.send(part);
     }
     Ok(leaves)
-}
-
-/// Asks the kernel to begin writing a range. Only a hint: the flush is what counts, and what tells of errors.
-fn write_out(file: &File, begin: u64, length: u64) {
-    if let (Ok(begin), Ok(length)) = (i64::try_from(begin), i64::try_from(length)) {
-        // SAFETY: the call takes integers only and the descriptor is open for its length.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), begin, length, libc::SYNC_FILE_RANGE_WRITE) };
-    }
 }

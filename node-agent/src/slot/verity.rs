@@ -1,13 +1,12 @@
 //! The hash tree over a slot's blocks (dm-verity version 1, SHA-256, 4096-byte blocks, no salt), and whether the disk
 //! holds what the tree says.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, thread};
+use std::{io, thread};
 
 use evenkeel_node_agent_core::{digest::hex, erofs::BLOCK, slot_record::SlotRecord};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::SlotRegion;
+use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
 
 pub(super) const DIGEST: usize = 32;
 const READ: usize = 1 << 20;
@@ -36,33 +35,25 @@ pub(super) fn hash_tree(leaves: &[[u8; DIGEST]]) -> (Vec<u8>, [u8; DIGEST]) {
 }
 
 /// The first byte of the first block that does not hash to its leaf.
-pub(super) fn first_difference(
-    file: &File,
-    region: &SlotRegion,
-    leaves: &[[u8; DIGEST]],
-) -> io::Result<Option<u64>> {
-    let found = hash_blocks(file, region, leaves.len())?;
+pub(super) fn first_difference(slot: &Window, leaves: &[[u8; DIGEST]]) -> io::Result<Option<u64>> {
+    let found = hash_blocks(slot, leaves.len())?;
     let differs = found.iter().zip(leaves).position(|(found, leaf)| found != leaf);
     Ok(differs.map(|block| (block * BLOCK) as u64))
 }
 
 /// Whether the slot still holds what its record says, by reading all of it.
 pub fn holds(region: &SlotRegion, record: &SlotRecord) -> io::Result<bool> {
-    let file = region.open_ro()?;
+    let slot = region.open_ro()?;
     if record.filesystem_length > region.length {
         return Ok(false);
     }
     let blocks = usize::try_from(record.filesystem_length).map_err(io::Error::other)? / BLOCK;
-    let leaves = hash_blocks(&file, region, blocks)?;
+    let leaves = hash_blocks(&slot, blocks)?;
     Ok(!leaves.is_empty() && hex(&hash_tree(&leaves).1) == record.root_hash)
 }
 
 /// Reads the slot's first blocks from the disk itself and hashes each.
-fn hash_blocks(file: &File, region: &SlotRegion, blocks: usize) -> io::Result<Vec<[u8; DIGEST]>> {
-    // What the page cache still holds says nothing about the disk.
-    let length = i64::try_from(region.length).unwrap_or(0);
-    let offset = i64::try_from(region.offset).unwrap_or(0);
-    posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<[u8; DIGEST]>> {
     let mut leaves = vec![[0; DIGEST]; blocks];
     let share = blocks.div_ceil(THREADS).max(1);
     thread::scope(|scope| {
@@ -70,8 +61,8 @@ fn hash_blocks(file: &File, region: &SlotRegion, blocks: usize) -> io::Result<Ve
             .chunks_mut(share)
             .enumerate()
             .map(|(index, part)| {
-                let from = region.offset + (index * share * BLOCK) as u64;
-                scope.spawn(move || hash_part(file, from, part))
+                let from = (index * share * BLOCK) as u64;
+                scope.spawn(move || hash_part(slot, from, part))
             })
             .collect();
         threads.into_iter().try_for_each(|thread| {
@@ -81,12 +72,12 @@ fn hash_blocks(file: &File, region: &SlotRegion, blocks: usize) -> io::Result<Ve
     Ok(leaves)
 }
 
-fn hash_part(file: &File, from: u64, leaves: &mut [[u8; DIGEST]]) -> io::Result<()> {
-    let mut buffer = vec![0; READ];
+fn hash_part(slot: &Window, from: u64, leaves: &mut [[u8; DIGEST]]) -> io::Result<()> {
+    let mut buffer = AlignedBuffer::new(READ);
     for (index, leaves) in leaves.chunks_mut(READ / BLOCK).enumerate() {
-        let part = &mut buffer[..leaves.len() * BLOCK];
-        file.read_exact_at(part, from + (index * READ) as u64)?;
-        for (block, place) in part.chunks(BLOCK).zip(leaves) {
+        buffer.set_length(leaves.len() * BLOCK);
+        slot.read_at(from + (index * READ) as u64, &mut buffer)?;
+        for (block, place) in buffer.chunks(BLOCK).zip(leaves) {
             *place = leaf(block);
         }
     }

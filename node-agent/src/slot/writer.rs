@@ -1,11 +1,8 @@
 //! Where a byte reaches the slot: data in the order in which it comes, metadata and hash tree behind it, block 0 last.
 
 use std::{
-    fs::File,
     io::{self, Read},
     mem,
-    os::unix::fs::FileExt as _,
-    sync::Arc,
 };
 
 use evenkeel_node_agent_core::{
@@ -19,7 +16,7 @@ use super::{
     disk_thread::DiskThread,
     verity::{self, DIGEST, leaf},
 };
-use crate::disk::SlotRegion;
+use crate::disk::{SlotRegion, Window};
 
 /// Bytes of one write: a multiple of every erase block that a card or a drive is likely to have, and small in memory.
 const WRITE: usize = 1 << 20;
@@ -81,7 +78,7 @@ pub struct Filesystem {
 
 /// A slot that is being written. Until [`SlotWriter::seal`] it is not complete, whatever happens.
 pub struct SlotWriter {
-    file: Arc<File>,
+    slot: Window,
     region: SlotRegion,
     buffer: Vec<u8>,
     /// Blocks before the buffer's first; block 0 comes last and has a place.
@@ -98,10 +95,10 @@ impl SlotWriter {
     pub fn begin(region: &SlotRegion) -> Result<Self, WriteError> {
         let disk =
             |operation| move |source| WriteError::Disk { operation, slot: region.name.clone(), source };
-        let file = Arc::new(region.open_rw().map_err(disk("open"))?);
+        let slot = region.open_rw().map_err(disk("open"))?;
         let mut writer = Self {
-            disk: Some(DiskThread::start(file.clone(), region.offset)),
-            file,
+            disk: Some(DiskThread::start(slot.clone())),
+            slot,
             region: region.clone(),
             buffer: Vec::with_capacity(WRITE),
             blocks: 1,
@@ -147,7 +144,7 @@ impl SlotWriter {
 
     /// Reads data that was settled, from a byte of the slot on.
     pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), WriteError> {
-        let read = self.file.read_exact_at(buffer, self.region.offset + at);
+        let read = self.slot.read_at(at, buffer);
         read.map_err(|source| self.disk_error("read", source))
     }
 
@@ -219,7 +216,7 @@ impl SlotWriter {
     }
 
     fn read_back(&self) -> Result<(), WriteError> {
-        match verity::first_difference(&self.file, &self.region, &self.leaves) {
+        match verity::first_difference(&self.slot, &self.leaves) {
             Err(source) => Err(self.disk_error("read back", source)),
             Ok(Some(at)) => Err(WriteError::ReadBack { slot: self.region.name.clone(), at }),
             Ok(None) => Ok(()),
@@ -240,12 +237,12 @@ impl SlotWriter {
 
     fn write_at(&mut self, operation: &'static str, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
         self.bytes += bytes.len() as u64;
-        let written = self.file.write_all_at(bytes, self.region.offset + at);
+        let written = self.slot.write_at(at, bytes);
         written.map_err(|source| self.disk_error(operation, source))
     }
 
     fn flush(&self) -> Result<(), WriteError> {
-        self.file.sync_data().map_err(|source| self.disk_error("flush", source))
+        self.slot.flush().map_err(|source| self.disk_error("flush", source))
     }
 
     fn disk_error(&self, operation: &'static str, source: io::Error) -> WriteError {

@@ -186,10 +186,10 @@ fn version(image: &Image, tree: &Tree, writer: &SlotWriter) -> Result<String, St
     if let Some(version) = image.version() {
         return Ok(version.to_owned());
     }
-    if let Some(file) = boot_files::os_release(tree).filter(|file| file.length <= OS_RELEASE_MAX) {
-        if let Some(version) = boot_files::version_id(&text(writer, &file)?) {
-            return Ok(version);
-        }
+    if let Some(file) = boot_files::os_release(tree).filter(|file| file.length <= OS_RELEASE_MAX)
+        && let Some(version) = boot_files::version_id(&text(writer, &file)?)
+    {
+        return Ok(version);
     }
     Ok(image.digest.chars().take(DIGEST_AS_VERSION).collect())
 }

@@ -37,6 +37,7 @@ impl Disk {
             region: SlotRegion {
                 name: "b".into(),
                 path,
+                device: None,
                 offset: SLOT_OFFSET,
                 length,
                 disk_offset: SLOT_OFFSET,

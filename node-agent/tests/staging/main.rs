@@ -7,6 +7,7 @@ mod image;
 mod interruptions;
 mod kinds;
 mod machine;
+mod memory;
 mod odd_server;
 mod refusals;
 mod registry;

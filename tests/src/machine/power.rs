@@ -122,10 +122,8 @@ impl Power {
             |name: &str| disk.slot(name).ok().filter(|slot| slot.part_uuid.eq_ignore_ascii_case(part_uuid));
         let slot: SlotRegion =
             ["a", "b"].into_iter().find_map(named).context("no partition has this PARTUUID")?;
-        let file = slot.open_ro()?;
-        let read = |at: u64, buffer: &mut [u8]| {
-            std::os::unix::fs::FileExt::read_exact_at(&file, buffer, slot.offset + at)
-        };
+        let window = slot.open_ro()?;
+        let read = |at: u64, buffer: &mut [u8]| window.read_at(at, buffer);
         erofs_read::read_file(&read, "/usr/lib/os-release")?;
         Ok(erofs_read::read_file(&read, HEALTH_CHECK).ok())
     }

@@ -1,0 +1,107 @@
+//! A device that the kernel has: a block device's node, or a file that holds a disk.
+//!
+//! Aligned bytes go past the page cache where the file takes that (`O_DIRECT`): nothing is evicted for them, and what is
+//! read comes from the disk. Elsewhere the cache is told to write at once and to forget before a read. Both ways are
+//! coherent with each other; the kernel writes and drops cached pages of a range before a direct transfer.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    libc,
+};
+
+use super::{BlockDevice, aligned::is_aligned};
+
+/// What is to be done with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing. A device that is mounted is refused by the kernel (busy).
+    Write,
+}
+
+/// A file or a block device.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    direct: Option<File>,
+    /// Whether the direct way was refused although it could be opened, as some file systems do.
+    refused: AtomicBool,
+}
+
+impl FileDevice {
+    /// Opens `path`.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::Write);
+        // The claim belongs to one open file alone, so that the direct one does without.
+        let direct = options.clone().custom_flags(libc::O_DIRECT).open(path).ok();
+        if access == Access::Write && std::fs::metadata(path)?.file_type().is_block_device() {
+            options.custom_flags(libc::O_EXCL);
+        }
+        Ok(Self { file: options.open(path)?, direct, refused: AtomicBool::new(false) })
+    }
+
+    /// Runs the direct way; `false` when there is none for this.
+    fn directly(&self, aligned: bool, work: impl FnOnce(&File) -> io::Result<()>) -> io::Result<bool> {
+        let Some(direct) = self.direct.as_ref().filter(|_| aligned && !self.refused.load(Ordering::Relaxed))
+        else {
+            return Ok(false);
+        };
+        match work(direct) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
+    }
+}
+
+impl BlockDevice for FileDevice {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let aligned = is_aligned(at, buffer);
+        if self.directly(aligned, |file| file.read_exact_at(buffer, at))? {
+            return Ok(());
+        }
+        if let (true, Ok(at), Ok(length)) = (aligned, i64::try_from(at), i64::try_from(buffer.len())) {
+            // What the page cache still holds says nothing about the disk.
+            posix_fadvise(&self.file, at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let aligned = is_aligned(at, bytes);
+        if self.directly(aligned, |file| file.write_all_at(bytes, at))? {
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, at)?;
+        if let (true, Ok(at), Ok(length)) = (aligned, i64::try_from(at), i64::try_from(bytes.len())) {
+            // Only a hint, so that the flush finds little left to do: the flush is what counts and tells of errors.
+            // SAFETY: the call takes integers only and the descriptor is open for its length.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), at, length, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        use std::io::Seek as _;
+        (&self.file).seek(io::SeekFrom::End(0))
+    }
+}
