@@ -312,6 +312,9 @@ pub enum RollbackCause {
     ClusterGate,
     /// No commit came before the deadline.
     Deadline,
+    /// No commit could come before the deadline, because the machine could not reach the cluster. The digest is not
+    /// held to be bad.
+    ClusterUnreachable,
     /// A person asked for it.
     User,
 }

@@ -2,6 +2,7 @@
 //! cluster does.
 
 mod checks;
+mod reach;
 
 use std::{
     fs, io,
@@ -82,9 +83,11 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     }
     let state = StateDir::open(&args.state_dir)?;
     let order = state.trial()?.filter(|order| order.digest == running.digest);
-    let deadline = order.map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
+    let deadline = order.as_ref().map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
-    let Some((cause, message)) = watch(args, &disk, &state, &running, deadline)? else {
+    let api_server = order.and_then(|order| order.api_server);
+    let Some((cause, message)) = watch(args, &disk, &state, &running, deadline, api_server.as_deref())?
+    else {
         tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
         return Ok(());
     };
@@ -103,6 +106,7 @@ fn watch(
     state: &StateDir,
     running: &RunningSlot,
     deadline: u64,
+    api_server: Option<&str>,
 ) -> Result<Option<Reason>, GuardError> {
     let mut checked = false;
     loop {
@@ -111,8 +115,7 @@ fn watch(
         }
         let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.proc)?);
         if left.is_zero() {
-            let message = format!("the trial was not kept within {deadline} s of its boot");
-            return Ok(Some((RollbackCause::Deadline, message)));
+            return Ok(Some(too_late(deadline, api_server)));
         }
         if !checked && is_up() {
             if let Err(message) = checks::run(&args.health_dir, Instant::now() + left) {
@@ -125,6 +128,20 @@ fn watch(
             checked = true;
         }
         thread::sleep(POLL);
+    }
+}
+
+/// Whom a commit that did not come in time is held against.
+fn too_late(deadline: u64, api_server: Option<&str>) -> Reason {
+    let late = format!("the trial was not kept within {deadline} s of its boot");
+    match api_server.map(reach::reach) {
+        Some(Err(unreachable)) => {
+            let message = format!(
+                "{late}: {unreachable}. If the other nodes reach it, the image's network does not work on this machine"
+            );
+            (RollbackCause::ClusterUnreachable, message)
+        }
+        Some(Ok(())) | None => (RollbackCause::Deadline, late),
     }
 }
 

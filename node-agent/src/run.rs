@@ -49,6 +49,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<()> {
 async fn follow(args: &RunArgs) -> anyhow::Result<()> {
     let config =
         Config::infer().await.context("find the API server: run this in a pod, or set KUBECONFIG")?;
+    let api_server = api_server(&config);
     let client = Client::try_from(config).context("set up the client of the API server")?;
     let state = StateDir::open(&args.state_dir)?;
     // An agent that is being replaced may not have ended yet.
@@ -59,6 +60,7 @@ async fn follow(args: &RunArgs) -> anyhow::Result<()> {
         sight: Sight::new(args.proc.clone(), args.disk.clone()),
         state,
         args: args.clone(),
+        api_server,
         seen: None,
     };
     tracing::info!(node = args.node_name, version = env!("CARGO_PKG_VERSION"), "following this node's plan");
@@ -82,6 +84,8 @@ struct Agent {
     watch: PlanWatch,
     sight: Sight,
     journal: Journal,
+    /// `host:port` of the API server.
+    api_server: Option<String>,
     /// The plan's identity and generation in the turn before.
     seen: Option<(Option<String>, Option<i64>)>,
 }
@@ -138,6 +142,7 @@ impl Agent {
             reboot_command: self.args.reboot_command.clone(),
             commit_deadline: plan.and_then(|plan| plan.spec.commit_deadline_seconds),
             attempt: self.journal.attempt.clone(),
+            api_server: self.api_server.clone(),
         };
         let action = action.clone();
         match tokio::task::spawn_blocking(move || act::act(&tools, &action)).await {
@@ -176,6 +181,15 @@ impl Agent {
         let status = status(&self.journal, facts, None, host_facts(facts), generation, before.as_ref());
         self.watch.report(status).await
     }
+}
+
+fn api_server(config: &Config) -> Option<String> {
+    let host = config.cluster_url.host()?;
+    let port = match config.cluster_url.scheme_str() {
+        Some("http") => 80,
+        _ => 443,
+    };
+    Some(format!("{host}:{}", config.cluster_url.port_u16().unwrap_or(port)))
 }
 
 fn host_facts(facts: &Facts) -> HostFacts {

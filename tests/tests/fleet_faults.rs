@@ -2,14 +2,19 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::Result;
-use evenkeel_crds::node_plan::{Phase, Target};
+use anyhow::{Result, ensure};
+use evenkeel_crds::{
+    NodePlan,
+    node_plan::{Phase, RollbackCause, Target},
+};
+use evenkeel_e2e::wait;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     machine::Event,
     os_image::OsImage,
     watch::World,
 };
+use kube::{Api, api::DeleteParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -148,4 +153,33 @@ async fn api_server_and_registry_are_killed_in_the_middle() -> Result<()> {
         fleet.cluster.plane.restart_api_server().await?;
     }
     in_good_order(&fleet, &second.digest).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_not_held_to_be_bad_because_the_cluster_was_away() -> Result<()> {
+    let mut fleet = Fleet::start(&FleetOptions { haste: 10, ..FleetOptions::of(1) }).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let short = json!({ "reboot": { "commitDeadlineSeconds": 120 }, "rollout": { "soakSeconds": 5 } });
+    fleet.want("os", &second.tagged, short).await?;
+    fleet.until("the trial", ROLLOUT, |world| world.phase("node-1") == Phase::Trial).await?;
+    fleet.cluster.plane.kill_api_server();
+    wait::until(ROLLOUT, async || {
+        let boots = fleet.machine("node-1")?.boots();
+        ensure!(boots.last().is_some_and(|boot| boot.slot == "a"), "node-1 is not back: {boots:?}");
+        Ok(())
+    })
+    .await?;
+    fleet.cluster.plane.restart_api_server().await?;
+    let world =
+        fleet.until("node-1 is back", ROLLOUT, |world| world.phase("node-1") == Phase::RolledBack).await?;
+    let status = world.status("node-1").unwrap();
+    let back = status.rolled_back.clone().unwrap();
+    assert_eq!(back.cause, RollbackCause::ClusterUnreachable, "{}", back.message);
+    assert!(status.bad_digests.is_empty(), "{status:?}");
+    // Once a person has seen to it, the same image is tried again.
+    let plans: Api<NodePlan> = Api::all(fleet.client.clone());
+    plans.delete("node-1", &DeleteParams::default()).await?;
+    fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    assert!(fleet.cordoned().await?.is_empty());
+    Ok(())
 }

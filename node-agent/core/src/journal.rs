@@ -148,6 +148,10 @@ pub struct TrialOrder {
     pub deadline_seconds: u64,
     /// Boot ID of the boot before.
     pub boot_id_before: String,
+    /// `host:port` of the API server, as the agent reached it before the trial: where the guard knocks before it blames
+    /// the image for a commit that did not come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server: Option<String>,
 }
 
 impl Journal {

@@ -29,6 +29,8 @@ pub(super) struct Tools {
     /// Seconds from the trial's boot until it must be kept.
     pub commit_deadline: Option<i64>,
     pub attempt: Option<Attempt>,
+    /// `host:port` of the API server.
+    pub api_server: Option<String>,
 }
 
 /// Why a look or an action failed.
@@ -134,6 +136,7 @@ fn activate(tools: &Tools, disk: &Disk, slot: &str) -> Result<(), ActError> {
             slot: slot.to_owned(),
             deadline_seconds: u64::try_from(deadline).unwrap_or_default(),
             boot_id_before: running.map(|running| running.boot_id).unwrap_or_default(),
+            api_server: tools.api_server.clone(),
         })?;
     }
     Ok(boot::open(disk)?.arm_trial(&region, &record, TRIAL_TRIES)?)

@@ -99,8 +99,8 @@ fn go_back(
     facts: &Facts,
     journal: &mut Journal,
 ) -> Step {
-    // A person's wish to go back says nothing about the image.
-    if cause != RollbackCause::User {
+    // A person's wish to go back, and a cluster that was away, say nothing about the image.
+    if !matches!(cause, RollbackCause::User | RollbackCause::ClusterUnreachable) {
         journal.remember_bad(digest, cause);
     }
     Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
