@@ -210,6 +210,54 @@ pub struct Pull {
     /// Speak plain HTTP to the image's registry. Nobody who can change packets on the way can change the image (it
     /// is pinned by digest), but credentials are sent in clear.
     pub plain_http: bool,
+    /// Where else the images of a registry can be had, in the order in which they are asked. A mirror that fails is passed
+    /// over; the registry itself comes last. Credentials for a mirror are looked up by the mirror's own name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub mirrors: Vec<Mirror>,
+    /// Certificates (PEM) that are trusted beside those of the machine, for registries and mirrors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384), regex(pattern = r"-----BEGIN CERTIFICATE-----"))]
+    pub ca_bundle: Option<String>,
+    /// The proxy to registries and mirrors; absent: what the environment of operator and agent says
+    /// (`HTTPS_PROXY`, `NO_PROXY`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// Where else the images of a registry can be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// The registry as images name it, such as `docker.io` or `registry.example:5000`; `*` for all.
+    #[schemars(length(max = 253), regex(pattern = r"^(\*|[a-z0-9.\-]+(:[0-9]+)?)$"))]
+    pub registry: String,
+    /// The mirror's address, such as `https://mirror.example:5000`. A path is put before the names of repositories.
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^https?://([A-Za-z0-9.\-]+|\[[0-9a-f:.]+\])(:[0-9]+)?(/[a-z0-9._\-]+)*/?$")
+    )]
+    pub url: String,
+    /// Whether it is believed what a tag means, and what signatures an image has. Everything else has a digest that is
+    /// checked, whoever gives it.
+    #[serde(default)]
+    pub resolve: bool,
+}
+
+/// A proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// Its address, such as `http://proxy.example:3128`. Everybody who may read this object can read it.
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^https?://([A-Za-z0-9.\-]+|\[[0-9a-f:.]+\])(:[0-9]+)?/?$")
+    )]
+    pub url: String,
+    /// What is reached without it: names (with all names below them), addresses and networks, such as `10.0.0.0/8`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub no_proxy: Vec<String>,
 }
 
 /// Time limits of a node's reboot.

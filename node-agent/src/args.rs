@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use evenkeel_crds::managed_os_image::Mirror;
 use evenkeel_node_agent_core::layout::parse_size;
 
 use crate::{guard::GuardArgs, run::RunArgs};
@@ -91,6 +92,21 @@ pub struct PullArgs {
     /// Docker configuration (`config.json`) with credentials for registries.
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
+    /// File with CA certificates (PEM) that registries may have, beside those of the machine.
+    #[arg(long, env = "EVENKEEL_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Another place that has a registry's images, such as `docker.io=https://mirror.example:5000`; `*` stands for all
+    /// registries. May be given several times. It is believed what tags mean there.
+    #[arg(long = "mirror", value_name = "REGISTRY=URL", value_parser = parse_mirror)]
+    pub mirrors: Vec<Mirror>,
+    /// Proxy to registries and mirrors, such as `http://proxy.example:3128`; default: what the environment says.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+}
+
+fn parse_mirror(text: &str) -> Result<Mirror, String> {
+    let (registry, url) = text.split_once('=').ok_or("write REGISTRY=URL")?;
+    Ok(Mirror { registry: registry.to_owned(), url: url.to_owned(), resolve: true })
 }
 
 /// Options of `install`.

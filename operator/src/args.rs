@@ -25,6 +25,9 @@ pub struct Args {
     /// Docker configuration (`config.json`) with credentials for registries.
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
+    /// File with CA certificates (PEM) that registries may have, beside those of the machine.
+    #[arg(long, env = "EVENKEEL_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Address that serves /metrics, /healthz and /readyz.
     #[arg(long, env = "EVENKEEL_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,

@@ -2,12 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use evenkeel_operator_core::NodeState;
-use evenkeel_registry::Resolved;
+use evenkeel_registry::{RegistryOptions, Resolved};
 use kube::runtime::events::Recorder;
 
 use crate::{
@@ -48,8 +47,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Whether this process may act.
     pub leadership: Leadership,
-    /// Credentials for registries.
-    pub docker_config: Option<PathBuf>,
+    /// How registries are spoken to, whatever the image.
+    pub registry: RegistryOptions,
     /// The pod that this process runs in.
     pub own_pod: OwnPod,
     /// What is remembered.

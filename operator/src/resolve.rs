@@ -1,11 +1,8 @@
 //! From what an image object asks for to the digest that its nodes get: once per rollout.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec};
+use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec, managed_os_image::Pull};
 use evenkeel_registry::{Registry, RegistryOptions, Resolved};
 use tokio::time::timeout;
 
@@ -57,16 +54,16 @@ pub fn tag(reference: &str) -> Option<String> {
 pub struct Question {
     /// What an image object asks for.
     pub reference: String,
-    /// Whether its registry speaks plain HTTP.
-    pub plain_http: bool,
+    /// How its registry is spoken to.
+    pub pull: Pull,
 }
 
 /// What the registry says, in limited time, with a failure as a problem to show.
-pub async fn resolve(question: &Question, docker_config: Option<PathBuf>) -> Result<Resolved, Problem> {
-    let Question { reference, plain_http } = question;
+pub async fn resolve(question: &Question, options: RegistryOptions) -> Result<Resolved, Problem> {
+    let Question { reference, pull } = question;
     let ask = async {
-        // A new client each time: credentials may have changed.
-        let registry = Registry::new(RegistryOptions { plain_http: *plain_http, docker_config })?;
+        // A new client each time: certificates may have changed.
+        let registry = Registry::new(RegistryOptions { pull: pull.clone(), ..options })?;
         registry.resolve(reference).await
     };
     match timeout(RESOLVE_TIMEOUT, ask).await {
@@ -130,7 +127,8 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_a_new_reference_is_asked_at_once() {
         let now = Instant::now();
-        let asked = Question { reference: "registry.example/os:1".into(), plain_http: false };
+        let asked = Question { reference: "registry.example/os:1".into(), pull: Pull::default() };
+        let plain = Pull { plain_http: true, ..Pull::default() };
         let problem = Problem::passing("RegistryUnreachable", "away".into());
         let mut failure = Failure::new(asked.clone(), problem.clone(), None, now);
         assert_eq!(failure.pause(&asked, now), Some(RETRY_MIN));
@@ -139,7 +137,7 @@ mod tests {
             failure.pause(&Question { reference: "registry.example/os:2".into(), ..asked.clone() }, now),
             None
         );
-        assert_eq!(failure.pause(&Question { plain_http: true, ..asked.clone() }, now), None);
+        assert_eq!(failure.pause(&Question { pull: plain, ..asked.clone() }, now), None);
         for _ in 0..40 {
             failure = Failure::new(asked.clone(), problem.clone(), Some(&failure), now);
         }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use evenkeel_crds::ManagedOSImage;
+use evenkeel_registry::RegistryOptions;
 use futures::StreamExt as _;
 use kube::{
     Api,
@@ -77,7 +78,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics: told.metrics,
         recorder: Recorder::new(clients.main, reporter),
         leadership: lease.leadership(),
-        docker_config: args.docker_config,
+        registry: RegistryOptions {
+            docker_config: args.docker_config,
+            ca_file: args.ca_file,
+            ..RegistryOptions::default()
+        },
         own_pod,
         memories: Memories::default(),
     });

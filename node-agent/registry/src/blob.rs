@@ -1,49 +1,68 @@
 //! A blob's bytes, in order and each once, whatever happens to the connection between.
 
-use std::io;
+use std::collections::BTreeSet;
 
 use bytes::{Buf as _, Bytes};
-use futures::StreamExt as _;
-use oci_client::{
-    Reference,
-    client::{BlobResponse, SizedStream},
-};
+use oci_spec::distribution::Reference;
+use reqwest::Response;
 use sha2::{Digest as _, Sha256};
 
-use crate::{RegistryError, clients::Clients, digest, patience::Patience};
+use crate::{
+    RegistryError,
+    client::{Ask, Client},
+    content_range::ContentRange,
+    digest,
+    endpoint::{Content, Endpoint},
+    error,
+    patience::Patience,
+    route::{self, Route},
+};
 
 /// How often the beginning may be fetched again in vain, from a registry that does not know ranges.
 const RESTARTS_MAX: u32 = 3;
 
 /// A blob that is being fetched. Its end is told only after its size and its digest were checked.
 pub struct Blob<'a> {
-    clients: &'a Clients,
+    client: &'a Client,
     reference: &'a Reference,
     digest: &'a str,
     size: u64,
     /// Bytes that were given out.
     at: u64,
-    /// Bytes of the answer that were given out before it.
-    skip: u64,
     hash: Sha256,
-    stream: Option<SizedStream>,
-    patience: Patience,
+    answer: Option<Answer>,
+    /// Whether parts are asked for: not after one came that cannot be placed.
+    parts: bool,
     restarts: u32,
+    /// Mirrors that some of the bytes are from.
+    mirrors: BTreeSet<String>,
+    patience: Patience<'a>,
+}
+
+/// What is being read.
+struct Answer {
+    response: Response,
+    endpoint: Endpoint,
+    /// Bytes at its beginning that were given out before it.
+    skip: u64,
+    /// Where in the blob it ends.
+    end: u64,
 }
 
 impl<'a> Blob<'a> {
-    pub(crate) fn new(clients: &'a Clients, reference: &'a Reference, digest: &'a str, size: u64) -> Self {
+    pub(crate) fn new(client: &'a Client, reference: &'a Reference, digest: &'a str, size: u64) -> Self {
         Self {
-            clients,
+            client,
             reference,
             digest,
             size,
             at: 0,
-            skip: 0,
             hash: Sha256::new(),
-            stream: None,
-            patience: Patience::default(),
+            answer: None,
+            parts: true,
             restarts: 0,
+            mirrors: BTreeSet::new(),
+            patience: Patience::new(&client.options.limits),
         }
     }
 
@@ -58,7 +77,7 @@ impl<'a> Blob<'a> {
                     return Ok(Some(bytes));
                 }
                 Err(error) => {
-                    self.stream = None;
+                    self.answer = None;
                     if self.restarts > RESTARTS_MAX {
                         return Err(error);
                     }
@@ -71,49 +90,90 @@ impl<'a> Blob<'a> {
 
     /// One piece of an answer.
     async fn advance(&mut self) -> Result<Bytes, RegistryError> {
-        if self.stream.is_none() {
-            self.stream = Some(self.open().await?);
+        // A registry may give less than was asked for.
+        if self.answer.as_ref().is_none_or(|answer| answer.end == self.at) {
+            self.answer = Some(self.open().await?);
         }
-        let stream = self.stream.as_mut().expect("it was opened when there was none");
-        let mut bytes = match stream.next().await {
-            Some(Ok(bytes)) => bytes,
-            ended => return Err(self.interrupted(ended.and_then(Result::err))),
+        let answer = self.answer.as_mut().expect("it was opened when there was none");
+        let mut bytes = match answer.response.chunk().await {
+            Ok(Some(bytes)) => bytes,
+            ended => return Err(self.broken(ended.err())),
         };
-        let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-        self.skip -= known as u64;
+        let known = usize::try_from(answer.skip).unwrap_or(usize::MAX).min(bytes.len());
+        answer.skip -= known as u64;
         bytes.advance(known);
         let end = self.at + bytes.len() as u64;
-        if end > self.size {
-            return Err(self.truncated(end));
+        if end > answer.end {
+            return Err(self.too_long(end));
+        }
+        if answer.endpoint.is_mirror() && !self.mirrors.contains(&answer.endpoint.host) {
+            self.mirrors.insert(answer.endpoint.host.clone());
         }
         self.hash.update(&bytes);
         self.at = end;
         Ok(bytes)
     }
 
-    /// Asks for what is missing. Which bytes a partial answer begins with is known only at the end, by the digest: the
-    /// library shows no more of it than its length.
-    async fn open(&mut self) -> Result<SizedStream, RegistryError> {
-        let answer = match self.clients.blob(self.reference, self.digest, self.at).await {
-            Err(RegistryError::NotFound { image }) => {
-                return Err(RegistryError::NotFound { image: format!("blob {} of {image}", self.digest) });
+    /// Asks for what is missing, from place to place.
+    async fn open(&mut self) -> Result<Answer, RegistryError> {
+        let ask = Ask { reference: self.reference, content: Content::Blob(self.digest), from: 0 };
+        let mut route = Route::new(self.client, ask)?;
+        loop {
+            let endpoint = route.next();
+            match self.open_at(&endpoint, ask).await {
+                Ok(answer) => break self.count(answer),
+                Err(error) => route.failed(&endpoint, error)?,
             }
-            other => other?.ok_or_else(|| self.truncated(self.at))?,
+        }
+    }
+
+    async fn open_at(&mut self, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, RegistryError> {
+        let from = if self.parts { self.at } else { 0 };
+        let response = self.client.ask(endpoint, Ask { from, ..ask }).await?;
+        if let Some((start, end)) = self.place(&response, from)? {
+            let skip = self.at - start;
+            return Ok(Answer { response, endpoint: endpoint.clone(), skip, end });
+        }
+        self.parts = false;
+        let response = self.client.ask(endpoint, ask).await?;
+        match self.place(&response, 0)? {
+            Some((start, end)) => {
+                Ok(Answer { response, endpoint: endpoint.clone(), skip: self.at - start, end })
+            }
+            None => Err(RegistryError::Refused {
+                repository: endpoint.place(self.reference),
+                answer: format!("{} when asked for all of {}", response.status(), self.digest),
+            }),
+        }
+    }
+
+    /// Which bytes of the blob an answer has, first to before last; `None` if it has not those that were asked for, or
+    /// does not say.
+    fn place(&self, response: &Response, from: u64) -> Result<Option<(u64, u64)>, RegistryError> {
+        let length = response.content_length();
+        let of_size = |size: Option<u64>| match size {
+            Some(size) if size != self.size => Err(self.truncated(size)),
+            _ => Ok(()),
         };
-        let (BlobResponse::Full(stream) | BlobResponse::Partial(stream)) = &answer;
-        // All of it is no part, whatever it is called.
-        let whole = matches!(answer, BlobResponse::Full(_)) || stream.content_length == Some(self.size);
-        self.skip = if whole { self.at } else { 0 };
-        self.restarts += u32::from(self.skip > 0);
+        if response.status() == 200 {
+            of_size(length)?;
+            return Ok(Some((0, self.size)));
+        }
+        let Some(range) = ContentRange::find(response.headers()) else { return Ok(None) };
+        of_size(range.size)?;
+        let Some((first, last)) = range.part.filter(|_| response.status() == 206) else { return Ok(None) };
+        let useful = first <= from && first <= self.at && self.at <= last && last < self.size;
+        let fits = length.is_none_or(|length| length == last + 1 - first);
+        Ok((useful && fits).then_some((first, last + 1)))
+    }
+
+    /// Counts beginnings that come again.
+    fn count(&mut self, answer: Answer) -> Result<Answer, RegistryError> {
+        self.restarts += u32::from(answer.skip > 0);
         if self.restarts > RESTARTS_MAX {
-            return Err(self.interrupted(None));
+            return Err(self.interrupted(&answer.endpoint, None));
         }
-        let total = stream.content_length.map(|length| length + self.at - self.skip);
-        if let Some(total) = total.filter(|total| *total != self.size) {
-            return Err(self.truncated(total));
-        }
-        let (BlobResponse::Full(stream) | BlobResponse::Partial(stream)) = answer;
-        Ok(stream)
+        Ok(answer)
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, RegistryError> {
@@ -121,29 +181,55 @@ impl<'a> Blob<'a> {
         if actual == self.digest {
             return Ok(None);
         }
-        Err(RegistryError::DigestMismatch {
-            what: format!("blob {} of {}", self.digest, self.reference.whole()),
-            expected: self.digest.to_owned(),
-            actual,
-        })
+        let what = format!("blob {} of {}", self.digest, self.reference.whole());
+        let expected = self.digest.to_owned();
+        if self.mirrors.is_empty() {
+            return Err(RegistryError::DigestMismatch { what, expected, actual });
+        }
+        for mirror in &self.mirrors {
+            self.client.options.health.lied(mirror, self.digest);
+        }
+        let mirrors = self.mirrors.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Err(RegistryError::WrongMirror { what, mirrors, actual })
+    }
+
+    /// The answer ended, or the connection did.
+    fn broken(&mut self, source: Option<reqwest::Error>) -> RegistryError {
+        let answer = self.answer.take().expect("what is being read is there");
+        let error = self.interrupted(&answer.endpoint, source);
+        if answer.endpoint.is_mirror() {
+            route::note(self.client, &answer.endpoint, Content::Blob(self.digest), &error);
+        }
+        error
+    }
+
+    /// More came than there can be. From a mirror that is no reason to give up.
+    fn too_long(&mut self, actual: u64) -> RegistryError {
+        let answer = self.answer.take().expect("what is being read is there");
+        let error = self.truncated(actual);
+        if !answer.endpoint.is_mirror() {
+            return error;
+        }
+        route::note(self.client, &answer.endpoint, Content::Blob(self.digest), &error);
+        self.interrupted(&answer.endpoint, None)
     }
 
     fn truncated(&self, actual: u64) -> RegistryError {
         RegistryError::Truncated {
-            registry: self.reference.resolve_registry().to_owned(),
+            registry: self.reference.registry().to_owned(),
             digest: self.digest.to_owned(),
             actual,
             size: self.size,
         }
     }
 
-    fn interrupted(&self, source: Option<io::Error>) -> RegistryError {
+    fn interrupted(&self, endpoint: &Endpoint, source: Option<reqwest::Error>) -> RegistryError {
         RegistryError::Interrupted {
-            registry: self.reference.resolve_registry().to_owned(),
+            registry: endpoint.host.clone(),
             digest: self.digest.to_owned(),
             at: self.at,
             size: self.size,
-            source,
+            source: source.map(error::without_address),
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use crate::RegistryError;
@@ -14,14 +13,32 @@ const BYTES_MAX: u64 = 1 << 20;
 /// What Docker Hub is called, and the key under which Docker keeps its credentials.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
+/// How to log in.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// With a name and a password.
+    Password { user: String, password: String },
+    /// With an identity token, for which the token server gives others (`docker login` of some clouds writes it).
+    Identity(String),
+    /// With a token that the registry itself takes.
+    Token(String),
+}
+
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Config {
     #[serde(default)]
-    auths: BTreeMap<String, Login>,
+    auths: BTreeMap<String, Entry>,
+    /// The program that has the credentials of all registries.
+    #[serde(default)]
+    creds_store: String,
+    /// Programs that have those of single ones.
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
-struct Login {
+struct Entry {
     #[serde(default)]
     auth: String,
     #[serde(default)]
@@ -35,23 +52,40 @@ struct Login {
 }
 
 /// The credentials for a repository; `None` when there are none for it, or no file.
-pub(crate) fn find(
-    path: &Path,
-    registry: &str,
-    repository: &str,
-) -> Result<Option<RegistryAuth>, RegistryError> {
+pub(crate) fn find(path: &Path, registry: &str, repository: &str) -> Result<Option<Login>, RegistryError> {
     let failed = |source| RegistryError::Credentials { path: path.to_owned(), source };
     let bytes = match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(failed)?,
     };
     let config: Config = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
-    let best = config
-        .auths
-        .into_iter()
-        .filter_map(|(key, auth)| Some((match_length(&key, registry, repository)?, auth)))
-        .max_by_key(|(length, _)| *length);
-    best.map_or(Ok(None), |(_, auth)| auth.credentials().map_err(failed))
+    config.find(registry, repository).map_err(failed)
+}
+
+impl Config {
+    fn find(self, registry: &str, repository: &str) -> io::Result<Option<Login>> {
+        fn best<T>(all: BTreeMap<String, T>, registry: &str, repository: &str) -> Option<T> {
+            let matching = all.into_iter();
+            let matching =
+                matching.filter_map(|(key, value)| Some((match_length(&key, registry, repository)?, value)));
+            matching.max_by_key(|(length, _)| *length).map(|(_, value)| value)
+        }
+        let entry = best(self.auths, registry, repository);
+        let listed = entry.is_some();
+        if let Some(login) = entry.map_or(Ok(None), Entry::login)? {
+            return Ok(Some(login));
+        }
+        let helper = best(self.cred_helpers, registry, repository);
+        // Where a program has the credentials, Docker leaves an empty entry.
+        let helper = helper.or_else(|| listed.then_some(self.creds_store));
+        match helper.filter(|helper| !helper.is_empty()) {
+            None => Ok(None),
+            Some(helper) => Err(io::Error::other(format!(
+                "the credentials for {registry} are not in it, but in the program docker-credential-{helper} of the \
+                 machine where it was made; programs are not run: write user name and password, or an identity token"
+            ))),
+        }
+    }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -95,30 +129,37 @@ fn label_matches(pattern: &str, label: &str) -> bool {
     }
 }
 
-impl Login {
-    fn credentials(self) -> io::Result<Option<RegistryAuth>> {
+impl Entry {
+    fn login(self) -> io::Result<Option<Login>> {
         let Self { auth, username, password, registrytoken, identitytoken } = self;
         if !registrytoken.is_empty() {
-            return Ok(Some(RegistryAuth::Bearer(registrytoken)));
+            return Ok(Some(Login::Token(registrytoken)));
         }
         if !identitytoken.is_empty() {
-            return Err(io::Error::other(
-                "`identitytoken` is a way to log in that is not supported; give a user name and a password",
-            ));
+            return Ok(Some(Login::Identity(identitytoken)));
         }
-        if !username.is_empty() {
-            return Ok(Some(RegistryAuth::Basic(username, password)));
-        }
-        if auth.is_empty() {
+        let (user, password) = if !username.is_empty() {
+            (username, password)
+        } else if auth.is_empty() {
             return Ok(None);
+        } else {
+            decode(&auth)?
+        };
+        // Docker's name for a user who is known by the token alone.
+        if user == "<token>" {
+            return Ok(Some(Login::Identity(password)));
         }
-        let pair = STANDARD.decode(auth.trim()).map_err(io::Error::other)?;
-        let pair = String::from_utf8(pair).map_err(io::Error::other)?;
-        let (username, password) =
-            pair.split_once(':').ok_or_else(|| io::Error::other("`auth` does not hold USER:PASSWORD"))?;
-        // Docker itself pads what it writes.
-        Ok(Some(RegistryAuth::Basic(username.to_owned(), password.trim_matches('\0').to_owned())))
+        Ok(Some(Login::Password { user, password }))
     }
+}
+
+fn decode(auth: &str) -> io::Result<(String, String)> {
+    let pair = STANDARD.decode(auth.trim()).map_err(io::Error::other)?;
+    let pair = String::from_utf8(pair).map_err(io::Error::other)?;
+    let (user, password) =
+        pair.split_once(':').ok_or_else(|| io::Error::other("`auth` does not hold USER:PASSWORD"))?;
+    // Docker itself pads what it writes.
+    Ok((user.to_owned(), password.trim_matches('\0').to_owned()))
 }
 
 #[cfg(test)]
@@ -131,18 +172,31 @@ mod tests {
         "r.example:5000/team/os": {"username": "team", "password": "p"},
         "*.cloud.example": {"registrytoken": "t"},
         "old.example": {"auth": "dXNlcjo=", "identitytoken": "t"},
-        "broken.example": {"auth": "%%%"}
-    }, "credsStore": "ignored"}"#;
+        "alone.example": {"auth": "PHRva2VuPjppZA=="},
+        "broken.example": {"auth": "%%%"},
+        "store.example": {},
+        "helped.example/team": {"username": "team", "password": "p"}
+    }, "credsStore": "desktop", "credHelpers": {"helped.example": "cloud-login"}, "experimental": "enabled"}"#;
 
-    fn found(registry: &str, repository: &str) -> Option<RegistryAuth> {
+    impl std::fmt::Debug for Login {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            match self {
+                Self::Password { user, password } => write!(f, "{user}:{password}"),
+                Self::Identity(token) => write!(f, "identity {token}"),
+                Self::Token(token) => write!(f, "token {token}"),
+            }
+        }
+    }
+
+    fn found(registry: &str, repository: &str) -> Option<Login> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         fs::write(&path, CONFIG).unwrap();
         find(&path, registry, repository).unwrap()
     }
 
-    fn user(name: &str, password: &str) -> RegistryAuth {
-        RegistryAuth::Basic(name.into(), password.into())
+    fn user(name: &str, password: &str) -> Login {
+        Login::Password { user: name.into(), password: password.into() }
     }
 
     #[test]
@@ -153,11 +207,30 @@ mod tests {
             ("r.example:5000", "team/os", Some(user("team", "p"))),
             ("r.example:5000", "team/os/deep", Some(user("team", "p"))),
             ("r.example:5000", "team/osx", Some(user("whole", "p"))),
-            ("eu.cloud.example", "x", Some(RegistryAuth::Bearer("t".into()))),
+            ("eu.cloud.example", "x", Some(Login::Token("t".into()))),
             ("a.eu.cloud.example", "x", None),
             ("r.example", "team/os", None),
+            ("old.example", "x", Some(Login::Identity("t".into()))),
+            ("alone.example", "x", Some(Login::Identity("id".into()))),
+            ("helped.example", "team/os", Some(user("team", "p"))),
         ] {
             assert_eq!(found(registry, repository), expected, "{registry}/{repository}");
+        }
+    }
+
+    #[test]
+    fn programs_with_credentials_are_named_and_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, CONFIG).unwrap();
+        for (registry, program) in [
+            ("store.example", "docker-credential-desktop"),
+            ("helped.example", "docker-credential-cloud-login"),
+        ] {
+            let error = find(&path, registry, "x").unwrap_err();
+            let RegistryError::Credentials { source, .. } = &error else { panic!("{error}") };
+            assert!(source.to_string().contains(program), "{source}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }
 
@@ -167,10 +240,8 @@ mod tests {
         let path = folder.path().join("config.json");
         assert!(find(&path, "r.example", "x").unwrap().is_none());
         fs::write(&path, CONFIG).unwrap();
-        for registry in ["broken.example", "old.example"] {
-            let error = find(&path, registry, "x").unwrap_err();
-            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-        }
+        let error = find(&path, "broken.example", "x").unwrap_err();
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         fs::write(&path, "{").unwrap();
         assert_eq!(find(&path, "r.example", "x").unwrap_err().reason(), "InvalidCredentials");
     }

@@ -1,17 +1,59 @@
 //! What can go wrong between a reference and the last byte of its layers.
 
-use std::{io, path::PathBuf};
+use std::{error::Error as _, io, path::PathBuf, time::Duration};
 
-use oci_client::{ParseError, errors::OciDistributionError};
+use oci_spec::distribution::ParseError;
+
+/// Beginning of a registry's own words that is shown.
+const MESSAGE_CHARS_MAX: usize = 200;
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The library makes no client without certificates to trust, not even for plain HTTP.
+    /// The settings make no client.
+    #[error("set up the registry client: check the CA certificates that it is to trust")]
+    Client(#[source] reqwest::Error),
+    /// Without certificates to trust there is only plain HTTP.
     #[error(
-        "set up the registry client: is the package ca-certificates installed, or its bundle in the container?"
+        "registry {registry} speaks TLS, and there is no CA certificate to trust: is the package ca-certificates \
+         installed, or its bundle in the container? Or give the registry's own CA"
     )]
-    Client(#[source] OciDistributionError),
+    NoTrustRoots {
+        /// Its name.
+        registry: String,
+    },
+    /// Certificates that are to be trusted cannot be read.
+    #[error("read the CA certificates in {from}: it must hold certificates in PEM form, and nothing else")]
+    CaBundle {
+        /// The file, or the field.
+        from: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A proxy that cannot be one.
+    #[error("{url:?} is not the address of a proxy: write http://HOST:PORT or https://HOST:PORT")]
+    Proxy {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        source: reqwest::Error,
+    },
+    /// A mirror that cannot be one.
+    #[error(
+        "{url:?} is not the address of a mirror: write https://HOST:PORT or https://HOST:PORT/PATH, without a password"
+    )]
+    Mirror {
+        /// What was given.
+        url: String,
+    },
+    /// The registry's failure, after those of its mirrors.
+    #[error("no mirror served ({said}), and then the registry itself did not")]
+    Mirrors {
+        /// What each mirror said.
+        said: String,
+        /// What became of asking the registry.
+        source: Box<RegistryError>,
+    },
     /// Not a reference.
     #[error(
         "{image:?} is not an image reference: write REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@sha256:…"
@@ -41,7 +83,7 @@ pub enum RegistryError {
         /// `http` or `https`.
         scheme: &'static str,
         /// What the network said.
-        source: OciDistributionError,
+        source: reqwest::Error,
     },
     /// The registry has no such image.
     #[error("{image} is not in the registry: check repository and tag, or push the image")]
@@ -68,12 +110,18 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// The registry is there and cannot serve now.
-    #[error("the registry of {repository} answered {status}: it is overloaded or broken; look at its log")]
+    #[error(
+        "the registry of {repository} answered {status}{}: it is overloaded or broken, or limits how often it is asked; \
+         look at its log",
+        asked_for(*.retry_after)
+    )]
     Unavailable {
         /// The repository, with its registry.
         repository: String,
         /// What it answered.
         status: u16,
+        /// How long it wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The registry answered what the protocol does not have.
     #[error(
@@ -100,7 +148,7 @@ pub enum RegistryError {
         /// Bytes that the manifest promises.
         size: u64,
         /// What the network said; absent when the answer just ended.
-        source: Option<io::Error>,
+        source: Option<reqwest::Error>,
     },
     /// The registry holds fewer or more bytes than the manifest says.
     #[error(
@@ -129,6 +177,19 @@ pub enum RegistryError {
         /// What came.
         actual: String,
     },
+    /// Other bytes than the digest names, of which a mirror gave some. It is not asked for them again.
+    #[error(
+        "{what} has the digest {actual}, and some of it is from {mirrors}: the mirror gives wrong bytes, look there; it \
+         is passed over for this blob from now on"
+    )]
+    WrongMirror {
+        /// The thing, by its name.
+        what: String,
+        /// The mirrors.
+        mirrors: String,
+        /// What came.
+        actual: String,
+    },
     /// A document that is not what it should be.
     #[error("{what} of {image} cannot be used ({detail}): build and push the image again")]
     InvalidManifest {
@@ -138,6 +199,14 @@ pub enum RegistryError {
         what: &'static str,
         /// What is wrong.
         detail: String,
+    },
+    /// More than we take of a thing of its kind.
+    #[error("{what} is larger than {}, which no such thing should be: look at who pushed it", size(*.limit))]
+    TooLarge {
+        /// The thing.
+        what: String,
+        /// The limit.
+        limit: usize,
     },
     /// A layer of a kind that we do not take.
     #[error(
@@ -170,7 +239,11 @@ impl RegistryError {
     /// The kind of error, in the form of a condition's reason.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Client(_) => "NoTrustRoots",
+            Self::Client(_) | Self::CaBundle { .. } => "InvalidCaBundle",
+            Self::NoTrustRoots { .. } => "NoTrustRoots",
+            Self::Proxy { .. } => "InvalidProxy",
+            Self::Mirror { .. } => "InvalidMirror",
+            Self::Mirrors { source, .. } => source.reason(),
             Self::Reference { .. } | Self::DigestAlgorithm { .. } => "InvalidReference",
             Self::Unreachable { .. } | Self::Interrupted { .. } => "RegistryUnreachable",
             Self::NotFound { .. } => "ImageNotFound",
@@ -179,21 +252,89 @@ impl RegistryError {
             Self::Unavailable { .. } => "RegistryUnavailable",
             Self::Refused { .. } => "RegistryRefused",
             Self::Truncated { .. } => "TruncatedLayer",
-            Self::DigestMismatch { .. } => "DigestMismatch",
-            Self::InvalidManifest { .. } => "InvalidManifest",
+            Self::DigestMismatch { .. } | Self::WrongMirror { .. } => "DigestMismatch",
+            Self::InvalidManifest { .. } | Self::TooLarge { .. } => "InvalidManifest",
             Self::UnsupportedLayer { .. } => "UnsupportedLayer",
             Self::WrongArchitecture { .. } => "WrongArchitecture",
         }
     }
 
-    /// Whether the same may work later with the same image. Credentials are renewed while we run, so that a refusal
-    /// may end without a new order.
+    /// Whether the same may work later with the same image. Credentials and certificates are renewed while we run, so
+    /// that a refusal may end without a new order.
     pub fn retryable(&self) -> bool {
-        self.transient() || matches!(self, Self::Unauthorized { .. } | Self::Credentials { .. })
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Credentials { .. }
+            | Self::CaBundle { .. }
+            | Self::NoTrustRoots { .. }
+            | Self::WrongMirror { .. }
+            // What is only in a mirror may be had when that works again.
+            | Self::Mirrors { .. } => true,
+            _ => self.transient(),
+        }
+    }
+
+    /// Whether the registry says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::Mirrors { source, .. } => source.is_not_found(),
+            _ => false,
+        }
     }
 
     /// Whether the same may work within seconds.
     pub(crate) fn transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Unavailable { .. })
+        match self {
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Unavailable { .. } => true,
+            Self::Mirrors { source, .. } => source.transient(),
+            _ => false,
+        }
+    }
+
+    /// If the registry is there and cannot serve now: how long it wants to be left alone; zero if it does not say.
+    pub(crate) fn busy(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => Some(retry_after.unwrap_or_default()),
+            Self::Mirrors { source, .. } => source.busy(),
+            _ => None,
+        }
+    }
+}
+
+/// A place that cannot be reached.
+pub(crate) fn unreachable(host: &str, scheme: &'static str, source: reqwest::Error) -> RegistryError {
+    RegistryError::Unreachable { registry: host.to_owned(), scheme, source: without_address(source) }
+}
+
+/// An address that a registry sends us to may hold a secret.
+pub(crate) fn without_address(error: reqwest::Error) -> reqwest::Error {
+    error.without_url()
+}
+
+/// What was wrong at the bottom of it.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
+    let mut cause = error.source();
+    while let Some(next) = cause.and_then(std::error::Error::source) {
+        cause = Some(next);
+    }
+    cause.map_or_else(|| "it redirects in an odd way".to_owned(), ToString::to_string)
+}
+
+/// The beginning of what somebody said, on one line.
+pub(crate) fn beginning(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect()
+}
+
+fn asked_for(pause: Option<Duration>) -> String {
+    pause.map_or_else(String::new, |pause| format!(", to be asked again in {} s", pause.as_secs()))
+}
+
+fn size(bytes: usize) -> String {
+    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
     }
 }

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use oci_client::{
-    Reference,
-    manifest::{
-        IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE, IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
-        IMAGE_LAYER_MEDIA_TYPE, OciDescriptor, OciImageIndex, OciImageManifest,
-    },
+use oci_spec::{
+    distribution::Reference,
+    image::{Descriptor, ImageIndex, ImageManifest},
 };
 use serde::Deserialize;
 
@@ -20,11 +17,11 @@ const LAYERS_MAX: usize = 127;
 const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// Media types of layers that are in the registry itself, as tar, plain or compressed.
 const LAYER_TYPES: [&str; 5] = [
-    IMAGE_LAYER_MEDIA_TYPE,
-    IMAGE_LAYER_GZIP_MEDIA_TYPE,
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
-    IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE,
-    IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE,
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
 ];
 
 /// An image, all of it but its layers' bytes.
@@ -65,8 +62,8 @@ impl Image {
 }
 
 pub(crate) enum Document {
-    Manifest(Box<OciImageManifest>),
-    Index(OciImageIndex),
+    Manifest(Box<ImageManifest>),
+    Index(Box<ImageIndex>),
 }
 
 /// What we use of an image's configuration. The library's type has no variant, and refuses a date that it cannot read.
@@ -127,10 +124,10 @@ pub(crate) fn parse_manifest(reference: &Reference, bytes: &[u8]) -> Result<Docu
 
 pub(crate) fn layers(
     reference: &Reference,
-    manifest: &OciImageManifest,
+    manifest: &ImageManifest,
     config: &Config,
 ) -> Result<Vec<Layer>, RegistryError> {
-    let (layers, diff_ids) = (&manifest.layers, &config.rootfs.diff_ids);
+    let (layers, diff_ids) = (manifest.layers(), &config.rootfs.diff_ids);
     let wrong = |detail: &str| Err(invalid(reference, "the manifest", detail));
     if layers.is_empty() {
         return wrong("it has no layers");
@@ -144,25 +141,21 @@ pub(crate) fn layers(
     layers.iter().zip(diff_ids).map(|(layer, diff_id)| self::layer(reference, layer, diff_id)).collect()
 }
 
-fn layer(reference: &Reference, layer: &OciDescriptor, diff_id: &str) -> Result<Layer, RegistryError> {
-    let digest = checkable(reference, &layer.digest)?.to_owned();
-    let elsewhere = layer.urls.as_ref().is_some_and(|urls| !urls.is_empty());
-    if elsewhere || !LAYER_TYPES.contains(&layer.media_type.as_str()) {
-        let media_type = layer.media_type.clone();
+fn layer(reference: &Reference, layer: &Descriptor, diff_id: &str) -> Result<Layer, RegistryError> {
+    let digest = checkable(reference, layer.digest().as_ref())?.to_owned();
+    let elsewhere = layer.urls().as_ref().is_some_and(|urls| !urls.is_empty());
+    let media_type = layer.media_type().to_string();
+    if elsewhere || !LAYER_TYPES.contains(&media_type.as_str()) {
         return Err(RegistryError::UnsupportedLayer { image: reference.whole(), digest, media_type });
     }
-    let size = size(layer).filter(|size| *size <= LAYER_BYTES_MAX).ok_or_else(|| {
-        invalid(reference, "the manifest", &format!("layer {digest} has no size up to 64 GiB"))
-    })?;
+    let size = layer.size();
+    if size > LAYER_BYTES_MAX {
+        return Err(invalid(reference, "the manifest", &format!("layer {digest} has no size up to 64 GiB")));
+    }
     if !digest::is_sha256(diff_id) {
         return Err(invalid(reference, "the configuration", &format!("{diff_id:?} is not a sha256 diff ID")));
     }
     Ok(Layer { digest, size, diff_id: diff_id.to_owned() })
-}
-
-/// A descriptor's size; the library takes negative ones.
-pub(crate) fn size(descriptor: &OciDescriptor) -> Option<u64> {
-    u64::try_from(descriptor.size).ok()
 }
 
 /// A digest that can be checked.
@@ -222,7 +215,7 @@ mod tests {
             (parsed(&[(tar, 1)], 2, ""), "InvalidManifest", "1 layers and 2 diff IDs"),
             (parsed(&[], 0, ""), "InvalidManifest", "no layers"),
             (parsed(&[(tar, (64 << 30) + 1)], 1, ""), "InvalidManifest", "64 GiB"),
-            (parsed(&[(tar, -1)], 1, ""), "InvalidManifest", "64 GiB"),
+            (parsed(&[(tar, -1)], 1, ""), "InvalidManifest", "-1"),
         ] {
             let error = error.unwrap_err();
             assert_eq!(error.reason(), reason, "{error}");

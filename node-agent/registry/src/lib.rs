@@ -1,21 +1,35 @@
 //! The client of image registries that operator and agent share: from a reference to a digest, to a manifest that was
 //! checked, to the bytes of its layers.
 //!
-//! The protocol is spoken by the library `oci-client`. Here is what it leaves to its users: patience, taking up a layer
+//! References and documents are read by the library `oci-spec`, HTTP is spoken by `reqwest`. Here is what lies between
+//! (the distribution specification and its token servers) and what makes it last: mirrors, patience, taking up a layer
 //! where it broke, showing again who we are, the choice of a platform, limits, and errors that say what to do.
 
+mod attached;
+mod auth;
 mod blob;
-mod clients;
+mod challenge;
+mod client;
+mod content_range;
 mod credentials;
 mod digest;
+mod endpoint;
 mod error;
+mod health;
+mod http;
 mod image;
+mod options;
 mod patience;
 mod platform;
 mod registry;
+mod retry_after;
+mod route;
 
+pub use attached::{RawManifest, Referrer};
 pub use blob::Blob;
 pub use error::RegistryError;
+pub use health::MirrorHealth;
 pub use image::{Image, Layer};
+pub use options::{Limits, RegistryOptions};
 pub use platform::Platform;
-pub use registry::{Registry, RegistryOptions, Resolved};
+pub use registry::{Registry, Resolved};

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use oci_client::{
-    Reference,
-    manifest::{ImageIndexEntry, OciImageIndex},
+use oci_spec::{
+    distribution::Reference,
+    image::{Descriptor, ImageIndex},
 };
 use serde::Deserialize;
 
@@ -66,10 +66,10 @@ impl fmt::Display for Platform {
 /// The digest of the index's best entry for a machine, or of its first for any.
 pub(crate) fn choose(
     reference: &Reference,
-    index: &OciImageIndex,
+    index: &ImageIndex,
     machine: Option<&Platform>,
 ) -> Result<String, RegistryError> {
-    let fits = |entry: &&ImageIndexEntry| match (platform_of(entry), machine) {
+    let fits = |entry: &&Descriptor| match (platform_of(entry), machine) {
         // What it is, its configuration or its own entries tell.
         (None, _) => 1,
         // An attestation.
@@ -78,9 +78,9 @@ pub(crate) fn choose(
         (Some(platform), Some(machine)) => 2 * platform.fits(machine),
     };
     // Of equals the last is the maximum, and the first is meant.
-    let best = index.manifests.iter().rev().max_by_key(fits).filter(|entry| fits(entry) > 0);
+    let best = index.manifests().iter().rev().max_by_key(fits).filter(|entry| fits(entry) > 0);
     let Some(entry) = best else {
-        let found = index.manifests.iter().filter_map(platform_of).map(|platform| platform.to_string());
+        let found = index.manifests().iter().filter_map(platform_of).map(|platform| platform.to_string());
         let found: Vec<String> = found.filter(|platform| !platform.contains("unknown")).collect();
         let found = if found.is_empty() { "no platform".to_owned() } else { found.join(", ") };
         let Some(machine) = machine else {
@@ -88,15 +88,15 @@ pub(crate) fn choose(
         };
         return Err(wrong_architecture(reference, &found, machine));
     };
-    image::checkable(reference, &entry.digest).map(str::to_owned)
+    image::checkable(reference, entry.digest().as_ref()).map(str::to_owned)
 }
 
-fn platform_of(entry: &ImageIndexEntry) -> Option<Platform> {
-    let platform = entry.platform.as_ref()?;
+fn platform_of(entry: &Descriptor) -> Option<Platform> {
+    let platform = entry.platform().as_ref()?;
     Some(Platform {
-        os: platform.os.to_string(),
-        architecture: platform.architecture.to_string(),
-        variant: platform.variant.clone(),
+        os: platform.os().to_string(),
+        architecture: platform.architecture().to_string(),
+        variant: platform.variant().clone(),
     })
 }
 

@@ -1,33 +1,23 @@
 //! The client.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
-use oci_client::{Reference, manifest::OciImageManifest};
+use oci_spec::{distribution::Reference, image::ImageManifest};
 
 use crate::{
-    Blob, Image, Layer, Platform, RegistryError,
-    clients::Clients,
+    Blob, Image, Layer, Platform, RegistryError, RegistryOptions,
+    client::Client,
     digest,
+    endpoint::Content,
     image::{self, Config, Document},
     platform,
 };
 
 /// The distribution specification asks registries to take manifests of 4 MiB, and none takes more.
-const MANIFEST_BYTES_MAX: usize = 4 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// A configuration holds labels and a history line per layer.
-const CONFIG_BYTES_MAX: u64 = 8 << 20;
+const CONFIG_BYTES_MAX: usize = 8 << 20;
 /// An index may name indexes; more than this is a circle or a joke.
 const INDEX_DEPTH_MAX: u32 = 3;
-
-/// How registries are spoken to.
-#[derive(Clone, Debug, Default)]
-pub struct RegistryOptions {
-    /// Speak HTTP without TLS.
-    pub plain_http: bool,
-    /// Docker configuration (`config.json`) with credentials; a file that is not there has none.
-    pub docker_config: Option<PathBuf>,
-}
 
 /// What a reference names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +32,13 @@ pub struct Resolved {
 
 /// A client of any registry.
 pub struct Registry {
-    clients: Clients,
+    pub(crate) client: Client,
 }
 
 impl Registry {
-    /// Makes the client. Fails when there is nothing to trust.
+    /// Makes the client. Asks nobody yet.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        Ok(Self { clients: Clients::new(options)? })
+        Ok(Self { client: Client::new(options)? })
     }
 
     /// Finds out what a tag names now, or checks that a digest is there.
@@ -75,7 +65,7 @@ impl Registry {
 
     /// Begins to fetch a layer.
     pub fn layer<'a>(&'a self, image: &'a Image, layer: &'a Layer) -> Blob<'a> {
-        Blob::new(&self.clients, &image.reference, &layer.digest, layer.size)
+        Blob::new(&self.client, &image.reference, &layer.digest, layer.size)
     }
 
     /// The manifest that `image` names, for one machine or for any; and the digest of what it names.
@@ -103,34 +93,23 @@ impl Registry {
         Err(image::invalid(&reference, "the index", "it names indexes that name indexes"))
     }
 
-    async fn manifest(&self, reference: &Reference) -> Result<Bytes, RegistryError> {
-        let bytes = self.clients.manifest(reference).await?;
-        if bytes.len() > MANIFEST_BYTES_MAX {
-            return Err(image::invalid(reference, "the manifest", "it is larger than 4 MiB"));
-        }
-        if let Some(digest) = reference.digest() {
-            digest::check(&format!("the manifest of {}", reference.whole()), digest, &bytes)?;
-        }
-        Ok(bytes)
+    /// The bytes of a manifest or an index; those that the digest names, if the reference has one.
+    pub(crate) async fn manifest(&self, reference: &Reference) -> Result<Bytes, RegistryError> {
+        let name = reference.digest().or(reference.tag()).unwrap_or("latest");
+        self.client.fetch(reference, Content::Manifest(name), MANIFEST_BYTES_MAX).await
     }
 
     async fn config(&self, reference: &Reference, manifest: &Manifest) -> Result<Config, RegistryError> {
-        let descriptor = &manifest.content.config;
-        let invalid = |detail: &str| image::invalid(reference, "the configuration", detail);
-        let size = image::size(descriptor).filter(|size| *size <= CONFIG_BYTES_MAX);
-        let size = size.ok_or_else(|| invalid("it has no size up to 8 MiB"))?;
-        let digest = image::checkable(reference, &descriptor.digest)?;
-        let mut blob = Blob::new(&self.clients, reference, digest, size);
-        let mut bytes = Vec::new();
-        while let Some(chunk) = blob.next().await? {
-            bytes.extend_from_slice(&chunk);
-        }
-        serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))
+        let digest = manifest.content.config().digest().as_ref();
+        let content = Content::Blob(image::checkable(reference, digest)?);
+        let bytes = self.client.fetch(reference, content, CONFIG_BYTES_MAX).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| image::invalid(reference, "the configuration", &error.to_string()))
     }
 }
 
 /// A manifest and its own digest.
 struct Manifest {
-    content: Box<OciImageManifest>,
+    content: Box<ImageManifest>,
     digest: String,
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use evenkeel_crds::managed_os_image::{Proxy, Pull};
 use evenkeel_registry::{Platform, Registry, RegistryOptions};
 use serde_json::json;
 
@@ -117,7 +118,13 @@ fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
 }
 
 fn options(pull: &PullArgs) -> RegistryOptions {
-    RegistryOptions { plain_http: pull.plain_http, docker_config: pull.docker_config.clone() }
+    let proxy = pull.proxy.clone().map(|url| Proxy { url, no_proxy: Vec::new() });
+    RegistryOptions {
+        pull: Pull { plain_http: pull.plain_http, mirrors: pull.mirrors.clone(), proxy, ..Pull::default() },
+        docker_config: pull.docker_config.clone(),
+        ca_file: pull.ca_file.clone(),
+        ..RegistryOptions::default()
+    }
 }
 
 async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {

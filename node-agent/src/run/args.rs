@@ -17,6 +17,9 @@ pub struct RunArgs {
     /// Docker configuration (`config.json`) with credentials for registries.
     #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
     pub docker_config: Option<PathBuf>,
+    /// File with CA certificates (PEM) that registries may have, beside those of the machine.
+    #[arg(long, env = "EVENKEEL_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Where the kernel tells of the running system: `cmdline` and `sys/kernel/random/boot_id` are read below it.
     #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc")]
     pub proc: PathBuf,

@@ -25,8 +25,13 @@ impl Agent {
         image: &str,
         facts: &Facts,
     ) -> Option<Outcome> {
-        let plain_http = plan.as_ref().is_some_and(|plan| plan.spec.pull.plain_http);
-        let registry = RegistryOptions { plain_http, docker_config: self.args.docker_config.clone() };
+        let registry = RegistryOptions {
+            pull: plan.as_ref().map(|plan| plan.spec.pull.clone()).unwrap_or_default(),
+            docker_config: self.args.docker_config.clone(),
+            ca_file: self.args.ca_file.clone(),
+            health: self.mirrors.clone(),
+            ..RegistryOptions::default()
+        };
         let disk = match disk::open_or_find(self.args.disk.as_deref(), &self.args.proc) {
             Ok(disk) => disk,
             Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),

@@ -29,9 +29,7 @@ async fn a_password_opens_and_a_wrong_one_says_so() {
     let with = |word: &'static str| [&words[..], &[word]].concat();
     machine.refused_untouched(&name, "Unauthorized", true, &with("config.json")).await;
     login(&mut machine, host, "wrong");
-    machine
-        .refused_untouched(&name, "Unauthorized", true, &with("check the user name and the password"))
-        .await;
+    machine.refused_untouched(&name, "Unauthorized", true, &with("check the credentials for it in")).await;
     login(&mut machine, "other.example", PASSWORD);
     machine.refused_untouched(&name, "Unauthorized", true, &with("has no credentials for it")).await;
     login(&mut machine, host, PASSWORD);

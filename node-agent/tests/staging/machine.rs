@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use evenkeel_crds::managed_os_image::Pull;
 use evenkeel_node_agent::{
     boot::{self, Bootloader as _},
     disk::Disk,
@@ -29,7 +30,9 @@ impl Machine {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.img");
         let disk = install::create_disk(&path, Some(SIZE), Some(SLOT_SIZE)).unwrap();
-        Self { folder, disk, options: RegistryOptions { plain_http: true, docker_config: None } }
+        let pull = Pull { plain_http: true, ..Pull::default() };
+        let options = RegistryOptions { pull, ..RegistryOptions::default() };
+        Self { folder, disk, options }
     }
 
     /// A disk that boots an old system from slot a, and has the same system, kept as well, in slot b: what a refused

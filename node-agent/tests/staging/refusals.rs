@@ -26,7 +26,7 @@ async fn a_registry_that_is_not_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_does_not_speak_tls() {
     let mut machine = Machine::with_old_system().await;
-    machine.options.plain_http = false;
+    machine.options.pull.plain_http = false;
     let registry = Registry::start();
     let name = registry.push(&Recipe::default().build(), "os:1").await;
     let address = registry.address();

@@ -81,7 +81,7 @@ fn ask_registry(context: &Arc<Context>, image: &ManagedOSImage) -> Asked {
         return Asked::default();
     }
     let name = image.name_any();
-    let question = Question { reference, plain_http: image.spec.pull.plain_http };
+    let question = Question { reference, pull: image.spec.pull.clone() };
     let memory = context.memory(&name);
     if let Some((_, resolved)) = memory.answer.filter(|(asked, _)| *asked == question) {
         return Asked { resolved_now: Some((question.reference, resolved)), ..Asked::default() };
@@ -108,7 +108,7 @@ fn ask(context: &Arc<Context>, name: String, question: Question) {
     context.remember(&name, |memory| memory.asking = Some(question.clone()));
     let context = Arc::clone(context);
     tokio::spawn(async move {
-        let outcome = resolve::resolve(&question, context.docker_config.clone()).await;
+        let outcome = resolve::resolve(&question, context.registry.clone()).await;
         context.remember(&name, |memory| {
             if memory.asking.as_ref() == Some(&question) {
                 memory.asking = None;

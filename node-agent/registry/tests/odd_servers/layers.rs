@@ -9,9 +9,11 @@ use crate::{
 async fn a_layer_goes_on_where_it_broke() {
     let server = one_image()
         .serve_layer(|layer, request, number| {
-            let status = if number == 0 { 200 } else { 206 };
             let cut = if number < 2 { 100_000 } else { LAYER_BYTES };
-            Answer::new(status, &layer[request.from..]).cut(cut)
+            match request.from {
+                0 => Answer::new(200, layer).cut(cut),
+                from => Answer::part(layer, from).cut(cut),
+            }
         })
         .await;
     assert_eq!(fetch(&server).await.unwrap(), layer());
@@ -19,16 +21,51 @@ async fn a_layer_goes_on_where_it_broke() {
     assert_eq!(asked, [0, 100_000, 200_000]);
 }
 
+/// A layer that broke after 100,000 bytes, then an answer that has some of its bytes, with `Content-Range`; then the
+/// whole. And from where on the registry was asked in the end.
 #[tokio::test]
-async fn the_whole_instead_of_a_part_is_noticed_whatever_it_is_called() {
-    for status in [200, 206] {
+async fn parts_that_cannot_be_placed_make_the_whole_be_asked_for() {
+    for (name, status, bytes, range, last_asked) in [
+        ("the whole", 200, 0..300_000, None, 100_000),
+        ("the whole, called a part", 206, 0..300_000, Some("bytes 0-299999/300000"), 100_000),
+        ("more than was asked for", 206, 50_000..300_000, Some("bytes 50000-299999/300000"), 100_000),
+        ("size unknown", 206, 100_000..300_000, Some("bytes 100000-299999/*"), 100_000),
+        ("no range", 206, 100_000..300_000, None, 0),
+        ("a later range", 206, 200_000..300_000, Some("bytes 200000-299999/300000"), 0),
+        ("an older range", 206, 0..100_000, Some("bytes 0-99999/300000"), 0),
+        ("longer than it says", 206, 0..300_000, Some("bytes 100000-299999/300000"), 0),
+        ("an end before its beginning", 206, 100_000..300_000, Some("bytes 299999-100000/300000"), 0),
+        ("of something else", 206, 100_000..300_000, Some("pages 1-2/3"), 0),
+        ("not satisfiable", 416, 0..0, Some("bytes */300000"), 0),
+        ("not satisfiable, no range", 416, 0..0, None, 0),
+    ] {
         let server = one_image()
-            .serve_layer(move |layer, _, number| {
-                Answer::new(status, layer).cut(if number < 2 { 100_000 * (number + 1) } else { LAYER_BYTES })
+            .serve_layer(move |layer, _, number| match (number, range) {
+                (0, _) => Answer::new(200, layer).cut(100_000),
+                (1, Some(range)) => Answer::new(status, &layer[bytes.clone()]).header("Content-Range", range),
+                (1, None) => Answer::new(status, &layer[bytes.clone()]),
+                _ => Answer::new(200, layer),
             })
             .await;
-        assert_eq!(fetch(&server).await.unwrap(), layer());
+        assert_eq!(fetch(&server).await.unwrap(), layer(), "{name}");
+        assert_eq!(server.seen(&layer_path()).last().unwrap().from, last_asked, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_gives_little_at_a_time_is_asked_again_at_once() {
+    let server = one_image()
+        .serve_layer(|layer, request, _| {
+            let (from, to) = (request.from, LAYER_BYTES.min(request.from + 30_000));
+            match from {
+                0 => Answer::new(200, layer).cut(30_000),
+                from => Answer::new(206, &layer[from..to])
+                    .header("Content-Range", &format!("bytes {from}-{}/{LAYER_BYTES}", to - 1)),
+            }
+        })
+        .await;
+    assert_eq!(fetch(&server).await.unwrap(), layer());
+    assert_eq!(server.seen(&layer_path()).len(), 10);
 }
 
 #[tokio::test]
@@ -43,32 +80,61 @@ async fn a_registry_without_ranges_is_not_asked_for_ever() {
 
 #[tokio::test]
 async fn layers_that_are_not_what_the_manifest_says() {
-    let wrong = |status: u16, bytes: Vec<u8>| {
-        one_image().serve_layer(move |_, _, _| Answer::new(status, bytes.clone()))
-    };
     let mut flipped = layer();
     flipped[LAYER_BYTES - 1] ^= 1;
-    for (server, reason) in [
-        (wrong(200, layer()[1..].to_vec()).await, "TruncatedLayer"),
-        (wrong(206, [layer(), layer()].concat()).await, "TruncatedLayer"),
-        (wrong(416, Vec::new()).await, "TruncatedLayer"),
-        (wrong(200, flipped.clone()).await, "DigestMismatch"),
-        (wrong(206, flipped).await, "DigestMismatch"),
-        (wrong(404, Vec::new()).await, "ImageNotFound"),
+    let endless = Answer::new(200, [layer(), layer()].concat()).without_length();
+    let other_size = Answer::new(206, layer()).header("Content-Range", "bytes 0-299999/300001");
+    for (answer, reason, after_a_part) in [
+        (Answer::new(200, &layer()[1..]), "TruncatedLayer", false),
+        (Answer::new(200, [layer(), layer()].concat()), "TruncatedLayer", false),
+        (endless, "TruncatedLayer", false),
+        (other_size, "TruncatedLayer", true),
+        (Answer::new(416, "").header("Content-Range", "bytes */100000"), "TruncatedLayer", true),
+        (Answer::new(416, ""), "RegistryRefused", false),
+        (Answer::new(200, flipped.clone()), "DigestMismatch", false),
+        (Answer::part(&flipped, 100_000), "DigestMismatch", true),
+        (Answer::new(404, ""), "ImageNotFound", false),
+        (Answer::new(404, ""), "ImageNotFound", true),
     ] {
+        let server = one_image()
+            .serve_layer(move |layer, _, number| match number {
+                0 if after_a_part => Answer::new(200, layer).cut(100_000),
+                _ => answer.clone(),
+            })
+            .await;
         let error = fetch(&server).await.unwrap_err();
         assert_eq!((error.reason(), error.retryable()), (reason, false), "{error}");
-        assert!(error.to_string().contains(&digest(&layer())), "{error}");
+        assert!(reason == "RegistryRefused" || error.to_string().contains(&digest(&layer())), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_part_that_begins_elsewhere_is_found_out_at_the_end() {
+async fn a_part_that_lies_about_its_place_is_found_out_at_the_end() {
     let server = one_image()
-        .serve_layer(|layer, request, number| match number {
+        .serve_layer(|layer, _, number| match number {
             0 => Answer::new(200, layer).cut(100_000),
-            _ => Answer::new(206, &layer[..LAYER_BYTES - request.from]),
+            _ => Answer::new(206, &layer[..200_000]).header("Content-Range", "bytes 100000-299999/300000"),
         })
         .await;
     assert_eq!(fetch(&server).await.unwrap_err().reason(), "DigestMismatch");
+}
+
+#[tokio::test]
+async fn silence_and_resets_are_borne_in_the_middle_of_a_layer() {
+    let server = one_image()
+        .serve_layer(|layer, request, number| {
+            let rest =
+                if request.from == 0 { Answer::new(200, layer) } else { Answer::part(layer, request.from) };
+            match number {
+                0 => rest.cut(100_000).silent(),
+                1 => rest.cut(0).silent(),
+                2 => rest.cut(50_000).reset(),
+                3 => rest.cut(0).reset(),
+                4 => Answer::new(503, ""),
+                _ => rest,
+            }
+        })
+        .await;
+    assert_eq!(fetch(&server).await.unwrap(), layer());
+    assert_eq!(server.seen(&layer_path()).len(), 6);
 }

@@ -1,13 +1,15 @@
 //! What the client makes of registries that are odd, broken, or after something.
 
+mod attached;
 mod layers;
 mod login;
 mod manifests;
 mod server;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use evenkeel_registry::{Image, Platform, Registry, RegistryError, RegistryOptions};
+use evenkeel_crds::managed_os_image::Pull;
+use evenkeel_registry::{Image, Limits, Platform, Registry, RegistryError, RegistryOptions};
 use serde_json::{Value, json};
 use server::{Answer, Request, Server, digest};
 
@@ -17,8 +19,22 @@ fn machine() -> Platform {
     Platform { os: "linux".into(), architecture: "arm".into(), variant: Some("v7".into()) }
 }
 
+/// Plain HTTP, and a patience that fits tests.
+fn options() -> RegistryOptions {
+    let limits = Limits {
+        idle: Duration::from_millis(300),
+        pause: Duration::from_millis(2),
+        pause_busy: Duration::from_millis(5),
+        pause_max: Duration::from_millis(20),
+        retry_after_max: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let pull = Pull { plain_http: true, ..Pull::default() };
+    RegistryOptions { pull, limits, ..RegistryOptions::default() }
+}
+
 fn registry(docker_config: Option<PathBuf>) -> Registry {
-    Registry::new(RegistryOptions { plain_http: true, docker_config }).unwrap()
+    Registry::new(RegistryOptions { docker_config, ..options() }).unwrap()
 }
 
 fn layer() -> Vec<u8> {
@@ -66,7 +82,7 @@ impl Store {
 
     fn answer(&self, request: &Request) -> Answer {
         match self.0.get(&request.path) {
-            Some(bytes) if request.from > 0 => Answer::new(206, &bytes[request.from..]),
+            Some(bytes) if request.from > 0 => Answer::part(bytes, request.from),
             Some(bytes) => Answer::new(200, &bytes[..]),
             None => Answer::new(404, "{}"),
         }

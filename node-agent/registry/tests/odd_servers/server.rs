@@ -20,19 +20,38 @@ pub struct Request {
     pub authorization: Option<String>,
 }
 
+#[derive(Clone)]
 pub struct Answer {
     head: String,
     body: Vec<u8>,
-    promised: Option<usize>,
+    /// What `Content-Length` says; absent: the end of the connection is the end.
+    length: Option<usize>,
+    end: End,
+}
+
+/// What comes after the body.
+#[derive(Clone, Copy)]
+enum End {
+    Close,
+    Silence,
+    Reset,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
         Self {
             head: format!("HTTP/1.1 {status} X\r\nConnection: close\r\n"),
-            body: body.into(),
-            promised: None,
+            length: Some(body.len()),
+            body,
+            end: End::Close,
         }
+    }
+
+    /// The rest of something, as it was asked for.
+    pub fn part(whole: &[u8], from: usize) -> Self {
+        let range = format!("bytes {from}-{}/{}", whole.len() - 1, whole.len());
+        Self::new(206, &whole[from..]).header("Content-Range", &range)
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -42,8 +61,25 @@ impl Answer {
 
     /// The connection breaks after so many bytes.
     pub fn cut(mut self, bytes: usize) -> Self {
-        self.promised = Some(self.body.len());
         self.body.truncate(bytes);
+        self
+    }
+
+    /// How many bytes there will be is not said.
+    pub fn without_length(mut self) -> Self {
+        self.length = None;
+        self
+    }
+
+    /// Nothing comes any more, and the connection stays.
+    pub fn silent(mut self) -> Self {
+        self.end = End::Silence;
+        self
+    }
+
+    /// The connection is reset.
+    pub fn reset(mut self) -> Self {
+        self.end = End::Reset;
         self
     }
 }
@@ -112,11 +148,15 @@ async fn serve(
         log.push(request.clone());
         log.iter().filter(|seen| seen.path == request.path).count() - 1
     };
-    let Answer { head, body, promised } = answer(&request, number);
-    let length = promised.unwrap_or(body.len());
-    stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes()).await?;
+    let Answer { head, body, length, end } = answer(&request, number);
+    let length = length.map(|length| format!("Content-Length: {length}\r\n")).unwrap_or_default();
+    stream.write_all(format!("{head}{length}\r\n").as_bytes()).await?;
     stream.write_all(&body).await?;
-    stream.shutdown().await
+    match end {
+        End::Close => stream.shutdown().await,
+        End::Silence => std::future::pending().await,
+        End::Reset => stream.set_zero_linger(),
+    }
 }
 
 pub fn digest(bytes: &[u8]) -> String {

@@ -1,0 +1,110 @@
+//! What lies beside an image: documents by their reference, small blobs, and what refers to a digest.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use oci_spec::distribution::Reference;
+use serde::Deserialize;
+
+use crate::{Registry, RegistryError, digest, endpoint::Content, image, registry::MANIFEST_BYTES_MAX};
+
+/// A manifest or an index, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawManifest {
+    /// Its bytes, at most 4 MiB.
+    pub bytes: Bytes,
+    /// What it says that it is, such as `application/vnd.oci.image.manifest.v1+json`; empty if it does not say.
+    pub media_type: String,
+    /// `sha256:…` of its bytes; what the reference says, if it says one.
+    pub digest: String,
+}
+
+/// A manifest that names another one as its subject: an entry of the distribution specification's list of referrers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// `sha256:…` of the manifest. Nobody has checked yet that it is there, nor what its subject is.
+    pub digest: String,
+    /// Bytes of the manifest.
+    pub size: u64,
+    /// What the manifest is for, such as `application/vnd.dev.sigstore.bundle.v0.3+json`.
+    #[serde(default)]
+    pub artifact_type: String,
+    /// Notes on the entry, not covered by the manifest's digest.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Registry {
+    /// The manifest or index that `image` names by a tag or by a digest, which is checked.
+    pub async fn manifest_bytes(&self, image: &str) -> Result<RawManifest, RegistryError> {
+        /// The one field that manifests and indexes of every kind may have.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Kind {
+            #[serde(default)]
+            media_type: String,
+        }
+        let reference = image::parse_reference(image)?;
+        let bytes = self.manifest(&reference).await?;
+        let kind: Kind = serde_json::from_slice(&bytes)
+            .map_err(|error| image::invalid(&reference, "the manifest", &error.to_string()))?;
+        Ok(RawManifest { digest: digest::of(&bytes), media_type: kind.media_type, bytes })
+    }
+
+    /// The blob `digest` of `repository` (`REGISTRY/REPOSITORY`), checked. Not more than `limit` bytes are read.
+    pub async fn small_blob(
+        &self,
+        repository: &str,
+        digest: &str,
+        limit: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let reference = named(repository, digest)?;
+        self.client.fetch(&reference, Content::Blob(digest), limit).await
+    }
+
+    /// The manifests in `repository` whose subject is `digest`, of one artifact type or of all. None is no error. Asks
+    /// the registry's list of referrers, and where there is no such list, the tag `sha256-…` that stands for it.
+    pub async fn referrers(
+        &self,
+        repository: &str,
+        digest: &str,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Referrer>, RegistryError> {
+        #[derive(Deserialize)]
+        struct Index {
+            manifests: Vec<Referrer>,
+        }
+        let reference = named(repository, digest)?;
+        let content = Content::Referrers(digest);
+        let list = match self.client.fetch(&reference, content, MANIFEST_BYTES_MAX).await {
+            Err(error) if error.is_not_found() => {
+                self.manifest(&tagged(&reference, &digest.replace(':', "-"))).await
+            }
+            other => other,
+        };
+        let bytes = match list {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let invalid = |detail: &str| image::invalid(&reference, "the list of referrers", detail);
+        let index: Index = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        let mut found = index.manifests;
+        // A registry need not know how to choose, and the tag never does.
+        found.retain(|one| artifact_type.is_none_or(|wanted| one.artifact_type == wanted));
+        for one in &found {
+            image::checkable(&reference, &one.digest)?;
+        }
+        Ok(found)
+    }
+}
+
+fn named(repository: &str, digest: &str) -> Result<Reference, RegistryError> {
+    image::parse_reference(&format!("{repository}@{digest}"))
+}
+
+fn tagged(reference: &Reference, tag: &str) -> Reference {
+    Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag.to_owned())
+}
