@@ -1,6 +1,7 @@
 //! Writing a slot: layers in, file system out, in one pass and without a temporary copy.
 
 mod disk_thread;
+mod entry;
 pub mod layer;
 pub mod pax;
 pub mod verity;

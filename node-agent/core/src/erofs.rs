@@ -3,6 +3,11 @@
 //! Format: the Linux kernel's `fs/erofs/erofs_fs.h`. Uncompressed, 4096-byte blocks, 64-byte inodes. Data comes
 //! first, from block 1 on; then directories and long link targets in blocks of their own; then the inodes. A
 //! directory's last part and a link's target lie behind their inode where they fit into its block.
+//!
+//! What EROFS cannot hold, and a tar can: extended attributes other than user.*, trusted.*, security.* and POSIX ACLs,
+//! values above 65,535 bytes or more than 256 KiB of them for one file (refused); times of access and of change (they
+//! read as the modification time); holes (written as zeros); device numbers above 4095:1048575 (refused). Modification
+//! times have 64 bits of seconds and nanoseconds, so that no time is out of reach.
 
 mod directory;
 mod inode;
@@ -10,7 +15,7 @@ mod superblock;
 
 use std::collections::BTreeMap;
 
-use crate::tree::{InodeId, Kind, ROOT, Tree};
+use crate::tree::{Attributes, InodeId, Kind, ROOT, Tree};
 
 /// Bytes of a block.
 pub const BLOCK: usize = 4096;
@@ -26,8 +31,28 @@ pub enum ErofsError {
     #[error("the file system would have 2^32 blocks or more")]
     TooManyBlocks,
     /// An attribute's name or value is longer than its length field holds.
-    #[error("extended attribute {0} is too long, or has a name that EROFS cannot hold")]
+    #[error(
+        "extended attribute {0} has more than 65535 bytes, or a name that EROFS cannot hold: it holds user.*, trusted.*, \
+         security.* and POSIX ACLs, 256 KiB of them for one file"
+    )]
     Xattr(String),
+    /// Linux keeps 12 bits of major and 20 bits of minor.
+    #[error("device number {0}:{1} does not fit: the last of Linux is {MAJOR_MAX}:{MINOR_MAX}")]
+    Device(u32, u32),
+}
+
+/// The highest device numbers that an inode has room for.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
+
+/// Whether an inode can be in an EROFS: said of each entry as it comes, so that whoever asks can name it.
+pub fn check(kind: &Kind, attributes: &Attributes) -> Result<(), ErofsError> {
+    if let Kind::CharDevice(major, minor) | Kind::BlockDevice(major, minor) = *kind
+        && (major > MAJOR_MAX || minor > MINOR_MAX)
+    {
+        return Err(ErofsError::Device(major, minor));
+    }
+    inode::encode_xattrs(attributes).map(|_| ())
 }
 
 /// What is written behind the data, and then before it.

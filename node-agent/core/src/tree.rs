@@ -1,12 +1,14 @@
 //! The tree that an image's layers add up to, as the OCI image specification (layer.md) says.
 //!
 //! Layers are applied base first. Within one layer the order of entries does not matter for whiteouts: they hide only
-//! what lower layers brought.
+//! what lower layers brought. Where the specification is silent: a symbolic link in a path is followed inside the image,
+//! also to what is not there yet; a directory that only a path implies belongs to root, with mode 0755 and time 0, as
+//! does one whose own entry is hidden while something below it is not; a whiteout below what is not there does nothing.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Index of an inode in its tree.
 pub type InodeId = usize;
@@ -14,10 +16,9 @@ pub type InodeId = usize;
 pub const ROOT: InodeId = 0;
 /// Bytes of a file name, as every Linux file system has it.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Bytes of a path, as the kernel has it.
-const PATH_BYTES_MAX: usize = 4096;
-/// Directories in directories: no path that the kernel takes has more names than half its bytes.
-const DEPTH_MAX: usize = PATH_BYTES_MAX / 2;
+/// Bytes of an absolute path, as the kernel has it, without its end. Nobody could name what lies deeper; so it is a
+/// limit on depth too.
+const PATH_BYTES_MAX: usize = 4095;
 /// Entries of a whole image. The largest systems have some 300 000, and each takes about 450 bytes of memory here.
 const ENTRIES_MAX: usize = 800_000;
 /// Bytes of all names, link targets and attributes: 80 for each entry, were there so many.
@@ -25,7 +26,8 @@ const TEXT_BYTES_MAX: usize = 64 << 20;
 /// Symbolic links that are followed in one path, as the kernel has it.
 const LINKS_FOLLOWED_MAX: usize = 40;
 const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What an opaque marker hides by its name: it is called `.wh..wh..opq`.
+const OPAQUE: &[u8] = b".wh..opq";
 
 /// What every kind of inode has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,10 +94,17 @@ pub enum TreeError {
     /// A name is too long.
     #[error("a name in its path has more than {NAME_BYTES_MAX} bytes")]
     NameTooLong,
+    /// A name with a byte that ends it for every program.
+    #[error("its path holds a zero byte")]
+    ZeroByte,
+    /// A symbolic link that no kernel would make.
+    #[error("its link target is empty, has more than {PATH_BYTES_MAX} bytes, or holds a zero byte")]
+    BadTarget,
+    /// Whiteouts are names, and nothing lies below them.
+    #[error("its path leads through a name that begins with `.wh.`, which only whiteouts have")]
+    BelowWhiteout,
     /// A path is too long.
-    #[error(
-        "its path has more than {PATH_BYTES_MAX} bytes, or leads through more than {DEPTH_MAX} directories"
-    )]
+    #[error("its path, or the path that links make of it, has more than {PATH_BYTES_MAX} bytes")]
     PathTooLong,
     /// The image needs more memory than there may be.
     #[error(
@@ -125,24 +134,40 @@ pub struct Tree {
     /// memory.
     made: usize,
     text: usize,
+    /// Directories that hold nothing of lower layers any more: a second look would find nothing, and cost as much.
+    pruned: BTreeSet<InodeId>,
+}
+
+/// A path's names, from the root on.
+type Names = Vec<Vec<u8>>;
+
+/// Where a path leads.
+struct Walk {
+    /// The last inode that is there.
+    here: InodeId,
+    /// The names behind it that are not.
+    missing: Names,
+    /// Bytes of the path, with a slash before each name.
+    bytes: usize,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-        Self {
-            inodes: vec![Inode { kind: Kind::Directory(BTreeMap::new()), attributes }],
-            layer: 0,
-            made: 0,
-            text: 0,
-        }
+        Self { inodes: vec![implied()], layer: 0, made: 0, text: 0, pruned: BTreeSet::new() }
     }
+}
+
+/// A directory of which no entry tells.
+fn implied() -> Inode {
+    let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+    Inode { kind: Kind::Directory(BTreeMap::new()), attributes }
 }
 
 impl Tree {
     /// Begins the next layer.
     pub fn begin_layer(&mut self) {
         self.layer += 1;
+        self.pruned.clear();
     }
 
     /// An inode of this tree.
@@ -153,21 +178,23 @@ impl Tree {
     /// Puts an inode at `path`. A directory on a directory keeps its entries and takes the new attributes; anything
     /// else replaces what is there. A name that marks a whiteout hides instead.
     pub fn put(&mut self, path: &[u8], kind: Kind, attributes: Attributes) -> Result<(), TreeError> {
-        let Some((parent, name)) = self.place(path)? else {
+        let (above, name) = split(path)?;
+        let Some(name) = name else {
             if !matches!(kind, Kind::Directory(_)) {
                 return Err(TreeError::Root);
             }
             self.inodes[ROOT].attributes = attributes;
             return Ok(());
         };
-        if name == OPAQUE {
-            self.prune(parent);
-            return Ok(());
-        }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            self.hide(parent, hidden);
-            return Ok(());
+            return self.whiteout(&above, hidden);
         }
+        if let Kind::Symlink(target) = &kind
+            && (target.is_empty() || target.len() > PATH_BYTES_MAX || target.contains(&0))
+        {
+            return Err(TreeError::BadTarget);
+        }
+        let parent = self.make_parent(&above, &name)?;
         self.count(&name, Some((&kind, &attributes)))?;
         let layer = self.layer;
         let known = self.entries(parent).get(&name).map(|entry| entry.inode);
@@ -185,13 +212,19 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes `path` another name of what `target` names.
+    /// Makes `path` another name of what `target` names; attributes stay those of what it names. A name that marks a
+    /// whiteout hides instead.
     pub fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
+        let (above, name) = split(path)?;
+        let name = name.ok_or(TreeError::Root)?;
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.whiteout(&above, hidden);
+        }
         let inode = self
             .find(target)?
             .filter(|id| !matches!(self.inodes[*id].kind, Kind::Directory(_)))
             .ok_or(TreeError::BadHardLink)?;
-        let (parent, name) = self.place(path)?.ok_or(TreeError::Root)?;
+        let parent = self.make_parent(&above, &name)?;
         self.count(&name, None)?;
         let layer = self.layer;
         self.entries_mut(parent).insert(name, Entry { inode, layer });
@@ -200,16 +233,22 @@ impl Tree {
 
     /// What `path` names, without following a last symbolic link.
     pub fn find(&self, path: &[u8]) -> Result<Option<InodeId>, TreeError> {
-        let mut components = components(path)?;
-        let Some(name) = components.pop() else { return Ok(Some(ROOT)) };
-        let mut follow = LINKS_FOLLOWED_MAX;
-        let Some(parent) = self.walk(&components, &mut follow)? else { return Ok(None) };
-        Ok(self.entries(parent).get(&name).map(|entry| entry.inode))
+        let (above, name) = split(path)?;
+        let Some(name) = name else { return Ok(Some(ROOT)) };
+        let walk = self.walk(&above)?;
+        if !walk.missing.is_empty() {
+            return Ok(None);
+        }
+        if !self.is_directory(walk.here) {
+            return Err(TreeError::NotADirectory);
+        }
+        Ok(self.entries(walk.here).get(&name).map(|entry| entry.inode))
     }
 
     /// What `path` names, with every symbolic link followed inside the image.
     pub fn find_following(&self, path: &[u8]) -> Result<Option<InodeId>, TreeError> {
-        self.walk_any(&components(path)?, &mut LINKS_FOLLOWED_MAX.clone())
+        let walk = self.walk(&components(path)?)?;
+        Ok(walk.missing.is_empty().then_some(walk.here))
     }
 
     /// The entries of a directory; none for anything else.
@@ -224,32 +263,38 @@ impl Tree {
     fn entries_mut(&mut self, id: InodeId) -> &mut BTreeMap<Vec<u8>, Entry> {
         match &mut self.inodes[id].kind {
             Kind::Directory(entries) => entries,
-            _ => unreachable!("every caller has an inode that `place` found to be a directory"),
+            _ => unreachable!("every caller has an inode that it found to be a directory"),
         }
     }
 
-    /// The directory that holds `path`, made if it is not there, and the name in it; `None` for the root.
-    fn place(&mut self, path: &[u8]) -> Result<Option<(InodeId, Vec<u8>)>, TreeError> {
-        let mut components = components(path)?;
-        let Some(name) = components.pop() else { return Ok(None) };
-        if let Some(parent) = self.walk(&components, &mut LINKS_FOLLOWED_MAX.clone())? {
-            return Ok(Some((parent, name)));
+    /// The directory at a path that is to hold a name, made with its parents if it is not there.
+    fn make_parent(&mut self, path: &[Vec<u8>], name: &[u8]) -> Result<InodeId, TreeError> {
+        let Walk { mut here, missing, bytes } = self.walk(path)?;
+        if bytes + 1 + name.len() > PATH_BYTES_MAX {
+            return Err(TreeError::PathTooLong);
         }
-        for depth in 1..=components.len() {
-            let (above, last) = (&components[..depth - 1], &components[depth - 1]);
-            if self.walk_any(&components[..depth], &mut LINKS_FOLLOWED_MAX.clone())?.is_none() {
-                let parent =
-                    self.walk(above, &mut LINKS_FOLLOWED_MAX.clone())?.ok_or(TreeError::NotADirectory)?;
-                self.count(last, None)?;
-                let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-                self.inodes.push(Inode { kind: Kind::Directory(BTreeMap::new()), attributes });
-                let (inode, layer) = (self.inodes.len() - 1, self.layer);
-                self.entries_mut(parent).insert(last.clone(), Entry { inode, layer });
-            }
+        if !self.is_directory(here) {
+            return Err(TreeError::NotADirectory);
         }
-        let parent =
-            self.walk(&components, &mut LINKS_FOLLOWED_MAX.clone())?.ok_or(TreeError::NotADirectory)?;
-        Ok(Some((parent, name)))
+        if missing.iter().any(|name| name.starts_with(WHITEOUT)) {
+            return Err(TreeError::BelowWhiteout);
+        }
+        // A link's target may hold what no path may.
+        if missing.iter().any(|name| name.len() > NAME_BYTES_MAX) {
+            return Err(TreeError::NameTooLong);
+        }
+        for name in missing {
+            self.count(&name, None)?;
+            self.inodes.push(implied());
+            let (inode, layer) = (self.inodes.len() - 1, self.layer);
+            self.entries_mut(here).insert(name, Entry { inode, layer });
+            here = inode;
+        }
+        Ok(here)
+    }
+
+    fn is_directory(&self, id: InodeId) -> bool {
+        matches!(self.inodes[id].kind, Kind::Directory(_))
     }
 
     /// Counts what is about to be made.
@@ -264,69 +309,100 @@ impl Tree {
         if self.made > ENTRIES_MAX || self.text > TEXT_BYTES_MAX { Err(TreeError::TooLarge) } else { Ok(()) }
     }
 
-    /// The directory at `components`; an error if something else is there.
-    fn walk(&self, components: &[Vec<u8>], follow: &mut usize) -> Result<Option<InodeId>, TreeError> {
-        match self.walk_any(components, follow)? {
-            Some(id) if !matches!(self.inodes[id].kind, Kind::Directory(_)) => Err(TreeError::NotADirectory),
-            found => Ok(found),
-        }
-    }
-
-    fn walk_any(&self, components: &[Vec<u8>], follow: &mut usize) -> Result<Option<InodeId>, TreeError> {
-        let mut stack = vec![ROOT];
-        let mut open: Vec<Vec<u8>> = components.iter().rev().cloned().collect();
+    /// Follows a path from the root, and every symbolic link in it. Names after the first that is not there are not
+    /// there either; `..` in a link's target takes them back.
+    fn walk(&self, path: &[Vec<u8>]) -> Result<Walk, TreeError> {
+        // What is there, each with the bytes of its path.
+        let mut stack = vec![(ROOT, 0)];
+        let mut missing = Names::new();
+        let mut follow = LINKS_FOLLOWED_MAX;
+        let mut open: Names = path.iter().rev().cloned().collect();
         while let Some(name) = open.pop() {
-            let here = *stack.last().expect("the root is never popped");
+            let (here, bytes) = *stack.last().expect("the root is never popped");
             if name == b".." {
                 // Reached through a link's target only; above the root is the root.
-                if stack.len() > 1 {
+                if missing.pop().is_none() && stack.len() > 1 {
                     stack.pop();
                 }
                 continue;
             }
-            if !matches!(self.inodes[here].kind, Kind::Directory(_)) {
+            if !self.is_directory(here) {
                 return Err(TreeError::NotADirectory);
             }
-            let Some(entry) = self.entries(here).get(&name) else { return Ok(None) };
-            let Kind::Symlink(target) = &self.inodes[entry.inode].kind else {
-                stack.push(entry.inode);
-                if stack.len() > DEPTH_MAX {
-                    return Err(TreeError::PathTooLong);
-                }
+            let known = if missing.is_empty() { self.entries(here).get(&name) } else { None };
+            let Some(entry) = known else {
+                missing.push(name);
                 continue;
             };
-            *follow = follow.checked_sub(1).ok_or(TreeError::TooManyLinks)?;
+            let Kind::Symlink(target) = &self.inodes[entry.inode].kind else {
+                stack.push((entry.inode, bytes + 1 + name.len()));
+                continue;
+            };
+            follow = follow.checked_sub(1).ok_or(TreeError::TooManyLinks)?;
             if target.starts_with(b"/") {
                 stack.truncate(1);
             }
             let parts = target.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
             open.extend(parts.rev().map(<[u8]>::to_vec));
         }
-        Ok(stack.last().copied())
+        let (here, bytes) = *stack.last().expect("the root is never popped");
+        let bytes = bytes + missing.iter().map(|name| 1 + name.len()).sum::<usize>();
+        Ok(Walk { here, missing, bytes })
     }
 
-    fn hide(&mut self, parent: InodeId, name: &[u8]) {
-        let Some(entry) = self.entries(parent).get(name).cloned() else { return };
-        self.prune(entry.inode);
-        if entry.layer < self.layer && self.entries(entry.inode).is_empty() {
-            self.entries_mut(parent).remove(name);
+    /// Hides what lower layers brought at `name` in a directory, or all of the directory's when it is the opaque marker.
+    fn whiteout(&mut self, above: &[Vec<u8>], name: &[u8]) -> Result<(), TreeError> {
+        let walk = match self.walk(above) {
+            Err(TreeError::NotADirectory | TreeError::TooManyLinks) => return Ok(()),
+            walk => walk?,
+        };
+        if !walk.missing.is_empty() {
+            return Ok(());
         }
+        if name == OPAQUE {
+            self.prune(walk.here);
+        } else if let Some(entry) = self.entries(walk.here).get(name).cloned() {
+            self.hide(walk.here, name, &entry);
+        }
+        Ok(())
     }
 
     /// Removes what lower layers brought from a directory; keeps what this layer brought, with its parents.
     fn prune(&mut self, directory: InodeId) {
+        if !self.is_directory(directory) || !self.pruned.insert(directory) {
+            return;
+        }
         let children: Vec<(Vec<u8>, Entry)> =
             self.entries(directory).iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
         for (name, entry) in children {
-            self.prune(entry.inode);
-            if entry.layer < self.layer && self.entries(entry.inode).is_empty() {
-                self.entries_mut(directory).remove(&name);
-            }
+            self.hide(directory, &name, &entry);
+        }
+    }
+
+    fn hide(&mut self, directory: InodeId, name: &[u8], entry: &Entry) {
+        self.prune(entry.inode);
+        if entry.layer == self.layer {
+            return;
+        }
+        if self.entries(entry.inode).is_empty() {
+            self.entries_mut(directory).remove(name);
+        } else {
+            // What is left below it came with this layer, and implies it, whichever of them was read first.
+            self.inodes[entry.inode].attributes = implied().attributes;
+            let layer = self.layer;
+            self.entries_mut(directory).insert(name.to_vec(), Entry { inode: entry.inode, layer });
         }
     }
 }
 
-fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
+/// The names of a path's directory, and its own; none for the root.
+fn split(path: &[u8]) -> Result<(Names, Option<Vec<u8>>), TreeError> {
+    let mut above = components(path)?;
+    let name = above.pop();
+    Ok((above, name))
+}
+
+fn components(path: &[u8]) -> Result<Names, TreeError> {
     if path.len() > PATH_BYTES_MAX {
         return Err(TreeError::PathTooLong);
     }
@@ -335,8 +411,12 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
         if part == b".." {
             return Err(TreeError::Traversal);
         }
-        if part.len() > NAME_BYTES_MAX {
+        // The name that a whiteout hides may be as long as any.
+        if part.strip_prefix(WHITEOUT).unwrap_or(part).len() > NAME_BYTES_MAX {
             return Err(TreeError::NameTooLong);
+        }
+        if part.contains(&0) {
+            return Err(TreeError::ZeroByte);
         }
         components.push(part.to_vec());
     }

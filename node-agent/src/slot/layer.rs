@@ -1,30 +1,39 @@
 //! One layer: inflate, hash, and put each entry in its place. File data goes straight to the slot.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    io::{self, BufRead as _, BufReader, Read},
+    io::{self, BufReader, Cursor, Read},
     mem,
 };
 
 use evenkeel_node_agent_core::{
     digest::hex,
-    tree::{Attributes, Kind, Tree, TreeError},
+    tree::{Kind, Tree},
 };
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
 
+pub use super::entry::EntryError;
 use super::{
-    pax::{Extended, HEADER_BYTES_MAX, PaxError},
+    entry::{self, What, shown},
+    pax::{Extended, HEADER_BYTES_MAX},
     writer::{SlotWriter, WriteError},
 };
 
 /// Entries of one layer, headers counted: far above any real image, and a bound on time. What fits into memory is the
 /// tree's own to say.
 const ENTRIES_MAX: u64 = 4_000_000;
+/// Bytes of all extended headers of one layer: 256 for each entry, which is what builders write. A bound on time, as
+/// they compress to almost nothing.
+const HEADERS_BYTES_MAX: u64 = ENTRIES_MAX * 256;
+/// Bytes behind the end of the archive: many times what programs pad to (10 KiB, tapes had up to 1 MiB).
+const PADDING_BYTES_MAX: u64 = 16 << 20;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// Room for the magic of every compression, and large enough that reads from the network are not split.
+/// A zstd frame that is to be skipped, which may come first: its lowest four bits are anything (RFC 8878, 3.1.2).
+const ZSTD_SKIPPABLE: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
+/// Bytes that tell one from the other.
+const MAGIC_BYTES: u64 = 4;
+/// Large enough that reads from the network are not split.
 const READ_BUFFER: usize = 256 << 10;
 
 /// Why a layer is refused. The caller names the layer.
@@ -33,6 +42,15 @@ pub enum LayerError {
     /// The stream ended early, or is not what it says it is.
     #[error("the layer's stream cannot be read")]
     Stream(#[source] io::Error),
+    /// Something that should be an entry is none.
+    #[error("the entry behind {after} cannot be read")]
+    Behind {
+        /// Path of the entry before it, as far as it can be shown.
+        after: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// An entry is malformed or hostile.
     #[error("entry {entry}")]
     Entry {
@@ -46,31 +64,11 @@ pub enum LayerError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// Too many entries.
-    #[error("the layer has more than {ENTRIES_MAX} entries")]
+    #[error("the layer has more than {ENTRIES_MAX} entries, or more than 1 GB of extended headers")]
     TooManyEntries,
-}
-
-/// Why an entry is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum EntryError {
-    /// It has no place in the tree.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// Its extended header.
-    #[error(transparent)]
-    Pax(#[from] PaxError),
-    /// Its header.
-    #[error("its header is malformed")]
-    Header(#[source] io::Error),
-    /// Its extended header is too long.
-    #[error("its extended header has more than {HEADER_BYTES_MAX} bytes")]
-    HeaderTooLong,
-    /// Its extended size and its header's differ.
-    #[error("its size is given twice, and differently, or is above 8 GiB")]
-    Size,
-    /// A kind of entry that no image should have.
-    #[error("its type {0:?} is not supported")]
-    Type(EntryType),
+    /// Something is hidden behind the end, or it is a bomb.
+    #[error("the layer has more than 16 MiB behind the end of its archive")]
+    BehindTheEnd,
 }
 
 /// Hashes what passes.
@@ -94,21 +92,27 @@ impl<R: Read> Hashing<R> {
 
     /// Reads to the end and gives the digest of everything.
     fn finish(mut self) -> Result<(String, R), LayerError> {
-        io::copy(&mut self, &mut io::sink()).map_err(LayerError::Stream)?;
+        let mut rest = (&mut self).take(PADDING_BYTES_MAX + 1);
+        if io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Stream)? > PADDING_BYTES_MAX {
+            return Err(LayerError::BehindTheEnd);
+        }
         Ok((format!("sha256:{}", hex(&self.hash.finalize())), self.inner))
     }
 }
 
 /// Applies one layer, compressed by gzip or zstd or not at all, to `tree` and `writer`; gives its diff ID, the
 /// `sha256:…` of the tar stream. Reads `layer` to its end: who made it checks there that all of it was right.
-pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
+pub fn apply(mut layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
     tree.begin_layer();
-    let mut compressed = BufReader::with_capacity(READ_BUFFER, layer);
-    let magic = compressed.fill_buf().map_err(LayerError::Stream)?;
-    let (diff_id, mut compressed) = if magic.starts_with(GZIP) {
+    let mut magic = Vec::new();
+    layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic).map_err(LayerError::Stream)?;
+    let is_gzip = magic.starts_with(GZIP);
+    let is_zstd = magic.starts_with(ZSTD) || is_skippable(&magic);
+    let compressed = BufReader::with_capacity(READ_BUFFER, Cursor::new(magic).chain(layer));
+    let (diff_id, mut compressed) = if is_gzip {
         let (id, decoder) = unpack(flate2::bufread::MultiGzDecoder::new(compressed), tree, writer)?;
         (id, decoder.into_inner())
-    } else if magic.starts_with(ZSTD) {
+    } else if is_zstd {
         let decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(LayerError::Stream)?;
         let (id, decoder) = unpack(decoder, tree, writer)?;
         (id, decoder.finish())
@@ -119,49 +123,79 @@ pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Resu
     Ok(diff_id)
 }
 
+fn is_skippable(magic: &[u8]) -> bool {
+    magic.split_first().is_some_and(|(first, rest)| first & 0xf0 == 0x50 && rest == &ZSTD_SKIPPABLE[1..])
+}
+
+/// What the extended headers before an entry said, and how much there was of them in the layer.
+#[derive(Default)]
+struct Said {
+    extended: Extended,
+    pending: bool,
+    bytes: u64,
+}
+
 fn unpack<R: Read>(stream: R, tree: &mut Tree, writer: &mut SlotWriter) -> Result<(String, R), LayerError> {
     let mut archive = Archive::new(Hashing::new(stream));
-    let mut extended = Extended::default();
+    let mut said = Said::default();
     let mut count = 0;
+    let mut last = b"the layer's start".to_vec();
     for entry in archive.entries().map_err(LayerError::Stream)?.raw(true) {
-        let mut entry = entry.map_err(LayerError::Stream)?;
+        let mut entry = entry.map_err(|source| LayerError::Behind { after: shown(&last), source })?;
         count += 1;
-        if count > ENTRIES_MAX {
+        if count > ENTRIES_MAX || said.bytes > HEADERS_BYTES_MAX {
             return Err(LayerError::TooManyEntries);
         }
-        let name = extended.path.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
-        let named = |source: EntryError| LayerError::Entry {
-            entry: String::from_utf8_lossy(&name).into_owned(),
-            source,
-        };
-        match entry.header().entry_type() {
-            EntryType::XHeader => {
-                let header = read_header(&mut entry)?.ok_or_else(|| named(EntryError::HeaderTooLong))?;
-                extended.read(&header).map_err(|error| named(error.into()))?;
+        let name = said.extended.path.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
+        let read = match entry.header().entry_type() {
+            EntryType::XHeader
+            | EntryType::XGlobalHeader
+            | EntryType::GNULongName
+            | EntryType::GNULongLink => {
+                read_extended(&mut entry, &mut said).map_err(|source| named(&name, source))
             }
-            EntryType::GNULongName => {
-                let header = read_header(&mut entry)?.ok_or_else(|| named(EntryError::HeaderTooLong))?;
-                extended.path = Some(until_nul(header));
-            }
-            EntryType::GNULongLink => {
-                let header = read_header(&mut entry)?.ok_or_else(|| named(EntryError::HeaderTooLong))?;
-                extended.link = Some(until_nul(header));
-            }
-            EntryType::XGlobalHeader => {}
             _ => {
                 let header = entry.header().clone();
-                let extended = mem::take(&mut extended);
-                place(&header, &name, extended, &mut entry, tree, writer, named)?;
+                said.pending = false;
+                place(&header, &name, mem::take(&mut said.extended), &mut entry, tree, writer)
             }
-        }
+        };
+        read?;
+        last = name;
+    }
+    if said.pending {
+        return Err(named(&last, EntryError::NoEntry));
     }
     archive.into_inner().finish()
 }
 
-fn read_header(entry: &mut impl Read) -> Result<Option<Vec<u8>>, LayerError> {
+fn named(path: &[u8], source: EntryError) -> LayerError {
+    LayerError::Entry { entry: shown(path), source }
+}
+
+/// Takes in a header that says something of the entry behind it. What one says of all entries is passed over, as every
+/// program does that makes images or unpacks them.
+fn read_extended(entry: &mut tar::Entry<'_, impl Read>, said: &mut Said) -> Result<(), EntryError> {
+    entry::size(entry.header())?;
+    let kind = entry.header().entry_type();
+    let expected = entry.size();
     let mut header = Vec::new();
-    entry.take(HEADER_BYTES_MAX + 1).read_to_end(&mut header).map_err(LayerError::Stream)?;
-    Ok((header.len() as u64 <= HEADER_BYTES_MAX).then_some(header))
+    entry.take(HEADER_BYTES_MAX + 1).read_to_end(&mut header).map_err(EntryError::Data)?;
+    if header.len() as u64 > HEADER_BYTES_MAX {
+        return Err(EntryError::HeaderTooLong);
+    }
+    if (header.len() as u64) < expected {
+        return Err(EntryError::Data(io::ErrorKind::UnexpectedEof.into()));
+    }
+    said.bytes += header.len() as u64;
+    said.pending |= kind != EntryType::XGlobalHeader;
+    match kind {
+        EntryType::XHeader => said.extended.read(&header)?,
+        EntryType::GNULongName => said.extended.path = Some(until_nul(header)),
+        EntryType::GNULongLink => said.extended.link = Some(until_nul(header)),
+        _ => {}
+    }
+    Ok(())
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -172,67 +206,26 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn place(
     header: &Header,
-    name: &[u8],
+    path: &[u8],
     extended: Extended,
     data: &mut impl Read,
     tree: &mut Tree,
     writer: &mut SlotWriter,
-    named: impl Fn(EntryError) -> LayerError,
 ) -> Result<(), LayerError> {
-    let link = extended.link.clone().or_else(|| header.link_name_bytes().map(Cow::into_owned));
-    let link = link.unwrap_or_default();
-    let device = || -> Result<(u32, u32), EntryError> {
-        let part = |number: io::Result<Option<u32>>| -> Result<u32, EntryError> {
-            Ok(number.map_err(EntryError::Header)?.unwrap_or(0))
-        };
-        Ok((part(header.device_major())?, part(header.device_minor())?))
-    };
-    let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => {
-            Kind::Directory(BTreeMap::new())
+    let refused = |source| named(path, source);
+    let kind = match entry::what(header, path, &extended).map_err(refused)? {
+        What::HardLink(target) => {
+            return tree.hard_link(path, &target).map_err(|error| refused(error.into()));
         }
-        EntryType::Regular | EntryType::Continuous => {
-            let size = header.entry_size().map_err(|error| named(EntryError::Header(error)))?;
-            if extended.size.is_some_and(|other| other != size) {
-                return Err(named(EntryError::Size));
-            }
-            Kind::File { block: writer.write_file(data, size)?, length: size }
+        What::Other(kind) => kind,
+        What::File(length) => {
+            let block = writer.write_file(data, length).map_err(|error| match error {
+                WriteError::Source(source) => refused(EntryError::Data(source)),
+                error => error.into(),
+            })?;
+            Kind::File { block, length }
         }
-        EntryType::Directory => Kind::Directory(BTreeMap::new()),
-        EntryType::Symlink => Kind::Symlink(link),
-        EntryType::Char => device().map(|(major, minor)| Kind::CharDevice(major, minor)).map_err(&named)?,
-        EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice(major, minor)).map_err(&named)?,
-        EntryType::Fifo => Kind::Fifo,
-        EntryType::Link => return tree.hard_link(name, &link).map_err(|error| named(error.into())),
-        other => return Err(named(EntryError::Type(other))),
     };
-    let attributes = attributes(header, extended).map_err(&named)?;
-    tree.put(name, kind, attributes).map_err(|error| named(error.into()))
-}
-
-fn attributes(header: &Header, extended: Extended) -> Result<Attributes, EntryError> {
-    let fields = header.as_old();
-    let id = |field: &[u8], id: io::Result<u64>| -> Result<u32, EntryError> {
-        u32::try_from(number(field, id)?).map_err(|_| EntryError::Pax(PaxError::Number("owner".into())))
-    };
-    let mode = number(&fields.mode, header.mode())? & 0o7777;
-    let seconds = number(&fields.mtime, header.mtime())?;
-    let seconds = i64::try_from(seconds).map_err(|_| EntryError::Pax(PaxError::Number("mtime".into())))?;
-    let (mtime, mtime_nanoseconds) = extended.mtime.unwrap_or((seconds, 0));
-    Ok(Attributes {
-        mode: u16::try_from(mode).expect("twelve bits"),
-        uid: extended.uid.map_or_else(|| id(&fields.uid, header.uid()), Ok)?,
-        gid: extended.gid.map_or_else(|| id(&fields.gid, header.gid()), Ok)?,
-        mtime,
-        mtime_nanoseconds,
-        xattrs: extended.xattrs,
-    })
-}
-
-/// A numeric field; one that was left blank is zero, as other programs read it.
-fn number<T: Default>(field: &[u8], parsed: io::Result<T>) -> Result<T, EntryError> {
-    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
-        return Ok(T::default());
-    }
-    parsed.map_err(EntryError::Header)
+    let attributes = entry::attributes(header, extended, &kind).map_err(refused)?;
+    tree.put(path, kind, attributes).map_err(|error| refused(error.into()))
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 /// Bytes of one extended header: room for the longest attribute that Linux has (64 KiB) many times over.
 pub const HEADER_BYTES_MAX: u64 = 1 << 20;
-const XATTR: &str = "SCHILY.xattr.";
+const XATTR: &[u8] = b"SCHILY.xattr.";
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// What an extended header says of the entry behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,26 +54,25 @@ impl Extended {
             }
             let record = &header[space + 1..length - 1];
             let equals = record.iter().position(|byte| *byte == b'=').ok_or(PaxError::Malformed)?;
-            self.take(&String::from_utf8_lossy(&record[..equals]), &record[equals + 1..])?;
+            self.take(&record[..equals], &record[equals + 1..])?;
             header = &header[length..];
         }
         Ok(())
     }
 
-    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), PaxError> {
-        let text = || std::str::from_utf8(value).map_err(|_| PaxError::Number(key.to_owned()));
-        let wrong = || PaxError::Number(key.to_owned());
+    /// An empty value takes back what an earlier header said; of an attribute it is the value.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), PaxError> {
         match key {
-            "path" => self.path = Some(value.to_vec()),
-            "linkpath" => self.link = Some(value.to_vec()),
-            "uid" => self.uid = Some(text()?.parse().map_err(|_| wrong())?),
-            "gid" => self.gid = Some(text()?.parse().map_err(|_| wrong())?),
-            "size" => self.size = Some(text()?.parse().map_err(|_| wrong())?),
-            "mtime" => self.mtime = Some(time(text()?).ok_or_else(wrong)?),
-            _ if key.starts_with("GNU.sparse.") => return Err(PaxError::Sparse),
+            b"path" => self.path = (!value.is_empty()).then(|| value.to_vec()),
+            b"linkpath" => self.link = (!value.is_empty()).then(|| value.to_vec()),
+            b"uid" => self.uid = number("uid", value, |text| text.parse().ok())?,
+            b"gid" => self.gid = number("gid", value, |text| text.parse().ok())?,
+            b"size" => self.size = number("size", value, |text| text.parse().ok())?,
+            b"mtime" => self.mtime = number("mtime", value, time)?,
+            _ if key.starts_with(SPARSE) => return Err(PaxError::Sparse),
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
-                    self.xattrs.insert(name.as_bytes().to_vec(), value.to_vec());
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
             }
         }
@@ -80,9 +80,20 @@ impl Extended {
     }
 }
 
-/// Seconds since 1970 with a decimal fraction, rounded down to nanoseconds.
+fn number<T>(key: &str, value: &[u8], parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, PaxError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let parsed = std::str::from_utf8(value).ok().and_then(parse);
+    parsed.map(Some).ok_or_else(|| PaxError::Number(key.to_owned()))
+}
+
+/// Seconds since 1970 with a decimal fraction, of which nine digits count.
 fn time(text: &str) -> Option<(i64, u32)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let seconds: i64 = whole.parse().ok()?;
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanoseconds: u32 = digits.parse().ok()?;
@@ -105,11 +116,27 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_value_takes_back_what_was_said() {
+        let mut extended = Extended::default();
+        extended.read(b"9 path=x\n9 uid=70\n9 size=1\n").unwrap();
+        extended.read(b"8 path=\n7 uid=\n8 size=\n").unwrap();
+        assert_eq!(extended, Extended::default());
+    }
+
+    #[test]
+    fn an_attributes_name_may_be_no_utf8() {
+        let mut extended = Extended::default();
+        extended.read(b"24 SCHILY.xattr.user.\xff=\n").unwrap();
+        assert_eq!(extended.xattrs[&b"user.\xff"[..]], b"");
+    }
+
+    #[test]
     fn times_before_1970_count_backwards() {
         assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
         assert_eq!(time("12.5"), Some((12, 500_000_000)));
         assert_eq!(time("12"), Some((12, 0)));
         assert_eq!(time("soon"), None);
+        assert_eq!(time("1.+5"), None);
     }
 
     proptest! {

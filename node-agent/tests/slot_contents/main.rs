@@ -144,7 +144,7 @@ fn broken_layers_are_refused_by_name() {
         anyhow::Error::from(error).chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
     };
     let whole = compressed().remove(0);
-    assert!(attempt(&whole[..whole.len() / 2]).contains("ended early or cannot be read"));
+    assert!(attempt(&whole[..whole.len() / 2]).contains("ends early or cannot be read"));
     let escape = Layer::new().pax(&[("path", b"a/../../etc/shadow")]).file("x", b"x").done();
     assert_eq!(attempt(&escape), "entry a/../../etc/shadow: its path leaves the image's root");
     let dangling = Layer::new().link("hard", EntryType::Link, "nowhere").done();

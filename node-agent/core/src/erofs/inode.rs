@@ -7,14 +7,12 @@ const LAYOUT_PLAIN: u16 = 0;
 const LAYOUT_INLINE: u16 = 2;
 /// Bytes before the first attribute: filter, count of shared attributes, reserved.
 const XATTR_HEADER: usize = 12;
-/// Prefixes that are kept as a number. The two ACL names are prefixes with nothing behind them.
-const PREFIXES: [(&[u8], u8); 5] = [
-    (b"user.", 1),
-    (b"system.posix_acl_access", 2),
-    (b"system.posix_acl_default", 3),
-    (b"trusted.", 4),
-    (b"security.", 6),
-];
+/// Bytes of an attribute's whole name, as the kernel has it.
+const XATTR_NAME_BYTES_MAX: usize = 255;
+/// Prefixes that are kept as a number, with something behind them.
+const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
+/// Names that are kept as a number.
+const NAMES: [(&[u8], u8); 2] = [(b"system.posix_acl_access", 2), (b"system.posix_acl_default", 3)];
 
 /// The attributes as they follow the inode; empty when there are none.
 pub fn encode_xattrs(attributes: &Attributes) -> Result<Vec<u8>, ErofsError> {
@@ -24,9 +22,7 @@ pub fn encode_xattrs(attributes: &Attributes) -> Result<Vec<u8>, ErofsError> {
     let mut body = vec![0; XATTR_HEADER];
     for (name, value) in &attributes.xattrs {
         let refused = || ErofsError::Xattr(String::from_utf8_lossy(name).into_owned());
-        let (prefix, index) =
-            PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).copied().ok_or_else(refused)?;
-        let suffix = &name[prefix.len()..];
+        let (index, suffix) = encode_name(name).ok_or_else(refused)?;
         body.push(u8::try_from(suffix.len()).map_err(|_| refused())?);
         body.push(index);
         body.extend(u16::try_from(value.len()).map_err(|_| refused())?.to_le_bytes());
@@ -38,6 +34,17 @@ pub fn encode_xattrs(attributes: &Attributes) -> Result<Vec<u8>, ErofsError> {
         return Err(ErofsError::Xattr("(all of them together)".into()));
     }
     Ok(body)
+}
+
+/// An attribute's name as the number of its prefix and what is behind that.
+fn encode_name(name: &[u8]) -> Option<(u8, &[u8])> {
+    if let Some((_, index)) = NAMES.iter().find(|(known, _)| *known == name) {
+        return Some((*index, b""));
+    }
+    let (prefix, index) = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+    let suffix = &name[prefix.len()..];
+    let sound = !suffix.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX && !suffix.contains(&0);
+    sound.then_some((*index, suffix))
 }
 
 fn xattr_count(body: &[u8]) -> usize {
@@ -76,7 +83,7 @@ pub fn encode(inode: &Inode, place: &Place, links: u32, number: u64) -> Vec<u8> 
     bytes
 }
 
-/// A device number as the kernel's `new_encode_dev` has it.
+/// A device number as the kernel's `new_encode_dev` has it; [`super::check`] refuses others.
 fn device(major: u32, minor: u32) -> u32 {
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }

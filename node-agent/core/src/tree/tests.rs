@@ -66,6 +66,7 @@ fn hostile_paths_are_refused() {
     assert_eq!(put(&mut tree, b"loop/x"), Err(TreeError::TooManyLinks));
     assert_eq!(tree.hard_link(b"x", b"nowhere"), Err(TreeError::BadHardLink));
 }
+
 #[test]
 fn depth_through_links_has_a_limit_and_can_be_removed() {
     let mut tree = Tree::default();
@@ -87,8 +88,94 @@ fn depth_through_links_has_a_limit_and_can_be_removed() {
 #[test]
 fn text_without_end_is_refused() {
     let mut tree = Tree::default();
-    let target = Kind::Symlink(vec![b'x'; 1 << 20]);
+    let xattrs = BTreeMap::from([(b"user.x".to_vec(), vec![b'x'; 60_000])]);
+    let attributes = Attributes { xattrs, ..Attributes::default() };
     let outcome =
-        (0..100).try_for_each(|n| tree.put(format!("{n}").as_bytes(), target.clone(), Attributes::default()));
+        (0..2000).try_for_each(|n| tree.put(format!("{n}").as_bytes(), Kind::Fifo, attributes.clone()));
     assert_eq!(outcome, Err(TreeError::TooLarge));
+}
+
+#[test]
+fn an_entry_below_a_link_to_nothing_yet_makes_what_it_names() {
+    let mut tree = Tree::default();
+    tree.put(b"var/run", Kind::Symlink(b"../run/now".to_vec()), Attributes::default()).unwrap();
+    file(&mut tree, "var/run/lock");
+    assert!(has(&tree, "run/now/lock"));
+    let link = tree.find(b"var/run").unwrap().unwrap();
+    assert!(matches!(tree.inode(link).kind, Kind::Symlink(_)), "the link stays");
+}
+
+#[test]
+fn a_hidden_directory_with_something_new_in_it_is_implied_in_either_order() {
+    for order in [["d/new", ".wh.d"], [".wh.d", "d/new"], ["d/new", ".wh..wh..opq"]] {
+        let mut tree = Tree::default();
+        let attributes = Attributes { uid: 7, mode: 0o700, ..Attributes::default() };
+        tree.put(b"d", Kind::Directory(BTreeMap::new()), attributes).unwrap();
+        file(&mut tree, "d/old");
+        tree.begin_layer();
+        for path in order {
+            file(&mut tree, path);
+        }
+        let directory = tree.inode(tree.find(b"d").unwrap().unwrap());
+        assert_eq!((directory.attributes.uid, directory.attributes.mode), (0, 0o755), "{order:?}");
+        assert!(has(&tree, "d/new") && !has(&tree, "d/old"), "{order:?}");
+    }
+}
+
+#[test]
+fn whiteouts_below_nothing_make_nothing() {
+    let mut tree = Tree::default();
+    file(&mut tree, "plain");
+    tree.begin_layer();
+    for path in ["absent/.wh.x", "absent/.wh..wh..opq", "plain/.wh.x", "plain/deeper/.wh.x"] {
+        file(&mut tree, path);
+    }
+    tree.hard_link(b".wh.plain", b"nowhere").unwrap();
+    assert!(tree.entries(ROOT).is_empty());
+}
+
+#[test]
+fn no_name_begins_like_a_whiteout() {
+    let mut tree = Tree::default();
+    let put = |tree: &mut Tree, path: &[u8], kind| tree.put(path, kind, Attributes::default());
+    assert_eq!(put(&mut tree, b"a/.wh.b/c", Kind::Fifo), Err(TreeError::BelowWhiteout));
+    put(&mut tree, b"l", Kind::Symlink(b".wh.b".to_vec())).unwrap();
+    assert_eq!(put(&mut tree, b"l/c", Kind::Fifo), Err(TreeError::BelowWhiteout));
+    put(&mut tree, b"long", Kind::Symlink(vec![b'x'; 256])).unwrap();
+    assert_eq!(put(&mut tree, b"long/c", Kind::Fifo), Err(TreeError::NameTooLong));
+}
+
+#[test]
+fn the_longest_name_can_be_hidden() {
+    let mut tree = Tree::default();
+    let name = "n".repeat(255);
+    file(&mut tree, &name);
+    tree.begin_layer();
+    file(&mut tree, &format!(".wh.{name}"));
+    assert!(tree.entries(ROOT).is_empty());
+}
+
+#[test]
+fn links_and_names_that_no_kernel_makes_are_refused() {
+    let mut tree = Tree::default();
+    let put = |tree: &mut Tree, path: &[u8], kind| tree.put(path, kind, Attributes::default());
+    assert_eq!(put(&mut tree, b"a\0b", Kind::Fifo), Err(TreeError::ZeroByte));
+    for target in [vec![], vec![b'x'; 4096], b"a\0b".to_vec()] {
+        assert_eq!(put(&mut tree, b"l", Kind::Symlink(target)), Err(TreeError::BadTarget));
+    }
+    put(&mut tree, b"l", Kind::Symlink(vec![b'x'; 4095])).unwrap();
+}
+
+/// Each of these markers would look through everything, were it not remembered that nothing is left to find.
+#[test]
+fn markers_without_number_take_no_time_without_end() {
+    let mut tree = Tree::default();
+    (0..20_000).for_each(|number| file(&mut tree, &format!("d/{number}")));
+    tree.begin_layer();
+    (0..20_000).for_each(|number| file(&mut tree, &format!("d/new-{number}")));
+    for _ in 0..20_000 {
+        file(&mut tree, "d/.wh..wh..opq");
+        file(&mut tree, ".wh.d");
+    }
+    assert_eq!(tree.entries(tree.find(b"d").unwrap().unwrap()).len(), 20_000);
 }
