@@ -141,10 +141,14 @@ pub(super) fn attributes(header: &Header, extended: Extended, kind: &Kind) -> Re
 }
 
 fn device(header: &Header) -> Result<(u32, u32), EntryError> {
-    let part = |number: io::Result<Option<u32>>| -> Result<u32, EntryError> {
-        Ok(number.map_err(EntryError::Header)?.unwrap_or(0))
+    let fields = header.as_ustar().map(|fields| (fields.dev_major, fields.dev_minor));
+    let fields = fields.or_else(|| header.as_gnu().map(|fields| (fields.dev_major, fields.dev_minor)));
+    // Before ustar a header had no place for them.
+    let Some((major, minor)) = fields else { return Ok((0, 0)) };
+    let part = |field: &[u8], number: io::Result<Option<u32>>| -> Result<u32, EntryError> {
+        Ok(self::number(field, number)?.unwrap_or(0))
     };
-    Ok((part(header.device_major())?, part(header.device_minor())?))
+    Ok((part(&major, header.device_major())?, part(&minor, header.device_minor())?))
 }
 
 /// A numeric field; one that was left blank is zero, as other programs read it.

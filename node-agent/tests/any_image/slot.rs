@@ -43,6 +43,7 @@ impl Slot {
         let region = SlotRegion {
             name: "b".into(),
             path,
+            device: None,
             offset: 0,
             length,
             disk_offset: 0,
