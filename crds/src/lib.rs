@@ -13,6 +13,7 @@ pub mod managed_os_version_channel;
 pub mod names;
 pub mod node_plan;
 pub mod quantity;
+pub mod verification;
 
 pub use condition::Condition;
 pub use managed_os_image::{ManagedOSImage, ManagedOSImageSpec, ManagedOSImageStatus};

@@ -7,7 +7,10 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::{Condition, Time};
+use crate::{
+    condition::{Condition, Time},
+    verification::Verification,
+};
 
 /// Nodes that match `nodeSelector` shall run this image.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -84,6 +87,9 @@ pub struct ManagedOSImageSpec {
     /// How the image is pulled.
     #[serde(default)]
     pub pull: Pull,
+    /// Who must have signed the image. Without it any image is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Time limits of a node's reboot.
     #[serde(default)]
     pub reboot: Reboot,
@@ -293,6 +299,9 @@ pub struct ManagedOSImageStatus {
     /// What `image` was resolved from; when the spec asks for something else, it is resolved again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_from: Option<String>,
+    /// SHA-256 of the `verification` that the image was checked by; another one is checked before more is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_by: Option<String>,
     /// The image's version, from its `org.opencontainers.image.version` label, or else its tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

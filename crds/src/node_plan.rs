@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     condition::{Condition, Time},
     managed_os_image::Pull,
+    verification::Verification,
 };
 
 /// One node's plan. Without `planId`, `image` and `target` it orders nothing, and the agent only reports.
@@ -72,6 +73,9 @@ pub struct NodePlanSpec {
     /// How the image is pulled.
     #[serde(default)]
     pub pull: Pull,
+    /// Who must have signed the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Why the order is to go back; with `target: Reverted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revert: Option<Revert>,

@@ -29,6 +29,8 @@ pub enum Command {
     Install(InstallArgs),
     /// Pull an image into a slot, and verify it. Does not make it bootable.
     Stage(StageArgs),
+    /// Check an image's signatures as staging does, and print the image by its digest.
+    VerifyImage(VerifyImageArgs),
     /// Follow this node's plan: the DaemonSet's command.
     Run(RunArgs),
     /// Show what is in the slots of a disk, and how they boot.
@@ -109,6 +111,15 @@ fn parse_mirror(text: &str) -> Result<Mirror, String> {
     Ok(Mirror { registry: registry.to_owned(), url: url.to_owned(), resolve: true })
 }
 
+/// Who must have signed an image.
+#[derive(Clone, Debug, Args)]
+pub struct TrustArgs {
+    /// Public key in PEM, a file; may be given more than once. The image must be signed with one of them, as `cosign sign
+    /// --key` does. Default: no signature is asked for.
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+}
+
 /// Options of `install`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
@@ -126,6 +137,9 @@ pub struct InstallArgs {
     /// How the image is pulled.
     #[command(flatten)]
     pub pull: PullArgs,
+    /// Who must have signed it.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 /// Options of `stage`.
@@ -139,9 +153,25 @@ pub struct StageArgs {
     /// How the image is pulled.
     #[command(flatten)]
     pub pull: PullArgs,
+    /// Who must have signed it.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// Options of `verify-image`.
+#[derive(Debug, Args)]
+pub struct VerifyImageArgs {
+    /// The image, such as registry.example/os:2.
+    pub image: String,
+    /// How the registry is spoken to.
+    #[command(flatten)]
+    pub pull: PullArgs,
+    /// Who must have signed it.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 /// Options of `slots`.

@@ -8,6 +8,7 @@ mod slot;
 
 use anyhow::Result;
 use evenkeel_registry::RegistryError;
+use evenkeel_trust::{PolicyError, Refusal};
 
 use crate::{
     args::{CloudConfigCommand, Command, DiskCommand},
@@ -34,6 +35,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
         Command::Install(args) => image::install(&args),
         Command::Stage(args) => image::stage(&args),
+        Command::VerifyImage(args) => image::verify(&args),
         Command::Run(args) => run::run(&args),
         Command::Slots(args) => disk::slots(&args),
         Command::Activate(args) => slot::activate(&args),
@@ -54,6 +56,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<StageError>() {
             return stage_exit_code(error);
+        }
+        if cause.is::<Refusal>() || cause.is::<PolicyError>() {
+            return EXIT_REFUSED;
         }
         if let Some(error) = cause.downcast_ref::<RegistryError>() {
             return registry_exit_code(error);

@@ -4,6 +4,7 @@
 mod download;
 mod error;
 mod feed;
+mod trust;
 mod write;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use evenkeel_crds::node_plan::{Progress, StagingCost};
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use evenkeel_trust::Policy;
 use tokio::sync::watch;
 
 pub use error::StageError;
@@ -34,6 +36,8 @@ pub struct StageRequest {
     pub image: String,
     /// How the registry is spoken to.
     pub registry: RegistryOptions,
+    /// Who must have signed the image; absent: nobody.
+    pub trust: Option<Policy>,
 }
 
 /// What was done.
@@ -107,7 +111,11 @@ pub async fn stage(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged,
     let Some((_, digest)) = request.image.rsplit_once('@') else {
         return fetch(request, meter).await;
     };
-    // Neither the registry nor its network is needed for what is here already.
+    // What is here may be from a time when others were trusted.
+    if let Some(subject) = evenkeel_registry::subject(&request.image)? {
+        trust::check(request, &subject, meter).await?;
+    }
+    // Otherwise neither the registry nor its network is needed for what is here already.
     let (request_here, digest) = (request.clone(), digest.to_owned());
     match blocking(move || write::already_there(&request_here, &digest)).await? {
         Some(record) => Ok(Staged { record, cost: meter.cost(0) }),
@@ -124,6 +132,7 @@ async fn fetch(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, Sta
     };
     meter.total.store(image.bytes(), Ordering::Relaxed);
     if !request.image.contains('@') {
+        trust::check(request, &image.subject(), meter).await?;
         let (request_here, digest) = (request.clone(), image.digest.clone());
         if let Some(record) = blocking(move || write::already_there(&request_here, &digest)).await? {
             return Ok(Staged { record, cost: meter.cost(0) });

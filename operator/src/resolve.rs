@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec, managed_os_image::Pull};
-use evenkeel_registry::{Registry, RegistryOptions, Resolved};
+use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec, managed_os_image::Pull, verification::Verification};
+use evenkeel_registry::{Registry, RegistryError, RegistryOptions, Resolved};
+use evenkeel_trust::{Policy, PolicyError, Refusal, Subject, SubjectError};
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use crate::{api::with_causes, seen::Seen, status::Problem};
@@ -40,6 +42,18 @@ pub fn known(image: &ManagedOSImage, reference: &str) -> Option<String> {
     (status.resolved_from.as_deref() == Some(reference)).then(|| status.image.clone()).flatten()
 }
 
+/// Whether the image in the status was checked against those who must have signed it now.
+pub fn is_verified(image: &ManagedOSImage) -> bool {
+    let by = image.status.as_ref().and_then(|status| status.verified_by.clone());
+    image.spec.verification.is_none() || by == fingerprint(image.spec.verification.as_ref())
+}
+
+/// SHA-256 of who must have signed, in hexadecimal digits.
+pub fn fingerprint(verification: Option<&Verification>) -> Option<String> {
+    let text = serde_json::to_vec(verification?).expect("plain data always serialises");
+    Some(Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+}
+
 /// The tag of a reference, if it has one.
 pub fn tag(reference: &str) -> Option<String> {
     let name = reference.split('@').next().unwrap_or_default();
@@ -54,33 +68,66 @@ pub fn tag(reference: &str) -> Option<String> {
 pub struct Question {
     /// What an image object asks for.
     pub reference: String,
+    /// What it was resolved to before, and is to be checked anew; the tag is not asked for again.
+    pub pinned: Option<String>,
     /// How its registry is spoken to.
     pub pull: Pull,
+    /// Who must have signed the image.
+    pub verification: Option<Verification>,
+}
+
+/// Why there is no image to give to nodes.
+#[derive(Debug, thiserror::Error)]
+enum Unresolved {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+}
+
+impl Unresolved {
+    fn problem(self) -> Problem {
+        let (reason, passing) = match &self {
+            Self::Registry(error) => (error.reason(), error.retryable()),
+            Self::Refused(refusal) => (refusal.reason(), false),
+            Self::Policy(_) => ("InvalidVerification", false),
+            Self::Subject(_) => ("InvalidReference", false),
+        };
+        Problem { reason: reason.to_owned(), message: with_causes(&self), passing }
+    }
 }
 
 /// What the registry says, in limited time, with a failure as a problem to show.
 pub async fn resolve(question: &Question, options: RegistryOptions) -> Result<Resolved, Problem> {
-    let Question { reference, pull } = question;
-    let ask = async {
-        // A new client each time: certificates may have changed.
-        let registry = Registry::new(RegistryOptions { pull: pull.clone(), ..options })?;
-        registry.resolve(reference).await
-    };
-    match timeout(RESOLVE_TIMEOUT, ask).await {
-        Ok(Ok(resolved)) => Ok(resolved),
-        Ok(Err(error)) => {
-            let message = with_causes(&error);
-            let (reason, passing) = (error.reason().to_owned(), error.retryable());
-            Err(Problem { reason, message, passing })
-        }
+    match timeout(RESOLVE_TIMEOUT, ask(question, options)).await {
+        Ok(answer) => answer.map_err(Unresolved::problem),
         Err(_) => Err(Problem::passing(
             "RegistryUnreachable",
             format!(
-                "the registry did not say within {} s what {reference} is: is it up, and can the operator reach it?",
-                RESOLVE_TIMEOUT.as_secs()
+                "the registry did not say within {} s what {} is: is it up, and can the operator reach it?",
+                RESOLVE_TIMEOUT.as_secs(),
+                question.reference
             ),
         )),
     }
+}
+
+/// Asks what a reference is, and whether it was signed: then no node is told to fetch what none would take.
+async fn ask(question: &Question, options: RegistryOptions) -> Result<Resolved, Unresolved> {
+    let Question { reference, pinned, pull, verification } = question;
+    let policy = verification.as_ref().map(Policy::try_from).transpose()?;
+    // A new client each time: certificates may have changed.
+    let registry = Registry::new(RegistryOptions { pull: pull.clone(), ..options })?;
+    let resolved = registry.resolve(pinned.as_ref().unwrap_or(reference)).await?;
+    if let Some(policy) = policy {
+        let subject: Subject = resolved.image.parse()?;
+        policy.check(&subject, &registry.signatures(&subject).await?)?;
+    }
+    Ok(resolved)
 }
 
 /// A reference that could not be resolved, and when to ask again.
@@ -127,7 +174,12 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_a_new_reference_is_asked_at_once() {
         let now = Instant::now();
-        let asked = Question { reference: "registry.example/os:1".into(), pull: Pull::default() };
+        let asked = Question {
+            reference: "registry.example/os:1".into(),
+            pinned: None,
+            pull: Pull::default(),
+            verification: None,
+        };
         let plain = Pull { plain_http: true, ..Pull::default() };
         let problem = Problem::passing("RegistryUnreachable", "away".into());
         let mut failure = Failure::new(asked.clone(), problem.clone(), None, now);

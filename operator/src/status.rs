@@ -45,6 +45,8 @@ pub struct ImageSeen {
     pub image: Option<String>,
     /// What it was resolved from.
     pub resolved_from: Option<String>,
+    /// SHA-256 of the rules that its signatures satisfied.
+    pub verified_by: Option<String>,
     /// Its version.
     pub version: Option<String>,
 }
@@ -55,6 +57,7 @@ impl ImageSeen {
         Self {
             image: status.image.clone(),
             resolved_from: status.resolved_from.clone(),
+            verified_by: status.verified_by.clone(),
             version: status.version.clone(),
         }
     }
@@ -80,6 +83,7 @@ pub fn render(
         observed_generation: generation,
         image: image.image,
         resolved_from: image.resolved_from,
+        verified_by: image.verified_by,
         version: image.version,
         summary: Some(cut(summary)),
         rejected: told.map_or_else(|| before.rejected.clone(), |(report, _)| report.rejected.clone()),

@@ -24,6 +24,7 @@ mod platform;
 mod registry;
 mod retry_after;
 mod route;
+mod signatures;
 
 pub use attached::{RawManifest, Referrer};
 pub use blob::Blob;
@@ -33,3 +34,4 @@ pub use image::{Image, Layer};
 pub use options::{Limits, RegistryOptions};
 pub use platform::Platform;
 pub use registry::{Registry, Resolved};
+pub use signatures::subject;

@@ -1,21 +1,25 @@
-//! `install` and `stage`: what needs a registry.
+//! `install`, `stage` and `verify-image`: what needs a registry.
 
 use std::{
     fs,
     io::{IsTerminal as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use evenkeel_crds::managed_os_image::{Proxy, Pull};
+use evenkeel_crds::{
+    managed_os_image::{Proxy, Pull},
+    verification::Verification,
+};
 use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use evenkeel_trust::{Policy, Subject};
 use serde_json::json;
 
 use super::{refused, slot::Situation};
 use crate::{
-    args::{InstallArgs, Output, PullArgs, SizeArgs, StageArgs},
+    args::{InstallArgs, Output, PullArgs, SizeArgs, StageArgs, TrustArgs, VerifyImageArgs},
     cloud_config::CloudConfig,
     disk::{Disk, DiskError},
     install,
@@ -30,16 +34,15 @@ const PROGRESS_LOG: Duration = Duration::from_secs(5);
 pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let cloud_config = args.cloud_config.as_deref().map(read_cloud_config).transpose()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let options = options(&args.pull);
+    let (options, trust) = (options(&args.pull), policy(&args.trust)?);
     // An image that cannot be had must not cost a disk.
-    let image = Registry::new(options.clone())?;
-    runtime.block_on(image.image(&args.image, &Platform::host()))?;
+    runtime.block_on(find(&args.image, &options, trust.as_ref()))?;
     let disk = open_or_create(&args.disk, args.sizes)?;
     if let Some(text) = &cloud_config {
         install::write_cloud_config(&disk, text)?;
     }
-    let request =
-        StageRequest { disk, slot: FIRST_SLOT.to_owned(), image: args.image.clone(), registry: options };
+    let (slot, image) = (FIRST_SLOT.to_owned(), args.image.clone());
+    let request = StageRequest { disk, slot, image, registry: options, trust };
     let staged = runtime.block_on(stage_with_progress(&request))?;
     install::make_bootable(&request.disk, &request.disk.slot(FIRST_SLOT)?, &staged.record)?;
     eprintln!(
@@ -54,8 +57,8 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let situation = Situation::look(&args.slot.disk)?;
     let slot = situation.passive(args.slot.slot.as_deref())?;
-    let request =
-        StageRequest { disk: situation.disk, slot, image: args.image.clone(), registry: options(&args.pull) };
+    let (registry, trust) = (options(&args.pull), policy(&args.trust)?);
+    let request = StageRequest { disk: situation.disk, slot, image: args.image.clone(), registry, trust };
     let runtime = tokio::runtime::Runtime::new()?;
     let staged = runtime.block_on(stage_with_progress(&request))?;
     match args.output {
@@ -74,6 +77,43 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
+    let trust = policy(&args.trust)?;
+    let trust =
+        trust.ok_or_else(|| refused("give at least one --key: without any, every image is trusted"))?;
+    let registry = Registry::new(options(&args.pull))?;
+    let image = tokio::runtime::Runtime::new()?.block_on(async {
+        let image = registry.resolve(&args.image).await?.image;
+        check(&registry, &trust, &image.parse()?).await.map(|()| image)
+    })?;
+    println!("{image}");
+    Ok(())
+}
+
+/// Whether an image can be had, and was signed by those who must have.
+async fn find(image: &str, options: &RegistryOptions, trust: Option<&Policy>) -> Result<()> {
+    let registry = Registry::new(options.clone())?;
+    let image = registry.image(image, &Platform::host()).await?;
+    match trust {
+        Some(trust) => check(&registry, trust, &image.subject()).await,
+        None => Ok(()),
+    }
+}
+
+async fn check(registry: &Registry, trust: &Policy, subject: &Subject) -> Result<()> {
+    Ok(trust.check(subject, &registry.signatures(subject).await?)?)
+}
+
+fn policy(trust: &TrustArgs) -> Result<Option<Policy>> {
+    if trust.keys.is_empty() {
+        return Ok(None);
+    }
+    let read =
+        |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("read the key {}", path.display()));
+    let keys = trust.keys.iter().map(read).collect::<Result<Vec<String>>>()?;
+    Ok(Some(Policy::try_from(&Verification::any_of(keys))?))
 }
 
 fn account(slot: &str, staged: &Staged) -> serde_json::Value {

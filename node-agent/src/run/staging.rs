@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_crds::{NodePlan, node_plan::Target};
+use evenkeel_crds::{NodePlan, NodePlanSpec, node_plan::Target, verification::Verification};
 use evenkeel_node_agent_core::machine::{EntryFact, Facts, Orders, Outcome, status};
 use evenkeel_registry::RegistryOptions;
+use evenkeel_trust::Policy;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, host_facts};
@@ -25,8 +26,10 @@ impl Agent {
         image: &str,
         facts: &Facts,
     ) -> Option<Outcome> {
+        // An order is in its plan, and so is who must have signed.
+        let NodePlanSpec { pull, verification, .. } = plan?.spec;
         let registry = RegistryOptions {
-            pull: plan.as_ref().map(|plan| plan.spec.pull.clone()).unwrap_or_default(),
+            pull,
             docker_config: self.args.docker_config.clone(),
             ca_file: self.args.ca_file.clone(),
             health: self.mirrors.clone(),
@@ -36,7 +39,11 @@ impl Agent {
             Ok(disk) => disk,
             Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),
         };
-        let request = StageRequest { disk, slot: slot.to_owned(), image: image.to_owned(), registry };
+        let trust = match verification.as_ref().map(Policy::try_from).transpose() {
+            Ok(trust) => trust,
+            Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),
+        };
+        let request = StageRequest { disk, slot: slot.to_owned(), image: image.to_owned(), registry, trust };
         let meter = Arc::new(Meter::default());
         let meter_here = meter.clone();
         let mut staging = tokio::spawn(async move { stage::stage(&request, &meter_here).await });
@@ -50,7 +57,7 @@ impl Agent {
                     self.report_progress(&facts, &meter).await;
                     report_at = Instant::now() + REPORT;
                 }
-                () = self.watch.changed(REPORT) => if !self.still_ordered(image) {
+                () = self.watch.changed(REPORT) => if !self.still_ordered(image, verification.as_ref()) {
                     tracing::info!(image, "the order has changed; staging ends");
                     meter.stop();
                 }
@@ -64,10 +71,13 @@ impl Agent {
         }
     }
 
-    /// Whether the plan still orders what is being staged.
-    fn still_ordered(&self, image: &str) -> bool {
+    /// Whether the plan still orders what is being staged, and trusts the same signers.
+    fn still_ordered(&self, image: &str, verification: Option<&Verification>) -> bool {
         let attempt = self.journal.attempt.as_ref();
-        let Some(orders) = self.watch.plan().and_then(|plan| Orders::of(&plan.spec)) else { return false };
+        let Some(spec) = self.watch.plan().map(|plan| plan.spec) else { return false };
+        let Some(orders) = Orders::of(&spec).filter(|_| spec.verification.as_ref() == verification) else {
+            return false;
+        };
         orders.order.image == image
             && orders.order.target != Target::Reverted
             && attempt.is_some_and(|attempt| attempt.plan_id == orders.order.plan_id)

@@ -5,6 +5,7 @@ use std::io;
 use evenkeel_crds::node_plan::PlanError;
 use evenkeel_node_agent_core::boot_files::BootFilesError;
 use evenkeel_registry::RegistryError;
+use evenkeel_trust::{PolicyError, Refusal};
 
 use crate::{
     boot::BootError,
@@ -19,6 +20,12 @@ pub enum StageError {
     /// The image could not be had.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Whoever must have signed the image has not.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Who must have signed it is not said in a way that can be followed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The disk has no such slot, or cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -82,6 +89,8 @@ impl StageError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Registry(error) => error.reason(),
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Policy(_) => "InvalidVerification",
             Self::Disk(_)
             | Self::Region(_)
             | Self::Read { .. }
@@ -108,7 +117,10 @@ impl StageError {
             Self::Write(WriteError::Disk { .. }) | Self::Region(_) | Self::Read { .. } | Self::Stopped => {
                 true
             }
-            Self::Write(_)
+            // The operator, which asks before any node does, waits for signatures that are still to come.
+            Self::Refused(_)
+            | Self::Policy(_)
+            | Self::Write(_)
             | Self::Disk(_)
             | Self::Layer { .. }
             | Self::DiffId { .. }

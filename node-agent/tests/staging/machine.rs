@@ -11,6 +11,7 @@ use evenkeel_node_agent::{
     stage::{Meter, StageError, StageRequest, Staged, stage},
 };
 use evenkeel_registry::RegistryOptions;
+use evenkeel_trust::Policy;
 use tempfile::TempDir;
 
 use crate::{image::Recipe, registry::Registry};
@@ -22,6 +23,7 @@ pub struct Machine {
     pub folder: TempDir,
     pub disk: Disk,
     pub options: RegistryOptions,
+    pub trust: Option<Policy>,
 }
 
 impl Machine {
@@ -32,7 +34,7 @@ impl Machine {
         let disk = install::create_disk(&path, Some(SIZE), Some(SLOT_SIZE)).unwrap();
         let pull = Pull { plain_http: true, ..Pull::default() };
         let options = RegistryOptions { pull, ..RegistryOptions::default() };
-        Self { folder, disk, options }
+        Self { folder, disk, options, trust: None }
     }
 
     /// A disk that boots an old system from slot a, and has the same system, kept as well, in slot b: what a refused
@@ -63,6 +65,7 @@ impl Machine {
             slot: slot.to_owned(),
             image: image.to_owned(),
             registry: self.options.clone(),
+            trust: self.trust.clone(),
         };
         stage(&request, meter).await
     }

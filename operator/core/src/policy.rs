@@ -3,6 +3,7 @@
 use evenkeel_crds::{
     managed_os_image::{Drain, HealthGate, ManagedOSImageSpec, Order, Pause, Pull, Reboot, Rejected},
     quantity::{CountOrPercent, NotACount},
+    verification::Verification,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,6 +39,8 @@ pub struct Policy {
     pub reboot: Reboot,
     /// How the image is pulled.
     pub pull: Pull,
+    /// Who must have signed the image.
+    pub verification: Option<Verification>,
     /// The failure that was written down when the rollout stopped.
     pub rejected: Option<Rejected>,
     /// Whether the image object is being deleted: let go of all nodes.
@@ -86,6 +89,7 @@ impl Policy {
             drain: spec.drain.clone(),
             reboot: spec.reboot.clone(),
             pull: spec.pull.clone(),
+            verification: spec.verification.clone(),
             rejected: None,
             deleting: false,
         })

@@ -89,6 +89,7 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
                 target: Some(Target::Staged),
                 commit_deadline_seconds: Some(policy.reboot.commit_deadline_seconds),
                 pull: policy.pull.clone(),
+                verification: policy.verification.clone(),
                 ..NodePlanSpec::default()
             };
         }

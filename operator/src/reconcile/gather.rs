@@ -74,14 +74,18 @@ fn ask_registry(context: &Arc<Context>, image: &ManagedOSImage) -> Asked {
         Ok(reference) => reference,
         Err(problem) => return Asked { problem: Some(problem), ..Asked::default() },
     };
-    if let Some(known) = resolve::known(image, &reference) {
-        return Asked { image: Some(known), ..Asked::default() };
-    }
-    if image.metadata.deletion_timestamp.is_some() {
-        return Asked::default();
+    let known = resolve::known(image, &reference);
+    let deleting = image.metadata.deletion_timestamp.is_some();
+    if deleting || (known.is_some() && resolve::is_verified(image)) {
+        return Asked { image: known, ..Asked::default() };
     }
     let name = image.name_any();
-    let question = Question { reference, pull: image.spec.pull.clone() };
+    let question = Question {
+        reference,
+        pinned: known,
+        pull: image.spec.pull.clone(),
+        verification: image.spec.verification.clone(),
+    };
     let memory = context.memory(&name);
     if let Some((_, resolved)) = memory.answer.filter(|(asked, _)| *asked == question) {
         return Asked { resolved_now: Some((question.reference, resolved)), ..Asked::default() };

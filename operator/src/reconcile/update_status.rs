@@ -54,10 +54,12 @@ pub async fn resolved(
     let status = ManagedOSImageStatus {
         image: Some(resolved.image.clone()),
         resolved_from: Some(reference.clone()),
+        verified_by: resolve::fingerprint(image.spec.verification.as_ref()),
         version: resolved.version.clone().or_else(|| resolve::tag(reference)),
         ..before.clone()
     };
-    debug_assert_eq!(resolve::known(image, reference), None, "a reference is resolved once");
+    let known = resolve::known(image, reference).is_none_or(|known| known == resolved.image);
+    debug_assert!(known, "a reference is resolved once");
     write(context, image, &status).await?;
     context.remember(&image.name_any(), |memory| memory.answer = None);
     events::publish(&context.recorder, image, &events::of_status(&before, &status)).await;

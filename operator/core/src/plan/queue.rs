@@ -143,6 +143,7 @@ fn next_attempt(policy: &Policy, node: &NodeSeen) -> i32 {
 fn as_ordered(policy: &Policy, node: &NodeSeen) -> bool {
     node.plan.as_ref().is_some_and(|plan| {
         plan.spec.pull == policy.pull
+            && plan.spec.verification == policy.verification
             && plan.spec.commit_deadline_seconds == Some(policy.reboot.commit_deadline_seconds)
     })
 }

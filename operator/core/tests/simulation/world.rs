@@ -240,6 +240,7 @@ impl World {
                 spec.image = Some(image);
                 spec.target = Some(Target::Staged);
                 spec.pull = policy.pull.clone();
+                spec.verification.clone_from(&policy.verification);
                 spec.revert = None;
                 spec.not_after = None;
                 spec.commit_deadline_seconds = Some(policy.reboot.commit_deadline_seconds);
