@@ -1,4 +1,4 @@
-//! The programs of a cluster, built from their Go modules and kept in the cache.
+//! The programs of a cluster, and those that judge, built from their Go modules and kept in the cache.
 
 use std::{
     collections::BTreeSet,
@@ -25,6 +25,7 @@ pub enum Tool {
     Helm,
     Containerd,
     ContainerdShim,
+    Cosign,
 }
 
 /// A folder below `e2e/tools` with a `go.mod`.
@@ -33,9 +34,10 @@ enum Module {
     Kubernetes,
     Helm,
     Containerd,
+    Cosign,
 }
 
-const MODULES: [Module; 3] = [Module::Kubernetes, Module::Helm, Module::Containerd];
+const MODULES: [Module; 4] = [Module::Kubernetes, Module::Helm, Module::Containerd, Module::Cosign];
 
 impl Tool {
     /// The program's name.
@@ -50,6 +52,7 @@ impl Tool {
             Self::Helm => "helm",
             Self::Containerd => "containerd",
             Self::ContainerdShim => "containerd-shim-runc-v2",
+            Self::Cosign => "cosign",
         }
     }
 
@@ -57,6 +60,7 @@ impl Tool {
         match self {
             Self::Helm => Module::Helm,
             Self::Containerd | Self::ContainerdShim => Module::Containerd,
+            Self::Cosign => Module::Cosign,
             _ => Module::Kubernetes,
         }
     }
@@ -65,6 +69,7 @@ impl Tool {
         match self {
             Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
             Self::Helm => "helm.sh/helm/v3/cmd/helm".to_owned(),
+            Self::Cosign => "github.com/sigstore/cosign/v3/cmd/cosign".to_owned(),
             Self::Containerd | Self::ContainerdShim => {
                 format!("github.com/containerd/containerd/v2/cmd/{}", self.name())
             }
@@ -110,6 +115,7 @@ impl Module {
             Self::Kubernetes => "kubernetes",
             Self::Helm => "helm",
             Self::Containerd => "containerd",
+            Self::Cosign => "cosign",
         }
     }
 
@@ -238,8 +244,8 @@ mod tests {
     #[test]
     fn every_program_is_a_tool_of_its_module() {
         use Tool::{
-            Containerd, ContainerdShim, Etcd, Helm, KubeApiserver, KubeControllerManager, KubeScheduler,
-            Kubectl, Kubelet,
+            Containerd, ContainerdShim, Cosign, Etcd, Helm, KubeApiserver, KubeControllerManager,
+            KubeScheduler, Kubectl, Kubelet,
         };
         for tool in [
             Etcd,
@@ -251,6 +257,7 @@ mod tests {
             Helm,
             Containerd,
             ContainerdShim,
+            Cosign,
         ] {
             let module = fs::read_to_string(tool.module().source().join("go.mod")).unwrap();
             assert!(module.contains(&tool.package()), "{} is not in its go.mod", tool.package());
