@@ -102,14 +102,14 @@ pub(super) fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
 
 pub(super) fn digests(payload: &[u8]) -> Result<Vec<String>, Malformed> {
     let statement: Statement = parse("statement", payload, BUNDLE_BYTES_MAX)?;
-    if statement.kind != STATEMENT_TYPE {
-        return Err(Malformed(format!("has a statement of the type {:?}", statement.kind)));
-    }
     if statement.predicate_type != SIGN {
         return Err(Malformed(format!(
             "is an attestation ({}) and no signature: sign with `cosign sign`",
             statement.predicate_type
         )));
+    }
+    if statement.kind != STATEMENT_TYPE {
+        return Err(Malformed(format!("has a statement of the type {:?}", statement.kind)));
     }
     let subjects = statement.subject.into_iter();
     Ok(subjects

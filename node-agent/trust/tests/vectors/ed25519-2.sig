@@ -1,0 +1,1 @@
+OiiIHhMAgvlC69tU5uBMowsztNEyfpktUG5GPfFmm9lNOUGhZf9C4/IRSX5j3RRE+6Ddyr7uUek1XBwjiiM+BQ==
