@@ -1,5 +1,6 @@
 //! A real image registry on a loopback port, and how images get into it.
 
+mod certificate;
 mod image;
 mod push;
 
@@ -19,6 +20,7 @@ use crate::{
     process::{Port, Service},
 };
 
+pub use certificate::Certificate;
 pub use image::{Compression, Flavour, Image, Layer};
 pub use push::{Pushed, push, push_index};
 
@@ -31,6 +33,8 @@ const PASSWORD_COST: u32 = 4;
 pub struct Options {
     /// Name and password that it wants; absent: everybody may come in.
     pub htpasswd: Option<(String, String)>,
+    /// Its certificate; absent: it speaks plain HTTP.
+    pub certificate: Option<Certificate>,
 }
 
 /// A running registry. It ends when this is dropped; what it stores stays in its folder.
@@ -111,6 +115,13 @@ fn configure(folder: &Path, options: &Options, port: u16) -> Result<()> {
         let line = format!("{name}:{}\n", hash.replacen("$2b$", "$2y$", 1));
         fs::write(&path, line).with_context(|| format!("write {}", path.display()))?;
         config["auth"] = json!({ "htpasswd": { "realm": "evenkeel", "path": path } });
+    }
+    if let Some(Certificate { chain, key, .. }) = &options.certificate {
+        let (chain_path, key_path) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        for (path, text) in [(&chain_path, chain), (&key_path, key)] {
+            fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+        config["http"]["tls"] = json!({ "certificate": chain_path, "key": key_path });
     }
     // JSON is YAML.
     fs::write(folder.join("config.yml"), config.to_string()).context("write the registry's configuration")

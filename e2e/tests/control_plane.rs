@@ -85,7 +85,8 @@ fn archive(text: &str) -> Result<Vec<u8>> {
 #[tokio::test]
 async fn an_image_comes_back_from_the_registry_after_it_was_killed() -> Result<()> {
     let scratch = Scratch::new("registry")?;
-    let options = registry::Options { htpasswd: Some(("me".into(), "secret".into())) };
+    let options =
+        registry::Options { htpasswd: Some(("me".into(), "secret".into())), ..registry::Options::default() };
     let mut registry = Registry::start(scratch.path(), options).await?;
     let tar = archive("content")?;
     let layers = [Compression::None, Compression::Gzip, Compression::Zstd];

@@ -84,7 +84,8 @@ impl Fleet {
     pub async fn start(options: &FleetOptions) -> Result<Self> {
         let scratch = Scratch::new("fleet")?;
         let folder = scratch.path().to_owned();
-        let registry_options = registry::Options { htpasswd: options.credentials.clone() };
+        let registry_options =
+            registry::Options { htpasswd: options.credentials.clone(), ..registry::Options::default() };
         let registry_folder = folder.join("registry");
         let registry = Registry::start(&registry_folder, registry_options);
         let (cluster, registry) = tokio::try_join!(Cluster::start(), registry)?;

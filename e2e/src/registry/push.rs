@@ -8,7 +8,7 @@ use futures::stream;
 use http::HeaderValue;
 use oci_client::{
     Client, Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
+    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
     errors::OciDistributionError,
     manifest,
     secrets::RegistryAuth,
@@ -75,6 +75,10 @@ pub async fn push_index(
     target.manifest(media_type, document.to_string().into_bytes(), "").await
 }
 
+fn trusted(authority: &str) -> Certificate {
+    Certificate { encoding: CertificateEncoding::Pem, data: authority.as_bytes().to_vec() }
+}
+
 struct Target {
     client: Client,
     reference: Reference,
@@ -85,8 +89,13 @@ impl Target {
     async fn open(registry: &Registry, repository: &str, tag: &str) -> Result<Self> {
         let repository = format!("{}/{repository}", registry.address());
         let reference: Reference = format!("{repository}:{tag}").parse().context("name the image")?;
-        let config =
-            ClientConfig { protocol: ClientProtocol::Http, use_monolithic_push: true, ..Default::default() };
+        let authority = registry.options.certificate.as_ref().map(|certificate| &certificate.authority);
+        let config = ClientConfig {
+            protocol: authority.map_or(ClientProtocol::Http, |_| ClientProtocol::Https),
+            extra_root_certificates: authority.into_iter().map(|authority| trusted(authority)).collect(),
+            use_monolithic_push: true,
+            ..Default::default()
+        };
         let client = Client::try_from(config).context("make a registry client")?;
         let auth = registry.credentials().map_or(RegistryAuth::Anonymous, |(name, password)| {
             RegistryAuth::Basic(name.to_owned(), password.to_owned())

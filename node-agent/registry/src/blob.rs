@@ -31,8 +31,8 @@ pub struct Blob<'a> {
     at: u64,
     hash: Sha256,
     answer: Option<Answer>,
-    /// Whether parts are asked for: not after one came that cannot be placed.
-    parts: bool,
+    /// The place that is asked for the whole: it gave a part that could not be placed.
+    without_parts: Option<String>,
     restarts: u32,
     /// Mirrors that some of the bytes are from.
     mirrors: BTreeSet<String>,
@@ -59,7 +59,7 @@ impl<'a> Blob<'a> {
             at: 0,
             hash: Sha256::new(),
             answer: None,
-            parts: true,
+            without_parts: None,
             restarts: 0,
             mirrors: BTreeSet::new(),
             patience: Patience::new(&client.options.limits),
@@ -128,13 +128,13 @@ impl<'a> Blob<'a> {
     }
 
     async fn open_at(&mut self, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, RegistryError> {
-        let from = if self.parts { self.at } else { 0 };
+        let from = if self.without_parts.as_ref() == Some(&endpoint.host) { 0 } else { self.at };
         let response = self.client.ask(endpoint, Ask { from, ..ask }).await?;
         if let Some((start, end)) = self.place(&response, from)? {
             let skip = self.at - start;
             return Ok(Answer { response, endpoint: endpoint.clone(), skip, end });
         }
-        self.parts = false;
+        self.without_parts = Some(endpoint.host.clone());
         let response = self.client.ask(endpoint, ask).await?;
         match self.place(&response, 0)? {
             Some((start, end)) => {

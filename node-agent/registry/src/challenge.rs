@@ -9,14 +9,18 @@ pub(crate) enum Challenge {
     /// Name and password with each request (RFC 7617).
     Basic,
     /// A token from a server of its choice, in the way of the distribution project ("Token Authentication").
-    Bearer {
-        /// The token server's address.
-        realm: String,
-        /// What the token server calls the registry.
-        service: Option<String>,
-        /// What the token is to allow; absent where the registry leaves it to us.
-        scope: Option<String>,
-    },
+    Bearer(TokenServer),
+}
+
+/// Who gives tokens for a registry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TokenServer {
+    /// Its address.
+    pub realm: String,
+    /// What it calls the registry.
+    pub service: Option<String>,
+    /// What the token is to allow; absent where the registry leaves it to us.
+    pub scope: Option<String>,
 }
 
 impl Challenge {
@@ -50,11 +54,8 @@ impl Challenge {
         if !challenge.scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        Some(Self::Bearer {
-            realm: parameter("realm")?,
-            service: parameter("service"),
-            scope: parameter("scope"),
-        })
+        let (service, scope) = (parameter("service"), parameter("scope"));
+        Some(Self::Bearer(TokenServer { realm: parameter("realm")?, service, scope }))
     }
 }
 
@@ -69,11 +70,8 @@ mod tests {
     #[test]
     fn a_token_is_preferred_and_what_is_odd_is_passed_over() {
         let bearer = |service: Option<&str>, scope: Option<&str>| {
-            Some(Challenge::Bearer {
-                realm: "https://t.example/token".into(),
-                service: service.map(str::to_owned),
-                scope: scope.map(str::to_owned),
-            })
+            let (service, scope) = (service.map(str::to_owned), scope.map(str::to_owned));
+            Some(Challenge::Bearer(TokenServer { realm: "https://t.example/token".into(), service, scope }))
         };
         let hub = r#"Bearer realm="https://t.example/token",service="r",scope="repository:a/b:pull,push""#;
         assert_eq!(found(&[hub]), bearer(Some("r"), Some("repository:a/b:pull,push")));

@@ -10,7 +10,7 @@ use reqwest::{
 
 use crate::{
     RegistryError, RegistryOptions,
-    auth::{self, Auth},
+    auth::{Auth, Visit},
     challenge::Challenge,
     endpoint::{Content, Endpoint},
     error,
@@ -49,15 +49,24 @@ impl Client {
     /// An answer with status 200, 206 or 416. When the place does not, or no longer, know who we are, it is told.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Response, RegistryError> {
         let known = self.auth.known(endpoint, ask.reference);
-        let response = self.send(endpoint, ask, known).await?;
+        let worked_before = known.is_some();
+        let mut response = self.send(endpoint, ask, known).await?;
+        if response.status() == 403 && worked_before && !is_elsewhere(&response, endpoint) {
+            // Some say so of what has run out. Without it they ask, as they did the first time.
+            self.auth.forget(endpoint, ask.reference);
+            response = self.send(endpoint, ask, None).await?;
+        }
         if response.status() != 401 || is_elsewhere(&response, endpoint) {
             return self.judge(endpoint, ask, response).await;
         }
         let challenge = Challenge::find(response.headers());
-        let parties = (endpoint, ask.reference);
-        let header = self.auth.meet(&self.http, &self.options, parties, challenge).await?;
+        let header = self.auth.meet(self.visit(endpoint, ask.reference), challenge).await?;
         let response = self.send(endpoint, ask, Some(header)).await?;
         self.judge(endpoint, ask, response).await
+    }
+
+    fn visit<'a>(&'a self, endpoint: &'a Endpoint, reference: &'a Reference) -> Visit<'a> {
+        Visit { http: &self.http, options: &self.options, endpoint, reference }
     }
 
     async fn send(
@@ -112,8 +121,7 @@ impl Client {
             }
             401 | 403 => {
                 self.auth.forget(endpoint, ask.reference);
-                let found = status.as_u16().to_string();
-                Err(auth::unauthorized(&self.options, endpoint, ask.reference, &found))
+                Err(self.visit(endpoint, ask.reference).unauthorized(status.as_str()))
             }
             _ if is_elsewhere(&response, endpoint) => {
                 Err(RegistryError::Refused { repository, answer: format!("{status} from where it sends us") })

@@ -265,6 +265,7 @@ impl RegistryError {
         match self {
             Self::Unauthorized { .. }
             | Self::Credentials { .. }
+            | Self::Client(_)
             | Self::CaBundle { .. }
             | Self::NoTrustRoots { .. }
             | Self::WrongMirror { .. }

@@ -1,4 +1,4 @@
-//! The HTTP clients: whom they trust, through which proxy they go, and where they let themselves be sent.
+//! The HTTP client: whom they trust, through which proxy they go, and where they let themselves be sent.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -16,12 +16,10 @@ const HEADER_BYTES_MAX: u32 = 256 << 10;
 /// A bundle of all certificates of the web has about 250 kB.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
-/// The HTTP clients.
+/// The HTTP client.
 pub(crate) struct Http {
     /// Lets itself be sent elsewhere, and does not take credentials there.
     pub follow: Client,
-    /// Does not: for requests that carry a secret in their body.
-    pub stay: Client,
     /// Whether there is no certificate to trust, so that only plain HTTP can work.
     pub trusts_nobody: bool,
 }
@@ -29,22 +27,28 @@ pub(crate) struct Http {
 impl Http {
     pub(crate) fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
         let extra = certificates(options)?;
-        let build = |redirects, only| {
-            let builder = builder(options)?.redirect(redirects);
-            let certificates = extra.iter().cloned();
-            let builder = if only {
-                builder.tls_certs_only(certificates)
-            } else {
-                builder.tls_certs_merge(certificates)
-            };
-            builder.build().map_err(RegistryError::Client)
-        };
-        let (follow, trusts_nobody) = match build(policy(), false) {
+        let build = || Ok(builder(options)?.redirect(policy()));
+        let merged = build()?.tls_certs_merge(extra.iter().cloned()).build();
+        let (follow, trusts_nobody) = match merged {
             Ok(client) => (client, false),
-            Err(_) if extra.is_empty() => (build(policy(), true)?, true),
-            Err(error) => return Err(error),
+            // A client without certificates is made only when none are looked for.
+            Err(_) if extra.is_empty() => {
+                (build()?.tls_certs_only([]).build().map_err(RegistryError::Client)?, true)
+            }
+            Err(error) => return Err(RegistryError::Client(error)),
         };
-        Ok(Self { follow, stay: build(redirect::Policy::none(), trusts_nobody)?, trusts_nobody })
+        Ok(Self { follow, trusts_nobody })
+    }
+
+    /// A client that does not let itself be sent elsewhere: for a request that carries a secret in its body.
+    pub(crate) fn steady(&self, options: &RegistryOptions) -> Result<Client, RegistryError> {
+        let builder = builder(options)?.redirect(redirect::Policy::none());
+        let builder = if self.trusts_nobody {
+            builder.tls_certs_only([])
+        } else {
+            builder.tls_certs_merge(certificates(options)?)
+        };
+        builder.build().map_err(RegistryError::Client)
     }
 }
 

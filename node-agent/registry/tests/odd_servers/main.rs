@@ -1,10 +1,15 @@
 //! What the client makes of registries that are odd, broken, or after something.
 
 mod attached;
+mod encrypted;
+mod h2;
 mod layers;
 mod login;
 mod manifests;
+mod mirrors;
+mod proxies;
 mod server;
+mod tokens;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -120,7 +125,11 @@ async fn pull(registry: &Registry, image: &Image) -> Result<Vec<u8>, RegistryErr
 }
 
 async fn fetch(server: &Server) -> Result<Vec<u8>, RegistryError> {
-    let registry = registry(None);
+    fetch_with(options(), server).await
+}
+
+async fn fetch_with(options: RegistryOptions, server: &Server) -> Result<Vec<u8>, RegistryError> {
+    let registry = Registry::new(options)?;
     let image = registry.image(&server.image(), &machine()).await?;
     pull(&registry, &image).await
 }

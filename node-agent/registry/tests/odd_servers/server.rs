@@ -2,22 +2,36 @@
 
 use std::{
     fmt::Write as _,
+    io,
     sync::{Arc, Mutex},
 };
 
+use evenkeel_e2e::registry::Certificate;
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+    server::TlsStream,
 };
 
 #[derive(Clone, Debug)]
 pub struct Request {
+    pub method: String,
     pub path: String,
+    /// What follows the question mark.
+    pub query: String,
     /// First byte that is wanted.
     pub from: usize,
     pub authorization: Option<String>,
+    pub body: String,
 }
 
 #[derive(Clone)]
@@ -90,9 +104,35 @@ pub struct Server {
     task: JoinHandle<()>,
 }
 
+/// What makes a stream of this certificate, for these protocols.
+pub fn acceptor(certificate: &Certificate, protocols: &[&str]) -> TlsAcceptor {
+    let chain = CertificateDer::from_pem_slice(certificate.chain.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_no_client_auth().with_single_cert(vec![chain], key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 impl Server {
     /// Answers with what `answer` makes of a request and its number among those for the same path, from 0.
     pub async fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::listen(None, answer).await
+    }
+
+    /// The same with TLS.
+    pub async fn start_tls(
+        certificate: &Certificate,
+        answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(acceptor(certificate, &["http/1.1"])), answer).await
+    }
+
+    async fn listen(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -100,18 +140,31 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (answer, log) = (answer.clone(), log.clone());
+                let (tls, answer, log) = (tls.clone(), answer.clone(), log.clone());
+                // A client that goes away is no matter here.
                 tokio::spawn(async move {
-                    // A client that goes away is no matter here.
-                    let _ = serve(stream, &*answer, &log).await;
+                    match tls {
+                        None => serve(stream, &*answer, &log).await,
+                        Some(tls) => serve(tls.accept(stream).await?, &*answer, &log).await,
+                    }
                 });
             }
         });
         Self { address, seen, task }
     }
 
+    /// Its repository, which all of these servers call the same.
+    pub fn repository(&self) -> String {
+        format!("{}/os", self.address)
+    }
+
     pub fn image(&self) -> String {
         format!("{}/os:1", self.address)
+    }
+
+    /// All requests.
+    pub fn all(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
     }
 
     /// The requests for a path.
@@ -126,11 +179,28 @@ impl Drop for Server {
     }
 }
 
+/// A connection that can be reset.
+trait Stream: AsyncRead + AsyncWrite + Unpin {
+    fn reset(self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn reset(self) -> io::Result<()> {
+        self.set_zero_linger()
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn reset(self) -> io::Result<()> {
+        self.into_inner().0.reset()
+    }
+}
+
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl Stream,
     answer: &(impl Fn(&Request, usize) -> Answer + Send + Sync),
     log: &Mutex<Vec<Request>>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -141,8 +211,19 @@ async fn serve(
         pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
     };
     let from = header("range").map_or(0, |range| range[6..range.len() - 1].parse().unwrap());
-    let path = head.split([' ', '?']).nth(1).unwrap().to_owned();
-    let request = Request { path, from, authorization: header("authorization") };
+    let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await?;
+    let mut words = head.split(' ');
+    let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        from,
+        authorization: header("authorization"),
+        body: String::from_utf8(body).unwrap(),
+    };
     let number = {
         let mut log = log.lock().unwrap();
         log.push(request.clone());
@@ -155,7 +236,7 @@ async fn serve(
     match end {
         End::Close => stream.shutdown().await,
         End::Silence => std::future::pending().await,
-        End::Reset => stream.set_zero_linger(),
+        End::Reset => stream.reset(),
     }
 }
 
