@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test build lint deny generate fmt host-packages
+.PHONY: demo test build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -34,6 +34,21 @@ deny:
 
 fmt:
 	cargo fmt --all
+
+# Each target for FUZZ_SECONDS, one after the other; a finding ends it, and lies in node-agent/fuzz/artifacts. `make test`
+# runs the seeds through the same functions. FUZZ_TARGETS chooses.
+FUZZ_SECONDS = 600
+FUZZ_DIR = node-agent/fuzz
+FUZZ_TARGETS = $(notdir $(basename $(wildcard $(FUZZ_DIR)/fuzz_targets/*.rs)))
+fuzz:
+	@rustc +nightly --version >/dev/null 2>&1 || { echo "fuzzing needs nightly Rust: rustup toolchain install nightly"; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
+	cp Cargo.lock $(FUZZ_DIR)/Cargo.lock
+	cd $(FUZZ_DIR) && cargo +nightly fuzz build --fuzz-dir .
+	@set -e; cd $(FUZZ_DIR); for target in $(FUZZ_TARGETS); do mkdir -p corpus/$$target; \
+	echo "== $$target for $(FUZZ_SECONDS) s"; \
+	cargo +nightly fuzz run --fuzz-dir . $$target corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) \
+	-timeout=10 -rss_limit_mb=1024 -print_final_stats=1; done
 
 # The API definitions, from the types.
 generate:

@@ -128,7 +128,7 @@ pub fn next_boot(entries: &[BootEntry]) -> Option<&BootEntry> {
 
 /// The generation for an entry that is to be preferred to all of `entries`.
 pub fn next_generation(entries: &[BootEntry]) -> u64 {
-    entries.iter().map(|entry| entry.body.generation).max().unwrap_or(0) + 1
+    entries.iter().map(|entry| entry.body.generation).max().unwrap_or(0).saturating_add(1)
 }
 
 fn number(text: &str) -> Option<u32> {

@@ -162,7 +162,7 @@ impl Journal {
             known.count = known.count.saturating_add(1);
             return;
         }
-        if self.bad_digests.len() == BAD_DIGESTS_MAX {
+        if self.bad_digests.len() >= BAD_DIGESTS_MAX {
             self.bad_digests.remove(0);
         }
         self.bad_digests.push(BadDigest { digest: digest.to_owned(), cause, count: 1 });

@@ -58,8 +58,13 @@ pub(crate) fn find(path: &Path, registry: &str, repository: &str) -> Result<Opti
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(failed)?,
     };
-    let config: Config = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
-    config.find(registry, repository).map_err(failed)
+    find_in(&bytes, registry, repository).map_err(failed)
+}
+
+/// The credentials for a repository in a file's bytes.
+pub(crate) fn find_in(bytes: &[u8], registry: &str, repository: &str) -> io::Result<Option<Login>> {
+    let config: Config = serde_json::from_slice(bytes)?;
+    config.find(registry, repository)
 }
 
 impl Config {

@@ -15,6 +15,8 @@ mod credentials;
 mod digest;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod from_outside;
 mod health;
 mod http;
 mod image;

@@ -91,7 +91,7 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     let now = facts.now.as_second();
     let urgent = orders.order.target == Target::Reverted && !matches!(attempt.step, Step::Reverting { .. });
     // A pause longer than any that we write comes from a clock that was set back: it is over.
-    if !urgent && attempt.retry_at > now && attempt.retry_at - now <= PAUSE_SECONDS_MAX {
+    if !urgent && attempt.retry_at > now && attempt.retry_at.saturating_sub(now) <= PAUSE_SECONDS_MAX {
         return Action::WaitUntil(attempt.retry_at);
     }
     if orders.order.target == Target::Reverted {

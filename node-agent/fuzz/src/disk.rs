@@ -1,0 +1,97 @@
+//! What is read from a disk that something else may have written.
+
+use std::{io, path::Path};
+
+use evenkeel_node_agent::disk::{BlockDevice, Disk};
+use evenkeel_node_agent_core::{
+    boot_entry::{BootEntry, EntryBody, EntryName, next_boot, next_generation},
+    erofs_read::read_file,
+    slot_record::SlotRecord,
+};
+
+use super::{halves, memory::Memory};
+
+const SECTOR: usize = 512;
+/// A table of 128 entries of 128 bytes, and its header.
+const TABLE: usize = 33 * SECTOR;
+const DISK: usize = 1 << 20;
+
+/// A path, the end of a line, and a file system.
+pub fn erofs_read(bytes: &[u8]) {
+    let (path, image) = halves(bytes, b"\n");
+    let read = |at: u64, buffer: &mut [u8]| -> io::Result<()> {
+        let start = usize::try_from(at).unwrap_or(usize::MAX);
+        let part = start.checked_add(buffer.len()).and_then(|end| image.get(start..end));
+        buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    let _ = read_file(&read, &String::from_utf8_lossy(path));
+}
+
+/// The last bytes of a slot.
+pub fn slot_record(bytes: &[u8]) {
+    let Ok(record) = SlotRecord::decode(bytes) else { return };
+    let again = record.encode().map(|bytes| SlotRecord::decode(&bytes));
+    // What another program wrote may be longer than our own form of it has room for.
+    assert!(again.is_err() || again == Ok(Ok(record)));
+}
+
+/// The start of a disk, as much as a table has, and its end. Checksums are put right, so that what is behind them is
+/// seen too.
+pub fn partition_table(bytes: &[u8]) {
+    let (start, end) = bytes.split_at(bytes.len().min(SECTOR + TABLE));
+    let mut disk = vec![0; DISK];
+    disk[..start.len()].copy_from_slice(start);
+    let count = end.len().min(TABLE);
+    disk[DISK - TABLE..][..count].copy_from_slice(&end[..count]);
+    look(disk.clone());
+    seal(&mut disk, SECTOR, 2 * SECTOR);
+    seal(&mut disk, DISK - SECTOR, DISK - TABLE);
+    look(disk);
+}
+
+fn look(bytes: Vec<u8>) {
+    let device: std::sync::Arc<dyn BlockDevice> = Memory::of(bytes);
+    let Ok(disk) = Disk::on(&device, Path::new("memory")) else { return };
+    for slot in ["a", "b", "recovery"] {
+        let _ = disk.slot(slot).map(|slot| slot.read_record());
+    }
+}
+
+/// Writes the checksums of a table of 128 entries and of its header.
+fn seal(disk: &mut [u8], header: usize, table: usize) {
+    let sum = crc32(&disk[table..table + TABLE - SECTOR]);
+    disk[header + 88..header + 92].copy_from_slice(&sum.to_le_bytes());
+    disk[header + 16..header + 20].fill(0);
+    let sum = crc32(&disk[header..header + 92]);
+    disk[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    })
+}
+
+/// Names and texts of boot entries, by line: a name, and what is in its file up to an empty line.
+pub fn boot_entry(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut entries = Vec::new();
+    for part in text.split("\n\n") {
+        let (name, body) = part.split_once('\n').unwrap_or((part, ""));
+        if let Some(name) = EntryName::parse(name) {
+            assert_eq!(EntryName::parse(&name.encode()), Some(name.clone()));
+            let Some(body) = EntryBody::parse(body) else { continue };
+            let again = EntryBody::parse(&body.encode()).expect("what we write can be read");
+            assert_eq!(
+                (&again.slot, &again.digest, again.generation),
+                (&body.slot, &body.digest, body.generation)
+            );
+            entries.push(BootEntry { name, body });
+        }
+    }
+    let _ = (next_boot(&entries), next_generation(&entries));
+}

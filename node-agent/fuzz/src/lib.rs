@@ -1,0 +1,34 @@
+//! What is fuzzed: everything that comes from outside, one function for each kind. The seeds of each lie in the folder of
+//! its name in `seeds/`; ordinary tests run them through the same functions.
+
+mod disk;
+mod documents;
+mod layer;
+mod memory;
+
+pub use disk::{boot_entry, erofs_read, partition_table, slot_record};
+pub use documents::{docker_config, image_documents, journal, kernel_options};
+pub use layer::{layer, pax};
+
+/// A function that takes any bytes without a panic.
+pub type Target = fn(&[u8]);
+
+/// All of them, by name.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("layer", layer),
+    ("pax", pax),
+    ("erofs_read", erofs_read),
+    ("slot_record", slot_record),
+    ("partition_table", partition_table),
+    ("boot_entry", boot_entry),
+    ("kernel_options", kernel_options),
+    ("journal", journal),
+    ("image_documents", image_documents),
+    ("docker_config", docker_config),
+];
+
+/// The bytes before and behind the first `mark`.
+fn halves<'a>(bytes: &'a [u8], mark: &[u8]) -> (&'a [u8], &'a [u8]) {
+    let at = bytes.windows(mark.len()).position(|part| part == mark);
+    at.map_or((bytes, &[]), |at| (&bytes[..at], &bytes[at + mark.len()..]))
+}
