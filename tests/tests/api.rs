@@ -66,6 +66,10 @@ fn image_with(path: &[&str], value: Value) -> Value {
     spec
 }
 
+fn mirror(mirror: Value) -> Value {
+    image_with(&["pull", "mirrors"], json!([mirror]))
+}
+
 #[tokio::test]
 async fn images_that_are_accepted() -> Result<()> {
     let whole = json!({
@@ -80,7 +84,16 @@ async fn images_that_are_accepted() -> Result<()> {
             "pauses": [{ "owner": "me", "reason": "a holiday", "until": "2030-01-01T00:00:00Z" }],
         },
         "healthGates": [{ "name": "network", "nodeCondition": { "type": "NetworkUnavailable", "status": "False" } }],
-        "pull": { "plainHttp": true },
+        "pull": {
+            "plainHttp": true,
+            "mirrors": [
+                { "registry": "docker.io", "url": "https://harbor.example/hub/" },
+                { "registry": "*", "url": "http://127.0.0.1:30020", "resolve": true },
+                { "registry": "registry.example:5000", "url": "http://[fd00::1]:5000/a/b_c" },
+            ],
+            "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "proxy": { "url": "http://proxy.example:3128", "noProxy": ["10.0.0.0/8", "registry.example"] },
+        },
         "reboot": { "deadlineSeconds": 600, "commitDeadlineSeconds": 1200 },
     });
     let specs = [
@@ -152,6 +165,21 @@ async fn images_that_are_refused() -> Result<()> {
             "operator: Required value",
         ),
         (image_with(&["pull", "plainHttp"], json!("yes")), "expected boolean"),
+        (mirror(json!({ "registry": "*" })), "url: Required value"),
+        (
+            mirror(json!({ "registry": "r.example/os", "url": "https://m.example" })),
+            "registry in body should match",
+        ),
+        (mirror(json!({ "registry": "*", "url": "m.example" })), "url in body should match"),
+        (
+            mirror(json!({ "registry": "*", "url": "https://me:secret@m.example" })),
+            "url in body should match",
+        ),
+        (mirror(json!({ "registry": "*", "url": "https://m.example?a=b" })), "url in body should match"),
+        (image_with(&["pull", "caBundle"], json!("AAAA")), "caBundle in body should match"),
+        (image_with(&["pull", "caBundle"], json!("x".repeat(16_385))), "may not be more than 16384"),
+        (image_with(&["pull", "proxy"], json!({ "noProxy": ["a"] })), "url: Required value"),
+        (image_with(&["pull", "proxy"], json!({ "url": "http://me:secret@p" })), "url in body should match"),
     ];
     refused("ManagedOSImage", &table).await
 }

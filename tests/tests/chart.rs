@@ -19,11 +19,13 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 /// Values that change what the chart renders; each must be a good chart too.
-const VALUES: [&[&str]; 5] = [
+const VALUES: [&[&str]; 7] = [
     &[],
     &["--set", "operator.replicas=1"],
     &["--set", "apiServer.host=10.0.2.2", "--set", "apiServer.port=6443"],
     &["--set", "pullSecretName=registry-login"],
+    &["--set", "caConfigMapName=registry-ca", "--set", "proxy.url=http://proxy.example:3128"],
+    &["--set", "proxy.url=http://proxy.example:3128", "--set", "proxy.noProxy={10.0.0.0/8,registry.example}"],
     &["--set", "logLevel=debug"],
 ];
 

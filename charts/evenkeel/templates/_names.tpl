@@ -28,7 +28,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end -}}
 
-{{/* Environment that operator and agent share: where the API server is, and credentials for registries. */}}
+{{/* Environment that operator and agent share: where the API server is, and how registries are reached. */}}
 {{- define "evenkeel.env" -}}
 {{- if .Values.apiServer.host }}
 - name: KUBERNETES_SERVICE_HOST
@@ -42,17 +42,35 @@ app.kubernetes.io/component: {{ index . 1 }}
 - name: EVENKEEL_DOCKER_CONFIG
   value: /etc/evenkeel/registry/config.json
 {{- end }}
+{{- if .Values.caConfigMapName }}
+- name: EVENKEEL_CA_FILE
+  value: /etc/evenkeel/ca/ca.crt
+{{- end }}
+{{- if .Values.proxy.url }}
+- name: HTTP_PROXY
+  value: {{ .Values.proxy.url | quote }}
+- name: HTTPS_PROXY
+  value: {{ .Values.proxy.url | quote }}
+- name: NO_PROXY
+  # The API server is no registry.
+  value: {{ prepend .Values.proxy.noProxy "$(KUBERNETES_SERVICE_HOST)" | join "," | quote }}
+{{- end }}
 {{- end -}}
 
-{{- define "evenkeel.pullSecretMount" -}}
+{{- define "evenkeel.registryMounts" -}}
 {{- if .Values.pullSecretName }}
 - name: registry
   mountPath: /etc/evenkeel/registry
   readOnly: true
 {{- end }}
+{{- if .Values.caConfigMapName }}
+- name: ca
+  mountPath: /etc/evenkeel/ca
+  readOnly: true
+{{- end }}
 {{- end -}}
 
-{{- define "evenkeel.pullSecretVolume" -}}
+{{- define "evenkeel.registryVolumes" -}}
 {{- if .Values.pullSecretName }}
 - name: registry
   secret:
@@ -62,5 +80,14 @@ app.kubernetes.io/component: {{ index . 1 }}
     items:
       - key: .dockerconfigjson
         path: config.json
+{{- end }}
+{{- if .Values.caConfigMapName }}
+- name: ca
+  configMap:
+    name: {{ .Values.caConfigMapName }}
+    optional: true
+    items:
+      - key: ca.crt
+        path: ca.crt
 {{- end }}
 {{- end -}}
