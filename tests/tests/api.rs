@@ -66,7 +66,7 @@ fn image_with(path: &[&str], value: Value) -> Value {
     spec
 }
 
-fn mirror(mirror: Value) -> Value {
+fn mirror(mirror: &Value) -> Value {
     image_with(&["pull", "mirrors"], json!([mirror]))
 }
 
@@ -165,17 +165,17 @@ async fn images_that_are_refused() -> Result<()> {
             "operator: Required value",
         ),
         (image_with(&["pull", "plainHttp"], json!("yes")), "expected boolean"),
-        (mirror(json!({ "registry": "*" })), "url: Required value"),
+        (mirror(&json!({ "registry": "*" })), "url: Required value"),
         (
-            mirror(json!({ "registry": "r.example/os", "url": "https://m.example" })),
+            mirror(&json!({ "registry": "r.example/os", "url": "https://m.example" })),
             "registry in body should match",
         ),
-        (mirror(json!({ "registry": "*", "url": "m.example" })), "url in body should match"),
+        (mirror(&json!({ "registry": "*", "url": "m.example" })), "url in body should match"),
         (
-            mirror(json!({ "registry": "*", "url": "https://me:secret@m.example" })),
+            mirror(&json!({ "registry": "*", "url": "https://me:secret@m.example" })),
             "url in body should match",
         ),
-        (mirror(json!({ "registry": "*", "url": "https://m.example?a=b" })), "url in body should match"),
+        (mirror(&json!({ "registry": "*", "url": "https://m.example?a=b" })), "url in body should match"),
         (image_with(&["pull", "caBundle"], json!("AAAA")), "caBundle in body should match"),
         (image_with(&["pull", "caBundle"], json!("x".repeat(16_385))), "may not be more than 16384"),
         (image_with(&["pull", "proxy"], json!({ "noProxy": ["a"] })), "url: Required value"),
