@@ -56,7 +56,7 @@ impl Registry {
     async fn simple_signings(&self, subject: &Subject) -> Result<Vec<Evidence>, RegistryError> {
         let name = format!("{}:{}", subject.repository(), simple_signing::tag(subject.hex()));
         let layers = match self.signature_layers(&name, &[simple_signing::MEDIA_TYPE]).await {
-            Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
             other => other,
         };
         let mut found = Vec::new();

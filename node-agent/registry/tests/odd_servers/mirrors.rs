@@ -134,6 +134,18 @@ async fn when_nobody_has_it_everybody_is_named() {
 }
 
 #[tokio::test]
+async fn an_image_without_signatures_has_none_also_where_a_mirror_is_broken() {
+    let mirror = Server::start(|_, _| Answer::new(500, "")).await;
+    let origin = one_image().serve().await;
+    let mut options = mirrored(&[&mirror]);
+    options.pull.mirrors[0].resolve = true;
+    let registry = Registry::new(options).unwrap();
+    let image = format!("{}@{}", origin.repository(), digest(b"image"));
+    let subject = evenkeel_registry::subject(&image).unwrap().unwrap();
+    assert!(registry.signatures(&subject).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_mirror_gets_its_own_credentials_and_never_the_registrys() {
     let closed = |name: &'static str| {
         let images = one_image();
