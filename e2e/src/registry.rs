@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub use certificate::Certificate;
-pub use image::{Compression, Flavour, Image, Layer};
-pub use push::{Pushed, push, push_index};
+pub use image::{Compression, Flavour, Image, Layer, digest_of};
+pub use push::{Pushed, push, push_document, push_index};
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// The lowest cost that bcrypt has: the registry checks the password with each request.

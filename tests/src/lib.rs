@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod cosign;
 pub mod fleet;
 pub mod loader;
 pub mod machine;

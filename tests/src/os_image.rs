@@ -63,7 +63,10 @@ impl OsImage {
         }
         let verdict = if self.healthy { "exit 0" } else { "echo 'the model is not well' >&2\nexit 1" };
         archive.file(&HEALTH_CHECK[1..], 0o755, format!("#!/bin/sh\n{verdict}\n").as_bytes())?;
-        let seed = self.version.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte));
+        let seed = self
+            .version
+            .bytes()
+            .fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
         archive.file("usr/share/filler", 0o644, &noise(self.filler, seed))?;
         archive.end()
     }

@@ -79,7 +79,7 @@ fn reachable(from: &str, dependencies: &BTreeMap<String, BTreeSet<String>>) -> B
 #[test]
 fn the_cores_and_the_types_reach_no_io() {
     let dependencies = dependencies();
-    for package in ["evenkeel-crds", "evenkeel-operator-core", "evenkeel-node-agent-core"] {
+    for package in ["evenkeel-crds", "evenkeel-operator-core", "evenkeel-node-agent-core", "evenkeel-trust"] {
         let reached = reachable(package, &dependencies);
         assert!(reached.contains("serde"), "the walk over the dependencies of {package} found nothing");
         let forbidden: Vec<_> = FORBIDDEN.iter().filter(|name| reached.contains(**name)).collect();

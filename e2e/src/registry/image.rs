@@ -181,7 +181,7 @@ impl Image {
 }
 
 /// `sha256:…` of bytes.
-pub(super) fn digest_of(bytes: &[u8]) -> String {
+pub fn digest_of(bytes: &[u8]) -> String {
     digest(&Sha256::new_with_prefix(bytes))
 }
 

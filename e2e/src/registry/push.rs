@@ -13,7 +13,7 @@ use oci_client::{
     manifest,
     secrets::RegistryAuth,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{
@@ -73,6 +73,29 @@ pub async fn push_index(
     let media_type = manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
     let document = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests });
     target.manifest(media_type, document.to_string().into_bytes(), "").await
+}
+
+/// Pushes blobs, and a document that names them, as `REPOSITORY:TAG`.
+pub async fn push_document(
+    registry: &Registry,
+    repository: &str,
+    tag: &str,
+    blobs: &[Vec<u8>],
+    document: &Value,
+) -> Result<()> {
+    let target = Target::open(registry, repository, tag).await?;
+    for blob in blobs {
+        target.layer(&digest_of(blob), blob.len() as u64, &Source::Bytes(blob.clone())).await?;
+    }
+    let media_type = document["mediaType"].as_str().context("a document says what it is")?;
+    let media_type = HeaderValue::from_str(media_type).context("a media type is a header's value")?;
+    let bytes = document.to_string().into_bytes();
+    target
+        .client
+        .push_manifest_raw(&target.reference, bytes, media_type)
+        .await
+        .with_context(|| format!("push {}", target.reference))?;
+    Ok(())
 }
 
 fn trusted(authority: &str) -> Certificate {
