@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC \
+    KEY-----\n";
+
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("evenkeel.dev", "v1alpha1", kind));
     Api::all_with(client.clone(), &resource)
@@ -94,6 +97,10 @@ async fn images_that_are_accepted() -> Result<()> {
             "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             "proxy": { "url": "http://proxy.example:3128", "noProxy": ["10.0.0.0/8", "registry.example"] },
         },
+        "verification": { "rules": [
+            { "repositories": ["*"], "keys": [KEY, KEY.trim()], "threshold": 2 },
+            { "repositories": ["registry.example:5000/*", "r.example/a/b", "r.example/a/*"], "keys": [KEY] },
+        ] },
         "reboot": { "deadlineSeconds": 600, "commitDeadlineSeconds": 1200 },
     });
     let specs = [
@@ -106,6 +113,7 @@ async fn images_that_are_accepted() -> Result<()> {
         image_with(&["rollout", "maxUnavailable"], json!("1%")),
         image_with(&["rollout", "maxUnavailable"], json!("100%")),
         image_with(&["nodeSelector"], json!({})),
+        image_with(&["verification"], json!({ "rules": [{ "keys": [KEY] }] })),
         whole,
     ];
     accepted("ManagedOSImage", &specs).await
@@ -262,6 +270,29 @@ async fn plans() -> Result<()> {
         (disrupted, "greater than or equal to 1"),
     ];
     refused("NodePlan", &table).await
+}
+
+#[tokio::test]
+async fn rules_that_nothing_could_satisfy_are_refused() -> Result<()> {
+    let rule = |rule: Value| image_with(&["verification"], json!({ "rules": [rule] }));
+    let repository = |text: &str| rule(json!({ "keys": [KEY], "repositories": [text] }));
+    let private = KEY.replace("PUBLIC", "PRIVATE");
+    let should = "in body should match";
+    let table = [
+        (image_with(&["verification"], json!({})), "spec.verification.rules: Required value"),
+        (image_with(&["verification"], json!({ "rules": [] })), "should have at least 1 items"),
+        (rule(json!({ "keys": [] })), "should have at least 1 items"),
+        (rule(json!({ "keys": [private] })), should),
+        (rule(json!({ "keys": ["MCowBQYDK2VwAyEA"] })), should),
+        (rule(json!({ "keys": [KEY], "threshold": 2 })), "threshold is higher than the number of keys"),
+        (rule(json!({ "keys": [KEY], "threshold": 0 })), "greater than or equal to 1"),
+        (rule(json!({ "keys": [KEY], "repositories": [] })), "should have at least 1 items"),
+        (repository("os"), should),
+        (repository("r.example/os:1"), should),
+        (repository("r.example/o*"), should),
+        (repository("*/os"), should),
+    ];
+    refused("ManagedOSImage", &table).await
 }
 
 #[tokio::test]

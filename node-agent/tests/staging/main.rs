@@ -11,3 +11,4 @@ mod memory;
 mod odd_server;
 mod refusals;
 mod registry;
+mod signatures;

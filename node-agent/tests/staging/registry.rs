@@ -96,7 +96,7 @@ impl Registry {
         self.reference(name)
     }
 
-    async fn push_blob(&self, name: &str, blob: &Blob) {
+    pub async fn push_blob(&self, name: &str, blob: &Blob) {
         let repository = name.split(':').next().unwrap();
         let client = client();
         let url = self.url(&format!("{repository}/blobs/uploads/"));
