@@ -5,16 +5,18 @@ mod disk;
 mod documents;
 mod layer;
 mod memory;
+mod signature;
 
 pub use disk::{boot_entry, erofs_read, partition_table, slot_record};
 pub use documents::{docker_config, image_documents, journal, kernel_options};
 pub use layer::{layer, pax};
+pub use signature::signature;
 
 /// A function that takes any bytes without a panic.
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("layer", layer),
     ("pax", pax),
     ("erofs_read", erofs_read),
@@ -25,6 +27,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("journal", journal),
     ("image_documents", image_documents),
     ("docker_config", docker_config),
+    ("signature", signature),
 ];
 
 /// The bytes before and behind the first `mark`.
