@@ -217,8 +217,14 @@ pub struct Progress {
 pub struct StagingCost {
     /// Bytes that came over the network.
     pub bytes_downloaded: i64,
-    /// Bytes that were written to the slot.
+    /// Bytes that were copied from another slot of the disk.
+    #[serde(default)]
+    pub bytes_copied: i64,
+    /// Bytes that the disk was given.
     pub bytes_written: i64,
+    /// Bytes that the slot held already at their place, and that were not written again.
+    #[serde(default)]
+    pub bytes_skipped: i64,
     /// Milliseconds from the first request to the verified slot.
     pub milliseconds: i64,
 }

@@ -1,11 +1,17 @@
 //! Writing a slot: layers in, file system out, in one pass and without a temporary copy.
 
-mod disk_thread;
 mod entry;
+mod error;
+pub mod index;
+pub mod inflate;
+mod lane;
 pub mod layer;
 pub mod pax;
+pub mod reuse;
 pub mod verity;
 pub mod writer;
 
-pub use layer::{LayerError, apply};
-pub use writer::{Filesystem, SlotWriter, WriteError};
+pub use error::WriteError;
+pub use inflate::Inflater;
+pub use layer::{LayerError, apply, unpack};
+pub use writer::{Filesystem, SlotWriter, WriteCost};

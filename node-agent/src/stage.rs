@@ -4,10 +4,13 @@
 mod download;
 mod error;
 mod feed;
+mod inflate;
+mod sources;
 mod trust;
 mod write;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,13 +20,16 @@ use std::{
 
 use evenkeel_crds::node_plan::{Progress, StagingCost};
 use evenkeel_node_agent_core::slot_record::SlotRecord;
-use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use evenkeel_registry::{Image, Platform, Registry, RegistryOptions};
 use evenkeel_trust::Policy;
 use tokio::sync::watch;
 
 pub use error::StageError;
 
-use crate::disk::Disk;
+use crate::{
+    disk::Disk,
+    slot::{WriteCost, WriteError},
+};
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -97,10 +103,12 @@ impl Meter {
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
-    fn cost(&self, bytes_written: u64) -> StagingCost {
+    fn cost(&self, write: WriteCost) -> StagingCost {
         StagingCost {
             bytes_downloaded: signed(self.downloaded.load(Ordering::Relaxed)),
-            bytes_written: signed(bytes_written),
+            bytes_copied: signed(write.copied),
+            bytes_written: signed(write.written),
+            bytes_skipped: signed(write.skipped),
             milliseconds: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
         }
     }
@@ -118,7 +126,7 @@ pub async fn stage(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged,
     // Otherwise neither the registry nor its network is needed for what is here already.
     let (request_here, digest) = (request.clone(), digest.to_owned());
     match blocking(move || write::already_there(&request_here, &digest)).await? {
-        Some(record) => Ok(Staged { record, cost: meter.cost(0) }),
+        Some(record) => Ok(Staged { record, cost: meter.cost(WriteCost::default()) }),
         None => fetch(request, meter).await,
     }
 }
@@ -135,15 +143,42 @@ async fn fetch(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, Sta
         trust::check(request, &image.subject(), meter).await?;
         let (request_here, digest) = (request.clone(), image.digest.clone());
         if let Some(record) = blocking(move || write::already_there(&request_here, &digest)).await? {
-            return Ok(Staged { record, cost: meter.cost(0) });
+            return Ok(Staged { record, cost: meter.cost(WriteCost::default()) });
         }
     }
+    let mut spoilt = BTreeSet::new();
+    loop {
+        match fetch_once(&registry, &image, request, &spoilt, meter).await {
+            // Each time one more, so that this ends.
+            Err(StageError::Write(WriteError::Held { digest })) if spoilt.insert(digest.clone()) => {
+                tracing::warn!(digest, "a layer that a slot should hold is damaged there; fetching it");
+                meter.applied.store(0, Ordering::Relaxed);
+            }
+            staged => return staged,
+        }
+    }
+}
+
+async fn fetch_once(
+    registry: &Registry,
+    image: &Image,
+    request: &StageRequest,
+    spoilt: &BTreeSet<String>,
+    meter: &Arc<Meter>,
+) -> Result<Staged, StageError> {
+    let (request, image_here, spoilt) = (request.clone(), image.clone(), spoilt.clone());
+    let find = move || Ok((sources::find(&request, &image_here, &spoilt), request, image_here));
+    let (sources, request, image_here) = blocking(find).await?;
     let (sender, feed) = feed::channel(meter.clone());
-    let (request, image_here) = (request.clone(), image.clone());
-    let meter_here = meter.clone();
-    let writer = blocking(move || write::write(&request, &image_here, feed, &meter_here));
-    let ((), staged) = tokio::join!(download::download(&registry, &image, sender, meter), writer);
-    staged
+    let (sources_here, meter_here) = (sources.clone(), meter.clone());
+    let writer = blocking(move || write::write(&request, &image_here, &sources_here, feed, &meter_here));
+    let download = download::download(registry, image, &sources, sender, meter);
+    // The writer has the last word: what it does not wait for is not needed.
+    tokio::pin!(writer);
+    tokio::select! {
+        staged = &mut writer => staged,
+        () = download => writer.await,
+    }
 }
 
 /// Runs what waits for disks on a thread that may.

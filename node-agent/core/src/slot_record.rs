@@ -65,6 +65,10 @@ pub struct LayerRecord {
     pub digest: String,
     /// Digest of the uncompressed tar stream.
     pub diff_id: String,
+    /// SHA-256 of the layer's section of the [content index](crate::content_index), lower-case hex; empty when the slot
+    /// has none.
+    #[serde(default)]
+    pub index_sha256: String,
 }
 
 /// A file of the image that the boot loader needs; its bytes lie in one piece in the slot.

@@ -66,12 +66,14 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
         Output::Text => {
             let Staged { record, cost } = &staged;
             println!(
-                "slot {} holds {} ({}): {} MiB downloaded, {} MiB written, {} ms",
+                "slot {} holds {} ({}): {} MiB downloaded, {} MiB copied, {} MiB written, {} MiB there already, {} ms",
                 request.slot,
                 record.image,
                 record.version,
                 cost.bytes_downloaded >> 20,
+                cost.bytes_copied >> 20,
                 cost.bytes_written >> 20,
+                cost.bytes_skipped >> 20,
                 cost.milliseconds
             );
         }
@@ -127,7 +129,9 @@ fn account(slot: &str, staged: &Staged) -> serde_json::Value {
         "kernel": record.kernel.path,
         "initrd": record.initrd.path,
         "bytesDownloaded": cost.bytes_downloaded,
+        "bytesCopied": cost.bytes_copied,
         "bytesWritten": cost.bytes_written,
+        "bytesSkipped": cost.bytes_skipped,
         "milliseconds": cost.milliseconds,
     })
 }

@@ -18,6 +18,10 @@ pub trait BlockDevice: Debug + Send + Sync {
     fn flush(&self) -> io::Result<()>;
     /// Bytes of the device.
     fn length(&self) -> io::Result<u64>;
+    /// Whether what is aligned goes past every cache, so that reading tells what the disk holds even before a flush.
+    fn is_direct(&self) -> bool {
+        false
+    }
 }
 
 /// A part of a device. Nothing outside of it can be reached through it; places are bytes from its own start.
@@ -53,6 +57,11 @@ impl Window {
     /// Waits until everything that was written is durable.
     pub fn flush(&self) -> io::Result<()> {
         self.device.flush()
+    }
+
+    /// Whether reading tells what the disk holds even before a flush, see [`BlockDevice::is_direct`].
+    pub fn is_direct(&self) -> bool {
+        self.device.is_direct()
     }
 
     /// Bytes of the window.

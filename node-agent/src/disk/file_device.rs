@@ -100,6 +100,10 @@ impl BlockDevice for FileDevice {
         self.file.sync_data()
     }
 
+    fn is_direct(&self) -> bool {
+        self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
+    }
+
     fn length(&self) -> io::Result<u64> {
         use std::io::Seek as _;
         (&self.file).seek(io::SeekFrom::End(0))

@@ -1,7 +1,7 @@
 //! One layer: inflate, hash, and put each entry in its place. File data goes straight to the slot.
 
 use std::{
-    io::{self, BufReader, Cursor, Read},
+    io::{self, Read},
     mem,
 };
 
@@ -15,8 +15,10 @@ use tar::{Archive, EntryType, Header};
 pub use super::entry::EntryError;
 use super::{
     entry::{self, What, shown},
+    error::WriteError,
+    inflate::Inflater,
     pax::{Extended, HEADER_BYTES_MAX},
-    writer::{SlotWriter, WriteError},
+    writer::SlotWriter,
 };
 
 /// Entries of one layer, headers counted: far above any real image, and a bound on time. What fits into memory is the
@@ -27,14 +29,6 @@ const ENTRIES_MAX: u64 = 4_000_000;
 const HEADERS_BYTES_MAX: u64 = ENTRIES_MAX * 256;
 /// Bytes behind the end of the archive: many times what programs pad to (10 KiB, tapes had up to 1 MiB).
 const PADDING_BYTES_MAX: u64 = 16 << 20;
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// A zstd frame that is to be skipped, which may come first: its lowest four bits are anything (RFC 8878, 3.1.2).
-const ZSTD_SKIPPABLE: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
-/// Bytes that tell one from the other.
-const MAGIC_BYTES: u64 = 4;
-/// Large enough that reads from the network are not split.
-const READ_BUFFER: usize = 256 << 10;
 
 /// Why a layer is refused. The caller names the layer.
 #[derive(Debug, thiserror::Error)]
@@ -90,41 +84,20 @@ impl<R: Read> Hashing<R> {
         Self { inner, hash: Sha256::new() }
     }
 
-    /// Reads to the end and gives the digest of everything.
-    fn finish(mut self) -> Result<(String, R), LayerError> {
-        let mut rest = (&mut self).take(PADDING_BYTES_MAX + 1);
-        if io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Stream)? > PADDING_BYTES_MAX {
-            return Err(LayerError::BehindTheEnd);
-        }
-        Ok((format!("sha256:{}", hex(&self.hash.finalize())), self.inner))
+    /// The digest of everything that passed.
+    fn finish(self) -> (String, R) {
+        (format!("sha256:{}", hex(&self.hash.finalize())), self.inner)
     }
 }
 
 /// Applies one layer, compressed by gzip or zstd or not at all, to `tree` and `writer`; gives its diff ID, the
 /// `sha256:…` of the tar stream. Reads `layer` to its end: who made it checks there that all of it was right.
-pub fn apply(mut layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
-    tree.begin_layer();
-    let mut magic = Vec::new();
-    layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic).map_err(LayerError::Stream)?;
-    let is_gzip = magic.starts_with(GZIP);
-    let is_zstd = magic.starts_with(ZSTD) || is_skippable(&magic);
-    let compressed = BufReader::with_capacity(READ_BUFFER, Cursor::new(magic).chain(layer));
-    let (diff_id, mut compressed) = if is_gzip {
-        let (id, decoder) = unpack(flate2::bufread::MultiGzDecoder::new(compressed), tree, writer)?;
-        (id, decoder.into_inner())
-    } else if is_zstd {
-        let decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(LayerError::Stream)?;
-        let (id, decoder) = unpack(decoder, tree, writer)?;
-        (id, decoder.finish())
-    } else {
-        unpack(compressed, tree, writer)?
-    };
-    io::copy(&mut compressed, &mut io::sink()).map_err(LayerError::Stream)?;
+pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
+    let mut stream = Hashing::new(Inflater::new(layer).map_err(LayerError::Stream)?);
+    unpack(&mut stream, tree, writer)?;
+    let (diff_id, inflater) = stream.finish();
+    inflater.finish().map_err(LayerError::Stream)?;
     Ok(diff_id)
-}
-
-fn is_skippable(magic: &[u8]) -> bool {
-    magic.split_first().is_some_and(|(first, rest)| first & 0xf0 == 0x50 && rest == &ZSTD_SKIPPABLE[1..])
 }
 
 /// What the extended headers before an entry said, and how much there was of them in the layer.
@@ -135,8 +108,11 @@ struct Said {
     bytes: u64,
 }
 
-fn unpack<R: Read>(stream: R, tree: &mut Tree, writer: &mut SlotWriter) -> Result<(String, R), LayerError> {
-    let mut archive = Archive::new(Hashing::new(stream));
+/// Applies the tar stream of one layer to `tree` and `writer`, and reads it to its end.
+pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<(), LayerError> {
+    tree.begin_layer();
+    writer.begin_layer()?;
+    let mut archive = Archive::new(stream);
     let mut said = Said::default();
     let mut count = 0;
     let mut last = b"the layer's start".to_vec();
@@ -166,7 +142,11 @@ fn unpack<R: Read>(stream: R, tree: &mut Tree, writer: &mut SlotWriter) -> Resul
     if said.pending {
         return Err(named(&last, EntryError::NoEntry));
     }
-    archive.into_inner().finish()
+    let mut rest = archive.into_inner().take(PADDING_BYTES_MAX + 1);
+    if io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Stream)? > PADDING_BYTES_MAX {
+        return Err(LayerError::BehindTheEnd);
+    }
+    Ok(())
 }
 
 fn named(path: &[u8], source: EntryError) -> LayerError {
@@ -215,6 +195,7 @@ fn place(
     let refused = |source| named(path, source);
     let kind = match entry::what(header, path, &extended).map_err(refused)? {
         What::HardLink(target) => {
+            writer.note_link(path, &target);
             return tree.hard_link(path, &target).map_err(|error| refused(error.into()));
         }
         What::Other(kind) => kind,
@@ -227,5 +208,6 @@ fn place(
         }
     };
     let attributes = entry::attributes(header, extended, &kind).map_err(refused)?;
+    writer.note(path, &kind, &attributes);
     tree.put(path, kind, attributes).map_err(|error| refused(error.into()))
 }

@@ -18,27 +18,21 @@ pub(super) fn leaf(block: &[u8]) -> [u8; DIGEST] {
     Sha256::digest(block).into()
 }
 
-/// The levels above the leaves, the root's first, each padded to whole blocks; and the digest of the root block.
-pub(super) fn hash_tree(leaves: &[[u8; DIGEST]]) -> (Vec<u8>, [u8; DIGEST]) {
+/// The levels of the tree over these leaves, the root's first, each padded to whole blocks; and the digest of the root
+/// block.
+pub(super) fn hash_tree(leaves: Vec<u8>) -> (Vec<Vec<u8>>, [u8; DIGEST]) {
     let mut levels: Vec<Vec<u8>> = Vec::new();
-    let mut below = leaves.to_vec();
+    let mut level = leaves;
     loop {
-        let mut level = below.concat();
         level.resize(level.len().next_multiple_of(BLOCK), 0);
-        below = level.chunks(BLOCK).map(leaf).collect();
+        let above: Vec<u8> = level.chunks(BLOCK).flat_map(leaf).collect();
         levels.push(level);
-        if let [root] = below[..] {
+        if let Ok(root) = above.as_slice().try_into() {
             levels.reverse();
-            return (levels.concat(), root);
+            return (levels, root);
         }
+        level = above;
     }
-}
-
-/// The first byte of the first block that does not hash to its leaf.
-pub(super) fn first_difference(slot: &Window, leaves: &[[u8; DIGEST]]) -> io::Result<Option<u64>> {
-    let found = hash_blocks(slot, leaves.len())?;
-    let differs = found.iter().zip(leaves).position(|(found, leaf)| found != leaf);
-    Ok(differs.map(|block| (block * BLOCK) as u64))
 }
 
 /// Whether the slot still holds what its record says, by reading all of it.
@@ -49,16 +43,16 @@ pub fn holds(region: &SlotRegion, record: &SlotRecord) -> io::Result<bool> {
     }
     let blocks = usize::try_from(record.filesystem_length).map_err(io::Error::other)? / BLOCK;
     let leaves = hash_blocks(&slot, blocks)?;
-    Ok(!leaves.is_empty() && hex(&hash_tree(&leaves).1) == record.root_hash)
+    Ok(!leaves.is_empty() && hex(&hash_tree(leaves).1) == record.root_hash)
 }
 
 /// Reads the slot's first blocks from the disk itself and hashes each.
-fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<[u8; DIGEST]>> {
-    let mut leaves = vec![[0; DIGEST]; blocks];
+fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<u8>> {
+    let mut leaves = vec![0; blocks * DIGEST];
     let share = blocks.div_ceil(THREADS).max(1);
     thread::scope(|scope| {
         let threads: Vec<_> = leaves
-            .chunks_mut(share)
+            .chunks_mut(share * DIGEST)
             .enumerate()
             .map(|(index, part)| {
                 let from = (index * share * BLOCK) as u64;
@@ -72,13 +66,13 @@ fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<[u8; DIGEST]>> {
     Ok(leaves)
 }
 
-fn hash_part(slot: &Window, from: u64, leaves: &mut [[u8; DIGEST]]) -> io::Result<()> {
+fn hash_part(slot: &Window, from: u64, leaves: &mut [u8]) -> io::Result<()> {
     let mut buffer = AlignedBuffer::new(READ);
-    for (index, leaves) in leaves.chunks_mut(READ / BLOCK).enumerate() {
-        buffer.set_length(leaves.len() * BLOCK);
+    for (index, leaves) in leaves.chunks_mut(READ / BLOCK * DIGEST).enumerate() {
+        buffer.set_length(leaves.len() / DIGEST * BLOCK);
         slot.read_at(from + (index * READ) as u64, &mut buffer)?;
-        for (block, place) in buffer.chunks(BLOCK).zip(leaves) {
-            *place = leaf(block);
+        for (block, place) in buffer.chunks(BLOCK).zip(leaves.chunks_mut(DIGEST)) {
+            place.copy_from_slice(&leaf(block));
         }
     }
     Ok(())

@@ -2,68 +2,28 @@
 
 use std::{
     io::{self, Read},
-    mem,
+    sync::{Arc, atomic::Ordering},
 };
 
 use evenkeel_node_agent_core::{
-    digest::hex,
+    content_index::{Draft, entries::EntriesBuilder},
+    digest::{hex, unhex},
     erofs::{self, BLOCK, ErofsError},
-    slot_record::{RECORD_LENGTH, RecordError, SlotRecord},
-    tree::Tree,
+    slot_record::{RECORD_LENGTH, SlotRecord},
+    tree::{Attributes, Kind, Tree},
 };
 
 use super::{
-    disk_thread::DiskThread,
+    error::WriteError,
+    index::HeldLayer,
+    lane::{Check, Counters, Lane, LayerEnd, WRITE, Work, check, sums},
     verity::{self, DIGEST, leaf},
 };
-use crate::disk::{SlotRegion, Window};
+use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
 
-/// Bytes of one write: a multiple of every erase block that a card or a drive is likely to have, and small in memory.
-const WRITE: usize = 1 << 20;
 const BLOCK_BYTES: u64 = BLOCK as u64;
-
-/// Why a slot could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The disk refused.
-    #[error("{operation} slot {slot}: look at the kernel's log for errors of the disk")]
-    Disk {
-        /// What was being done.
-        operation: &'static str,
-        /// The slot.
-        slot: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The source of a file's data failed.
-    #[error("the data of a file ended early or cannot be read")]
-    Source(#[source] io::Error),
-    /// The image does not fit.
-    #[error(
-        "the image does not fit into slot {slot} of {length} bytes: make the image smaller, or install with a larger --slot-size"
-    )]
-    TooLarge {
-        /// The slot.
-        slot: String,
-        /// Its size in bytes.
-        length: u64,
-    },
-    /// The tree cannot be an EROFS.
-    #[error("the image's tree cannot be written")]
-    Erofs(#[from] ErofsError),
-    /// The record does not fit.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The disk gave back something else than was written.
-    #[error("slot {slot} reads back differently at byte {at} of the slot: the disk is failing; replace it")]
-    ReadBack {
-        /// The slot.
-        slot: String,
-        /// The first byte of the block that differs.
-        at: u64,
-    },
-}
+/// Bytes at a slot's start that tell whether it was ever written: the superblock, and the beginning of the data.
+const LOOK: usize = 64 << 10;
 
 /// What was written, as the slot's record keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,41 +34,169 @@ pub struct Filesystem {
     pub root_hash: String,
     /// SHA-256 of block 0, lower-case hex.
     pub superblock_sha256: String,
+    /// SHA-256 of each layer's section of the content index, lower-case hex, base first.
+    pub sections: Vec<String>,
+}
+
+/// What writing cost, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteCost {
+    /// That the device was given.
+    pub written: u64,
+    /// That the slot held already at their place.
+    pub skipped: u64,
+    /// That came from another slot.
+    pub copied: u64,
 }
 
 /// A slot that is being written. Until [`SlotWriter::seal`] it is not complete, whatever happens.
 pub struct SlotWriter {
     slot: Window,
     region: SlotRegion,
-    buffer: Vec<u8>,
+    /// What is filled now; absent before the first byte and once the data is settled.
+    buffer: Option<AlignedBuffer>,
     /// Blocks before the buffer's first; block 0 comes last and has a place.
     blocks: usize,
-    /// SHA-256 of every block, once the data is settled.
-    leaves: Vec<[u8; DIGEST]>,
     /// Takes the data while it comes.
-    disk: Option<DiskThread>,
-    bytes: u64,
+    lane: Option<Lane>,
+    counters: Arc<Counters>,
+    /// SHA-256 of every block, once the data is settled.
+    leaves: Vec<u8>,
+    /// SHA-256 of every layer's section, once the data is settled.
+    sections: Vec<String>,
+    /// What is to be read back after the flush.
+    unchecked: Vec<Check>,
+    /// Where the content index begins, which grows downwards.
+    floor: u64,
+    entries: EntriesBuilder,
+    layer_begin: usize,
 }
 
 impl SlotWriter {
     /// Opens the slot and makes it incomplete, durably, before anything else.
     pub fn begin(region: &SlotRegion) -> Result<Self, WriteError> {
+        Self::begin_with(region, &[])
+    }
+
+    /// The same, and of what is there the sections of the layers in `keep` stay, which are the slot's first; their data
+    /// has to be taken over by [`SlotWriter::keep_layer`], one after the other.
+    pub fn begin_with(region: &SlotRegion, keep: &[HeldLayer]) -> Result<Self, WriteError> {
         let disk =
             |operation| move |source| WriteError::Disk { operation, slot: region.name.clone(), source };
         let slot = region.open_rw().map_err(disk("open"))?;
+        let counters = Arc::new(Counters::default());
+        let old = was_written(&slot).map_err(disk("read"))?;
+        let lane = Lane::start(&slot, &region.name, old, &counters);
         let mut writer = Self {
-            disk: Some(DiskThread::start(slot.clone())),
             slot,
             region: region.clone(),
-            buffer: Vec::with_capacity(WRITE),
+            buffer: None,
             blocks: 1,
+            lane: Some(lane),
+            counters,
             leaves: Vec::new(),
-            bytes: 0,
+            sections: Vec::new(),
+            unchecked: Vec::new(),
+            floor: keep.last().map_or(region.record_at(), |layer| layer.section_at),
+            entries: EntriesBuilder::default(),
+            layer_begin: 1,
         };
         let length = usize::try_from(RECORD_LENGTH).expect("64 KiB fits every usize");
-        writer.write_at("wipe the record of", writer.record_at()?, &vec![0; length])?;
+        if region.length < RECORD_LENGTH + BLOCK_BYTES {
+            return Err(writer.too_large());
+        }
+        writer.write_at("wipe the record of", region.record_at(), &vec![0; length])?;
+        if let Some(footer) = writer.floor.checked_sub(BLOCK_BYTES) {
+            writer.write_at("wipe the content index of", footer, &[0; BLOCK])?;
+        }
         writer.flush()?;
         Ok(writer)
+    }
+
+    /// Begins a layer; all data is that of a layer.
+    pub(super) fn begin_layer(&mut self) -> Result<(), WriteError> {
+        self.entries = EntriesBuilder::default();
+        self.layer_begin = self.next_block()? as usize;
+        Ok(())
+    }
+
+    /// Notes an entry of the layer for the content index.
+    pub(super) fn note(&mut self, path: &[u8], kind: &Kind, attributes: &Attributes) {
+        self.entries.put(path, kind, attributes);
+    }
+
+    /// The same for a hard link.
+    pub(super) fn note_link(&mut self, path: &[u8], target: &[u8]) {
+        self.entries.hard_link(path, target);
+    }
+
+    /// Ends a layer that was applied, and gives it a section in the content index. `digest` and `diff_id` are
+    /// `sha256:…`.
+    pub fn end_layer(&mut self, digest: &str, diff_id: &str) -> Result<(), WriteError> {
+        let entries = std::mem::take(&mut self.entries);
+        let (first, next) = (self.layer_begin, self.next_block()? as usize);
+        let number = |blocks: usize| u32::try_from(blocks).map_err(|_| ErofsError::TooManyBlocks);
+        let (first, blocks) = (number(first)?, number(next - first)?);
+        let draft = unhex(digest)
+            .zip(unhex(diff_id))
+            .and_then(|(digest, diff_id)| Draft::new(digest, diff_id, first, blocks, entries));
+        self.end_with(digest, None, draft)
+    }
+
+    pub(super) fn end_with(
+        &mut self,
+        digest: &str,
+        expected: Option<[u8; DIGEST]>,
+        draft: Option<Draft>,
+    ) -> Result<(), WriteError> {
+        let section = match draft {
+            Some(draft) => {
+                let length = draft.length() as u64;
+                let end = u64::from(self.next_block()?) * BLOCK_BYTES;
+                let floor = self.floor.checked_sub(length).filter(|floor| *floor >= end);
+                self.floor = floor.ok_or_else(|| self.too_large())?;
+                Ok((draft, self.floor))
+            }
+            None => Err(String::new()),
+        };
+        self.hand_over(LayerEnd { digest: digest.to_owned(), expected, section })
+    }
+
+    /// Takes over a layer whose data is in this slot at its place already.
+    pub(super) fn keep_data(&mut self, layer: &HeldLayer) -> Result<(), WriteError> {
+        let at = self.next_block()?;
+        let held = || WriteError::Held { digest: layer.data.digest.clone() };
+        if layer.data.first_block != at {
+            return Err(held());
+        }
+        let slot = self.slot.clone();
+        self.take(&slot, layer, true)?;
+        let (digest, section) = (layer.data.digest.clone(), Err(layer.section_sha256.clone()));
+        self.hand_over(LayerEnd { digest, expected: Some(layer.data.hash), section })
+    }
+
+    /// Copies a layer's data from another slot.
+    pub(super) fn copy_data(&mut self, from: &Window, layer: &HeldLayer) -> Result<(), WriteError> {
+        self.take(from, layer, false)?;
+        let bytes = u64::from(layer.data.blocks) * BLOCK_BYTES;
+        self.counters.copied.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn take(&mut self, from: &Window, layer: &HeldLayer, there: bool) -> Result<(), WriteError> {
+        self.drain(BLOCK)?;
+        let begin = u64::from(layer.data.first_block) * BLOCK_BYTES;
+        let length = u64::from(layer.data.blocks) * BLOCK_BYTES;
+        let mut done = 0;
+        while done < length {
+            let mut buffer = self.empty_buffer()?;
+            let part = (length - done).min(WRITE as u64);
+            buffer.set_length(usize::try_from(part).expect("at most 1 MiB"));
+            from.read_at(begin + done, &mut buffer).map_err(|source| self.disk_error("read", source))?;
+            self.hand_over_blocks(buffer, there)?;
+            done += part;
+        }
+        Ok(())
     }
 
     /// Writes `size` bytes of a file and gives its first block; 0 for an empty file.
@@ -119,116 +207,151 @@ impl SlotWriter {
         let block = self.next_block()?;
         let mut left = size;
         while left > 0 {
-            let room = (WRITE - self.buffer.len()) as u64;
-            let want = left.min(room);
-            let got = data.take(want).read_to_end(&mut self.buffer).map_err(WriteError::Source)? as u64;
-            if got < want {
-                return Err(WriteError::Source(io::ErrorKind::UnexpectedEof.into()));
+            let mut buffer = match self.buffer.take() {
+                Some(buffer) => buffer,
+                None => self.empty_buffer()?,
+            };
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.spare().len());
+            let read = data.read(&mut buffer.spare()[..want]);
+            let got = match read {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+                read => read,
+            };
+            buffer.set_length(buffer.len() + *got.as_ref().unwrap_or(&0));
+            left -= *got.as_ref().unwrap_or(&0) as u64;
+            if left == 0 || got.is_err() {
+                buffer.pad(BLOCK);
             }
-            left -= got;
+            // Also of a file that ended early: there is a fixed number of buffers, and none may get lost.
+            self.buffer = Some(buffer);
             self.drain(WRITE)?;
+            got.map_err(WriteError::Source)?;
         }
-        self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
-        self.drain(WRITE)?;
         Ok(block)
     }
 
     /// Waits until all data is written, so that it can be read. Nothing but metadata may follow.
     pub fn settle(&mut self) -> Result<(), WriteError> {
         self.drain(BLOCK)?;
-        let Some(disk) = self.disk.take() else { return Ok(()) };
-        self.leaves = vec![[0; DIGEST]];
-        self.leaves.extend(disk.end().map_err(|source| self.disk_error("write", source))?);
+        let Some(lane) = self.lane.take() else { return Ok(()) };
+        let done = lane.end()?;
+        (self.leaves, self.sections) = (done.hashes.leaves, done.hashes.sections);
+        self.unchecked = done.unchecked;
         Ok(())
     }
 
     /// Reads data that was settled, from a byte of the slot on.
     pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), WriteError> {
-        let read = self.slot.read_at(at, buffer);
-        read.map_err(|source| self.disk_error("read", source))
+        self.slot.read_at(at, buffer).map_err(|source| self.disk_error("read", source))
     }
 
-    /// Writes the metadata of `tree`, the hash tree, and last, after a flush, block 0; then reads everything back.
+    /// Writes the metadata of `tree`, the hash tree, and last, after a flush, block 0; then reads back what was not read
+    /// back before.
     pub fn finish(&mut self, tree: &Tree, uuid: [u8; 16]) -> Result<Filesystem, WriteError> {
         self.settle()?;
         let metadata = erofs::encode(tree, self.next_block()?, uuid)?;
-        for part in metadata.blocks.chunks(WRITE) {
-            let at = self.blocks as u64 * BLOCK_BYTES;
-            self.check_room(at + part.len() as u64)?;
-            self.write_at("write the metadata of", at, part)?;
-            self.leaves.extend(part.chunks(BLOCK).map(leaf));
-            self.blocks += part.len() / BLOCK;
-        }
-        self.leaves[0] = leaf(&metadata.first_block);
+        let mut scratch = AlignedBuffer::new(WRITE);
+        let begin = self.blocks as u64 * BLOCK_BYTES;
+        self.leaves.reserve(metadata.blocks.len() / BLOCK * DIGEST);
+        metadata.blocks.chunks(BLOCK).for_each(|block| self.leaves.extend(leaf(block)));
+        self.write_blocks("write the metadata of", begin, &metadata.blocks, &mut scratch)?;
+        self.blocks += metadata.blocks.len() / BLOCK;
+        let superblock = leaf(&metadata.first_block);
+        self.leaves[..DIGEST].copy_from_slice(&superblock);
         let length = self.blocks as u64 * BLOCK_BYTES;
-        let (hash_tree, root) = verity::hash_tree(&self.leaves);
-        self.check_room(length + hash_tree.len() as u64)?;
-        for (index, part) in hash_tree.chunks(WRITE).enumerate() {
-            self.write_at("write the hash tree of", length + (index * WRITE) as u64, part)?;
+        let (levels, root) = verity::hash_tree(std::mem::take(&mut self.leaves));
+        let mut at = length;
+        for level in &levels {
+            self.write_blocks("write the hash tree of", at, level, &mut scratch)?;
+            at += level.len() as u64;
         }
         self.flush()?;
-        self.write_at("write the superblock of", 0, &metadata.first_block)?;
+        self.write_blocks("write the superblock of", 0, &metadata.first_block, &mut scratch)?;
         self.flush()?;
-        self.read_back()?;
-        Ok(Filesystem { length, root_hash: hex(&root), superblock_sha256: hex(&self.leaves[0]) })
+        for one in std::mem::take(&mut self.unchecked) {
+            check(&self.slot, &self.region.name, &one, &mut scratch)?;
+        }
+        let sections = std::mem::take(&mut self.sections);
+        Ok(Filesystem { length, root_hash: hex(&root), superblock_sha256: hex(&superblock), sections })
     }
 
     /// Writes the record: from here on the slot is complete.
     pub fn seal(mut self, record: &SlotRecord) -> Result<(), WriteError> {
-        self.write_at("write the record of", self.record_at()?, &record.encode()?)?;
+        self.write_at("write the record of", self.region.record_at(), &record.encode()?)?;
         self.flush()
     }
 
-    /// Bytes that were written to the slot so far.
-    pub fn bytes_written(&self) -> u64 {
-        self.bytes
+    /// What writing cost so far.
+    pub fn cost(&self) -> WriteCost {
+        let Counters { written, skipped, copied } = &*self.counters;
+        let [written, skipped, copied] =
+            [written, skipped, copied].map(|count| count.load(Ordering::Relaxed));
+        WriteCost { written, skipped, copied }
     }
 
-    fn next_block(&self) -> Result<u32, WriteError> {
-        let block = self.blocks + self.buffer.len() / BLOCK;
+    pub(super) fn next_block(&self) -> Result<u32, WriteError> {
+        let block = self.blocks + self.buffer.as_ref().map_or(0, |buffer| buffer.len() / BLOCK);
         Ok(u32::try_from(block).map_err(|_| ErofsError::TooManyBlocks)?)
     }
 
-    /// Hands the buffer's whole blocks to the disk if there are at least `least` bytes of them.
+    /// Hands the buffer over if there are at least `least` bytes in it. It holds whole blocks whenever it is full, and
+    /// at the end of each file.
     fn drain(&mut self, least: usize) -> Result<(), WriteError> {
-        let whole = self.buffer.len() / BLOCK * BLOCK;
-        if whole < least {
-            return Ok(());
+        match self.buffer.take_if(|buffer| buffer.len() >= least) {
+            Some(buffer) => self.hand_over_blocks(buffer, false),
+            None => Ok(()),
         }
+    }
+
+    fn hand_over_blocks(&mut self, buffer: AlignedBuffer, there: bool) -> Result<(), WriteError> {
         let at = self.blocks as u64 * BLOCK_BYTES;
-        self.check_room(at + whole as u64)?;
-        let Some(disk) = &mut self.disk else {
-            return Err(self.disk_error("write", io::Error::other("data after the data was settled")));
-        };
-        let mut next = disk.spare(WRITE);
-        next.extend_from_slice(&self.buffer[whole..]);
-        let mut part = mem::replace(&mut self.buffer, next);
-        part.truncate(whole);
-        self.blocks += whole / BLOCK;
-        self.bytes += whole as u64;
-        if disk.write(at, part) {
-            return Ok(());
-        }
-        // It stopped early, so that ending it tells why.
-        let ended = self.disk.take().map(DiskThread::end);
-        let source = ended.and_then(Result::err).unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
-        Err(self.disk_error("write", source))
+        self.check_room(at + buffer.len() as u64)?;
+        self.blocks += buffer.len() / BLOCK;
+        self.send(Work::Blocks { at, buffer, there })
     }
 
-    fn read_back(&self) -> Result<(), WriteError> {
-        match verity::first_difference(&self.slot, &self.leaves) {
-            Err(source) => Err(self.disk_error("read back", source)),
-            Ok(Some(at)) => Err(WriteError::ReadBack { slot: self.region.name.clone(), at }),
-            Ok(None) => Ok(()),
-        }
+    fn hand_over(&mut self, end: LayerEnd) -> Result<(), WriteError> {
+        self.drain(BLOCK)?;
+        self.send(Work::LayerEnd(end))
     }
 
-    fn record_at(&self) -> Result<u64, WriteError> {
-        self.region.length.checked_sub(RECORD_LENGTH).ok_or_else(|| self.too_large())
+    fn send(&mut self, work: Work) -> Result<(), WriteError> {
+        if self.lane.as_ref().is_some_and(|lane| lane.send(work)) { Ok(()) } else { Err(self.broken()) }
+    }
+
+    fn empty_buffer(&mut self) -> Result<AlignedBuffer, WriteError> {
+        let buffer = self.lane.as_mut().and_then(Lane::buffer);
+        buffer.ok_or_else(|| self.broken())
+    }
+
+    /// Why a thread ended early; ending all of them tells.
+    fn broken(&mut self) -> WriteError {
+        let ended = self.lane.take().map(Lane::end);
+        let after = || self.disk_error("write", io::Error::other("data after the data was settled"));
+        ended.and_then(Result::err).unwrap_or_else(after)
+    }
+
+    /// Writes whole blocks by aligned writes, and notes what to read back.
+    fn write_blocks(
+        &mut self,
+        operation: &'static str,
+        at: u64,
+        bytes: &[u8],
+        scratch: &mut AlignedBuffer,
+    ) -> Result<(), WriteError> {
+        self.check_room(at + bytes.len() as u64)?;
+        for (part, at) in bytes.chunks(WRITE).zip((at..).step_by(WRITE)) {
+            scratch.set_length(0);
+            scratch.append(part);
+            self.write_at(operation, at, scratch)?;
+            self.unchecked.push(Check { at, sums: sums(part) });
+        }
+        Ok(())
     }
 
     fn check_room(&self, end: u64) -> Result<(), WriteError> {
-        if end > self.record_at()? { Err(self.too_large()) } else { Ok(()) }
+        if end > self.floor { Err(self.too_large()) } else { Ok(()) }
     }
 
     fn too_large(&self) -> WriteError {
@@ -236,9 +359,8 @@ impl SlotWriter {
     }
 
     fn write_at(&mut self, operation: &'static str, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        self.bytes += bytes.len() as u64;
-        let written = self.slot.write_at(at, bytes);
-        written.map_err(|source| self.disk_error(operation, source))
+        self.counters.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.slot.write_at(at, bytes).map_err(|source| self.disk_error(operation, source))
     }
 
     fn flush(&self) -> Result<(), WriteError> {
@@ -248,4 +370,11 @@ impl SlotWriter {
     fn disk_error(&self, operation: &'static str, source: io::Error) -> WriteError {
         WriteError::Disk { operation, slot: self.region.name.clone(), source }
     }
+}
+
+/// Whether something was ever written where data begins. Elsewhere there is nothing to compare with.
+fn was_written(slot: &Window) -> io::Result<bool> {
+    let mut beginning = vec![0; LOOK.min(usize::try_from(slot.length()).unwrap_or(LOOK))];
+    slot.read_at(0, &mut beginning)?;
+    Ok(beginning.iter().any(|byte| *byte != 0))
 }

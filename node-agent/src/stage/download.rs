@@ -7,19 +7,28 @@ use evenkeel_registry::{Image, Layer, Registry, RegistryError};
 use super::{
     Meter,
     feed::{PIECE, Piece, Sender},
+    sources::Source,
 };
 
-/// Sends everything, or why it cannot. Ends at once when nobody listens any more, or when it is asked to stop.
-pub(super) async fn download(registry: &Registry, image: &Image, sender: Sender, meter: &Meter) {
+/// Sends every layer that comes from the registry, or why it cannot. Ends at once when nobody listens any more, or when
+/// it is asked to stop.
+pub(super) async fn download(
+    registry: &Registry,
+    image: &Image,
+    sources: &[Source],
+    sender: Sender,
+    meter: &Meter,
+) {
     tokio::select! {
-        () = send_all(registry, image, &sender, meter) => {}
+        () = send_all(registry, image, sources, &sender, meter) => {}
         () = sender.closed() => {}
         () = meter.stopped() => {}
     }
 }
 
-async fn send_all(registry: &Registry, image: &Image, sender: &Sender, meter: &Meter) {
-    for layer in &image.layers {
+async fn send_all(registry: &Registry, image: &Image, sources: &[Source], sender: &Sender, meter: &Meter) {
+    let fetched = image.layers.iter().zip(sources).filter(|(_, source)| matches!(source, Source::Registry));
+    for (layer, _) in fetched {
         match send(registry, image, layer, sender, meter).await {
             Ok(true) => {}
             Ok(false) => return,

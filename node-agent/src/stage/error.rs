@@ -94,7 +94,9 @@ impl StageError {
             Self::Disk(_)
             | Self::Region(_)
             | Self::Read { .. }
-            | Self::Write(WriteError::Disk { .. } | WriteError::ReadBack { .. }) => "DiskFailed",
+            | Self::Write(WriteError::Disk { .. } | WriteError::ReadBack { .. } | WriteError::Held { .. }) => {
+                "DiskFailed"
+            }
             Self::Write(WriteError::TooLarge { .. }) => "ImageTooLarge",
             Self::Write(WriteError::Erofs(_) | WriteError::Record(_)) => "ImageNotSupported",
             Self::Write(WriteError::Source(_)) | Self::Layer { .. } => "MalformedLayer",

@@ -54,6 +54,11 @@ impl Feed {
         self.failure.take()
     }
 
+    /// Whether the reason is that somebody asked.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.meter.is_stopped()
+    }
+
     fn refill(&mut self) -> io::Result<()> {
         if self.meter.is_stopped() {
             return Err(io::Error::other("staging was stopped"));

@@ -1,6 +1,9 @@
 //! The blocking half: from the layers' bytes to the sealed slot.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use evenkeel_node_agent_core::{
     boot_files::{self, BootFilesError, Found},
@@ -10,15 +13,20 @@ use evenkeel_node_agent_core::{
     slot_record::{BootFile, LayerRecord, SlotRecord},
     tree::Tree,
 };
-use evenkeel_registry::Image;
+use evenkeel_registry::{Image, Layer};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::{Meter, StageError, StageRequest, Staged, feed::Feed};
+use super::{
+    Meter, StageError, StageRequest, Staged,
+    feed::Feed,
+    inflate::{self, Broken, TarStream},
+    sources::Source,
+};
 use crate::{
     boot::{self, Bootloader as _},
     disk::{RegionError, SlotRegion},
-    slot::{self, LayerError, SlotWriter, WriteError, verity},
+    slot::{self, LayerError, SlotWriter, WriteError, reuse, verity},
 };
 
 const READ: u64 = 1 << 20;
@@ -51,22 +59,42 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
     Ok(Some(record))
 }
 
-/// Writes the image into the slot. The order is the promise: unbootable, incomplete, data, a look at the boot
+/// Writes the image into the slot, each layer from its source. The order is the promise: unbootable, incomplete, data, a look at the boot
 /// partition, everything else, read back, files to the boot partition, complete.
 pub(super) fn write(
     request: &StageRequest,
     image: &Image,
-    mut feed: Feed,
+    sources: &[Source],
+    feed: Feed,
     meter: &Arc<Meter>,
 ) -> Result<Staged, StageError> {
     let region = request.disk.slot(&request.slot)?;
     // The slot that runs is found out here, while its boot entry is still there.
     region.check_writable()?;
     boot::open(&request.disk)?.clear(&region.name)?;
-    let mut writer = SlotWriter::begin(&region)?;
+    let kept = sources.iter().filter_map(|source| match source {
+        Source::Kept(held) => Some(held.clone()),
+        _ => None,
+    });
+    let mut writer = SlotWriter::begin_with(&region, &kept.collect::<Vec<_>>())?;
     let mut tree = Tree::default();
-    apply_layers(&request.image, image, &mut feed, &mut tree, &mut writer, meter)?;
-    drop(feed);
+    let fetched = sources.iter().filter(|source| matches!(source, Source::Registry)).count();
+    let mut stream = inflate::start(feed, fetched);
+    for (layer, source) in image.layers.iter().zip(sources) {
+        stop_if_asked(meter)?;
+        match source {
+            Source::Registry => stream = fetch(&request.image, layer, stream, &mut tree, &mut writer)?,
+            Source::Copied(slot, held) => reuse::copy(slot, held, &mut tree, &mut writer)?,
+            Source::Kept(held) => {
+                let slot = region.open_ro();
+                let slot = slot.map_err(|source| StageError::Read { slot: region.name.clone(), source })?;
+                reuse::keep(&slot, held, &mut tree, &mut writer)?;
+            }
+        }
+        if !matches!(source, Source::Registry) {
+            meter.applied.fetch_add(layer.size, Ordering::Relaxed);
+        }
+    }
     writer.settle()?;
     let (kernel, initrd) = boot_files::find(&tree)
         .map_err(|source| StageError::BootFiles { image: request.image.clone(), source })?;
@@ -83,7 +111,7 @@ pub(super) fn write(
         manifest_digest: image.manifest_digest.clone(),
         version,
         labels: image.labels.clone(),
-        layers: layer_records(image),
+        layers: layer_records(image, &filesystem.sections),
         root_hash: filesystem.root_hash,
         filesystem_length: filesystem.length,
         superblock_sha256: filesystem.superblock_sha256,
@@ -94,54 +122,45 @@ pub(super) fn write(
     };
     stop_if_asked(meter)?;
     boot::open(&request.disk)?.place_files(&region, &record)?;
-    let cost = meter.cost(writer.bytes_written());
+    let cost = meter.cost(writer.cost());
     writer.seal(&record)?;
     read_again(&region, &record)?;
     Ok(Staged { record, cost })
 }
 
-fn apply_layers(
+/// Applies a layer that comes from the registry.
+fn fetch(
     reference: &str,
-    image: &Image,
-    feed: &mut Feed,
+    layer: &Layer,
+    mut stream: TarStream,
     tree: &mut Tree,
     writer: &mut SlotWriter,
-    meter: &Meter,
-) -> Result<(), StageError> {
-    for layer in &image.layers {
-        feed.next_layer();
-        let applied = slot::apply(&mut *feed, tree, writer);
-        let diff_id = applied.map_err(|source| match source {
-            LayerError::Write(error) if !matches!(error, WriteError::Source(_)) => error.into(),
-            source => not_applied(reference, &layer.digest, source, &mut *feed, meter),
-        })?;
-        if diff_id != layer.diff_id {
-            return Err(StageError::DiffId {
-                image: reference.to_owned(),
-                digest: layer.digest.clone(),
-                expected: layer.diff_id.clone(),
-                actual: diff_id,
+) -> Result<TarStream, StageError> {
+    let (image, digest) = (reference.to_owned(), layer.digest.clone());
+    let refused =
+        |source| StageError::Layer { image: reference.to_owned(), digest: layer.digest.clone(), source };
+    match slot::unpack(&mut stream, tree, writer) {
+        Err(LayerError::Write(error)) if !matches!(error, WriteError::Source(_)) => return Err(error.into()),
+        // What broke the bytes on their way says more than where that was noticed.
+        Err(source) => {
+            return Err(match stream.give_up() {
+                Some(Broken::Registry(error)) => error.into(),
+                Some(Broken::Stopped) => StageError::Stopped,
+                Some(Broken::Stream(_)) | None => refused(source),
             });
         }
+        Ok(()) => {}
     }
-    Ok(())
-}
-
-/// Why a layer could not be unpacked: what broke its bytes on their way says more than where that was noticed.
-fn not_applied(
-    reference: &str,
-    digest: &str,
-    source: LayerError,
-    feed: &mut Feed,
-    meter: &Meter,
-) -> StageError {
-    // The rest tells whether these are the bytes that the digest names; an error of it is in the feed.
-    let _ = io::copy(feed, &mut io::sink());
-    match feed.failure() {
-        Some(error) => error.into(),
-        None if meter.is_stopped() => StageError::Stopped,
-        None => StageError::Layer { image: reference.to_owned(), digest: digest.to_owned(), source },
+    let actual = stream.next_layer().map_err(|broken| match broken {
+        Broken::Registry(error) => error.into(),
+        Broken::Stopped => StageError::Stopped,
+        Broken::Stream(source) => refused(LayerError::Stream(source)),
+    })?;
+    if actual != layer.diff_id {
+        return Err(StageError::DiffId { image, digest, expected: layer.diff_id.clone(), actual });
     }
+    writer.end_layer(&layer.digest, &layer.diff_id)?;
+    Ok(stream)
 }
 
 fn stop_if_asked(meter: &Meter) -> Result<(), StageError> {
@@ -158,12 +177,13 @@ fn read_again(region: &SlotRegion, record: &SlotRecord) -> Result<(), StageError
     Err(StageError::Read { slot: region.name.clone(), source })
 }
 
-fn layer_records(image: &Image) -> Vec<LayerRecord> {
-    let record = |layer: &evenkeel_registry::Layer| LayerRecord {
+fn layer_records(image: &Image, sections: &[String]) -> Vec<LayerRecord> {
+    let record = |(layer, section): (&Layer, &String)| LayerRecord {
         digest: layer.digest.clone(),
         diff_id: layer.diff_id.clone(),
+        index_sha256: section.clone(),
     };
-    image.layers.iter().map(record).collect()
+    image.layers.iter().zip(sections).map(record).collect()
 }
 
 fn boot_file(writer: &SlotWriter, found: Found) -> Result<BootFile, StageError> {

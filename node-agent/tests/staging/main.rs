@@ -11,4 +11,5 @@ mod memory;
 mod odd_server;
 mod refusals;
 mod registry;
+mod reuse;
 mod signatures;

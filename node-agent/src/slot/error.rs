@@ -1,0 +1,54 @@
+//! What can keep bytes out of a slot.
+
+use std::io;
+
+use evenkeel_node_agent_core::{erofs::ErofsError, slot_record::RecordError};
+
+/// Why a slot could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The disk refused.
+    #[error("{operation} slot {slot}: look at the kernel's log for errors of the disk")]
+    Disk {
+        /// What was being done.
+        operation: &'static str,
+        /// The slot.
+        slot: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The source of a file's data failed.
+    #[error("the data of a file ended early or cannot be read")]
+    Source(#[source] io::Error),
+    /// The image does not fit.
+    #[error(
+        "the image does not fit into slot {slot} of {length} bytes: make the image smaller, or install with a larger --slot-size"
+    )]
+    TooLarge {
+        /// The slot.
+        slot: String,
+        /// Its size in bytes.
+        length: u64,
+    },
+    /// The tree cannot be an EROFS.
+    #[error("the image's tree cannot be written")]
+    Erofs(#[from] ErofsError),
+    /// The record does not fit.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A layer that a slot was said to hold is not there as it was.
+    #[error("layer {digest} is not what the content index of a slot says: fetch it")]
+    Held {
+        /// The layer.
+        digest: String,
+    },
+    /// The disk gave back something else than was written.
+    #[error("slot {slot} reads back differently at byte {at} of the slot: the disk is failing; replace it")]
+    ReadBack {
+        /// The slot.
+        slot: String,
+        /// The first byte of the block that differs.
+        at: u64,
+    },
+}

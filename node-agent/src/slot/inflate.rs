@@ -1,0 +1,68 @@
+//! A layer's tar stream, out of gzip, zstd or nothing: the first bytes tell, whatever the media type says.
+
+use std::io::{self, BufReader, Chain, Cursor, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// A zstd frame that is to be skipped, which may come first: its lowest four bits are anything (RFC 8878, 3.1.2).
+const ZSTD_SKIPPABLE: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
+/// Bytes that tell one from the other.
+const MAGIC_BYTES: u64 = 4;
+/// Large enough that reads from the network are not split.
+const READ_BUFFER: usize = 256 << 10;
+
+type Compressed<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+
+/// The uncompressed bytes of a layer.
+pub enum Inflater<R: Read> {
+    /// One gzip member or more.
+    Gzip(Box<MultiGzDecoder<Compressed<R>>>),
+    /// One zstd frame or more.
+    Zstd(zstd::stream::read::Decoder<'static, Compressed<R>>),
+    /// A plain tar.
+    Plain(Compressed<R>),
+}
+
+impl<R: Read> Inflater<R> {
+    /// Looks at the first bytes.
+    pub fn new(mut layer: R) -> io::Result<Self> {
+        let mut magic = Vec::new();
+        layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic)?;
+        let (is_gzip, is_zstd) = (magic.starts_with(GZIP), magic.starts_with(ZSTD) || is_skippable(&magic));
+        let compressed = BufReader::with_capacity(READ_BUFFER, Cursor::new(magic).chain(layer));
+        if is_gzip {
+            return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(compressed))));
+        }
+        if is_zstd {
+            return Ok(Self::Zstd(zstd::stream::read::Decoder::with_buffer(compressed)?));
+        }
+        Ok(Self::Plain(compressed))
+    }
+
+    /// Reads the compressed bytes to their end, behind the stream's own: who made them checks there that all of them
+    /// were right.
+    pub fn finish(self) -> io::Result<()> {
+        let mut rest = match self {
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.finish(),
+            Self::Plain(rest) => rest,
+        };
+        io::copy(&mut rest, &mut io::sink()).map(|_| ())
+    }
+}
+
+impl<R: Read> Read for Inflater<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Plain(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
+fn is_skippable(magic: &[u8]) -> bool {
+    magic.split_first().is_some_and(|(first, rest)| first & 0xf0 == 0x50 && rest == &ZSTD_SKIPPABLE[1..])
+}
