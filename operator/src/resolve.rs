@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec, managed_os_image::Pull, verification::Verification};
-use evenkeel_registry::{Registry, RegistryError, RegistryOptions, Resolved};
+use evenkeel_registry::{Limits, Registry, RegistryError, RegistryOptions, Resolved};
 use evenkeel_trust::{Policy, PolicyError, Refusal, Subject, SubjectError};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
@@ -99,6 +99,13 @@ impl Unresolved {
         };
         Problem { reason: reason.to_owned(), message: with_causes(&self), passing }
     }
+}
+
+/// A patience that ends before [`RESOLVE_TIMEOUT`], so that what is told is what the registry said: 4 × 5 + 3.5 s for one
+/// that cannot be reached, 5 + 5 + 8 s for one that is busy. It is asked again later, as [`Failure::pause`] says.
+pub fn limits() -> Limits {
+    let few = Duration::from_secs(5);
+    Limits { connect: few, retry_after_max: few, ..Limits::default() }
 }
 
 /// What the registry says, in limited time, with a failure as a problem to show.

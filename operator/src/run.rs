@@ -34,6 +34,7 @@ use crate::{
     lease::{Ended, Lease},
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
+    resolve,
     seen::{Guarded, Seen},
     serve::{Told, serve},
     watch::{Patience, unwatched},
@@ -81,6 +82,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         registry: RegistryOptions {
             docker_config: args.docker_config,
             ca_file: args.ca_file,
+            limits: resolve::limits(),
             ..RegistryOptions::default()
         },
         own_pod,

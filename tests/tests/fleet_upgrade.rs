@@ -193,3 +193,23 @@ async fn a_trial_that_nobody_commits_ends_on_the_old_slot_by_itself() -> Result<
     assert!(fleet.cordoned().await?.is_empty());
     Ok(())
 }
+
+/// The registry that the image is named after does not exist, and the first of its mirrors does not either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_and_agent_get_an_image_from_the_mirror_that_the_image_object_names() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(1)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let address = fleet.registry.address();
+    let image = second.tagged.replace(&address, "registry.invalid");
+    let mirrors = json!([
+        { "registry": "registry.invalid", "url": "http://127.0.0.1:1", "resolve": true },
+        { "registry": "registry.invalid", "url": format!("http://{address}"), "resolve": true },
+    ]);
+    fleet.want("os", &image, json!({ "pull": { "mirrors": mirrors } })).await?;
+    let world = fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    let plan = &world.plans["node-1"];
+    assert_eq!(plan.spec.pull.mirrors.len(), 2);
+    let pinned = second.pinned.replace(&address, "registry.invalid");
+    assert_eq!(plan.spec.image.as_deref(), Some(pinned.as_str()));
+    Ok(())
+}

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use evenkeel_e2e::registry::Certificate;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use http_body_util::StreamBody;
 use hyper::{
     Request, Response,
@@ -36,8 +37,8 @@ struct Log {
 }
 
 impl Server {
-    /// Serves `store`; each of the first answers with the layer is reset after so many bytes.
-    pub async fn start(certificate: &Certificate, store: Store, resets: &'static [usize]) -> Self {
+    /// Serves `store`; the first answers with the layer stop early.
+    pub async fn start(certificate: &Certificate, store: Store, stops: &'static [Stop]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let acceptor = server::acceptor(certificate, &["h2"]);
@@ -50,7 +51,7 @@ impl Server {
                 log_here.connections.fetch_add(1, Ordering::Relaxed);
                 let (store, log) = (store.clone(), log_here.clone());
                 let service = service_fn(move |request| {
-                    let answer = answer(&store, &log, resets, &request);
+                    let answer = answer(&store, &log, stops, &request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 tokio::spawn(
@@ -76,12 +77,19 @@ impl Drop for Server {
     }
 }
 
-type Body = StreamBody<futures::stream::Iter<std::vec::IntoIter<io::Result<Frame<Bytes>>>>>;
+/// How a stream stops after so many bytes.
+#[derive(Clone, Copy)]
+pub enum Stop {
+    Reset(usize),
+    Silence(usize),
+}
 
-fn answer(store: &Store, log: &Log, resets: &[usize], request: &Request<Incoming>) -> Response<Body> {
+type Body = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
+
+fn answer(store: &Store, log: &Log, stops: &[Stop], request: &Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     let Some(whole) = store.0.get(path) else {
-        return Response::builder().status(404).body(body(Vec::new())).unwrap();
+        return Response::builder().status(404).body(StreamBody::new(stream::empty().boxed())).unwrap();
     };
     let range = request.headers().get("range").map(|value| value.to_str().unwrap());
     let from = range.map_or(0, |range| range[6..range.len() - 1].parse().unwrap());
@@ -91,17 +99,19 @@ fn answer(store: &Store, log: &Log, resets: &[usize], request: &Request<Incoming
         let range = format!("bytes {from}-{}/{}", whole.len() - 1, whole.len());
         response = response.status(206).header("content-range", range);
     }
-    let mut pieces = Vec::new();
-    if path == layer_path()
-        && let Some(&reset) = resets.get(log.layer_requests.fetch_add(1, Ordering::Relaxed))
-    {
-        rest.truncate(reset);
-        pieces.push(Err(io::Error::other("reset")));
-    }
-    pieces.insert(0, Ok(Frame::data(rest.into())));
-    response.body(body(pieces)).unwrap()
-}
-
-fn body(pieces: Vec<io::Result<Frame<Bytes>>>) -> Body {
-    StreamBody::new(futures::stream::iter(pieces))
+    let number =
+        if path == layer_path() { log.layer_requests.fetch_add(1, Ordering::Relaxed) } else { usize::MAX };
+    let end = match stops.get(number) {
+        None => stream::empty().boxed(),
+        Some(&Stop::Reset(bytes)) => {
+            rest.truncate(bytes);
+            stream::iter([Err(io::Error::other("reset"))]).boxed()
+        }
+        Some(&Stop::Silence(bytes)) => {
+            rest.truncate(bytes);
+            stream::pending().boxed()
+        }
+    };
+    let begin = stream::iter([Ok(Frame::data(rest.into()))]);
+    response.body(StreamBody::new(begin.chain(end).boxed())).unwrap()
 }

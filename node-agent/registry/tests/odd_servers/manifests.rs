@@ -4,7 +4,7 @@ use evenkeel_registry::Platform;
 use serde_json::{Value, json};
 
 use crate::{
-    Store, machine, registry,
+    Store, machine, one_image, registry,
     server::{Answer, Server, digest},
 };
 
@@ -84,8 +84,51 @@ async fn what_a_status_means() {
 
 #[tokio::test]
 async fn a_registry_that_stays_busy_is_named_in_the_end() {
-    let server = Server::start(|_, _| Answer::new(503, "later")).await;
-    let error = registry(None).resolve(&server.image()).await.unwrap_err();
-    assert_eq!((error.reason(), error.retryable()), ("RegistryUnavailable", true), "{error}");
-    assert_eq!(server.seen("/v2/os/manifests/1").len(), 4);
+    for (status, wish, word) in
+        [(503, None, "answered 503:"), (429, Some("7"), "429, to be asked again in 7 s")]
+    {
+        let answer = Answer::new(status, "later");
+        let answer = wish.map_or(answer.clone(), |wish| answer.header("Retry-After", wish));
+        let server = Server::start(move |_, _| answer.clone()).await;
+        let error = registry(None).resolve(&server.image()).await.unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), ("RegistryUnavailable", true), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(server.seen("/v2/os/manifests/1").len(), 4);
+    }
+}
+
+/// Answers to the first two questions for each document; the third is answered as it should be.
+#[tokio::test]
+async fn documents_that_break_off_are_asked_for_again() {
+    let whole = Answer::new(200, "{}".repeat(100));
+    for (name, odd) in [
+        ("reset at once", whole.clone().cut(0).reset()),
+        ("reset in the middle", whole.clone().cut(100).reset()),
+        ("ended in the middle", whole.clone().cut(100)),
+        ("silent at once", whole.clone().cut(0).silent()),
+        ("silent in the middle", whole.cut(100).silent()),
+        ("busy", Answer::new(429, "").header("Retry-After", "1")),
+        ("timed out", Answer::new(408, "")),
+        ("broken", Answer::new(500, "")),
+        ("cut off in its gateway", Answer::new(502, "<html>")),
+    ] {
+        let store = one_image();
+        let server = Server::start(move |request, number| match number {
+            0 | 1 => odd.clone(),
+            _ => store.answer(request),
+        })
+        .await;
+        let resolved = registry(None).resolve(&server.image()).await;
+        assert_eq!(resolved.unwrap().version.as_deref(), Some("v7"), "{name}");
+        assert_eq!(server.seen("/v2/os/manifests/1").len(), 3, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_never_ends_is_not_read_to_its_end() {
+    for (status, reason) in [(200, "InvalidManifest"), (418, "RegistryRefused")] {
+        let server = Server::start(move |_, _| Answer::new(status, "x".repeat(1 << 16)).endless()).await;
+        let error = registry(None).resolve(&server.image()).await.unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), (reason, false), "{error}");
+    }
 }

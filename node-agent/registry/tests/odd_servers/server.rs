@@ -49,6 +49,8 @@ enum End {
     Close,
     Silence,
     Reset,
+    /// The body again, and again.
+    Again,
 }
 
 impl Answer {
@@ -89,6 +91,12 @@ impl Answer {
     pub fn silent(mut self) -> Self {
         self.end = End::Silence;
         self
+    }
+
+    /// The body comes again and again, and how many bytes there will be is not said.
+    pub fn endless(mut self) -> Self {
+        self.end = End::Again;
+        self.without_length()
     }
 
     /// The connection is reset.
@@ -237,6 +245,9 @@ async fn serve(
         End::Close => stream.shutdown().await,
         End::Silence => std::future::pending().await,
         End::Reset => stream.reset(),
+        End::Again => loop {
+            stream.write_all(&body).await?;
+        },
     }
 }
 
