@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
+    rsa::PublicEncryptingKey,
     signature::{
         ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, ParsedPublicKey,
         RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
@@ -128,6 +129,10 @@ impl PublicKey {
 
     fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         let kind = Kind::of(der).ok_or(KeyError::Kind)?;
+        if kind == Kind::Rsa {
+            // This reading refuses sizes that a check of a signature would refuse later, and for good.
+            PublicEncryptingKey::from_der(der).map_err(|_| KeyError::Kind)?;
+        }
         for algorithm in kind.algorithms() {
             ParsedPublicKey::new(*algorithm, der).map_err(|_| KeyError::Value)?;
         }

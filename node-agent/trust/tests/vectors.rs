@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use evenkeel_crds::verification::Verification;
-use evenkeel_trust::{Evidence, Policy, Refusal, Subject};
+use evenkeel_trust::{Evidence, KeyError, Policy, PublicKey, Refusal, Subject};
 
 const KINDS: [&str; 6] = ["p256", "p384", "ed25519", "rsa2048", "rsa3072", "rsa4096"];
 
@@ -37,7 +37,7 @@ fn check(key: &str, subject: &Subject, evidence: Evidence) -> Result<(), Refusal
 fn all() -> impl Iterator<Item = (&'static str, Evidence)> {
     let forms = |kind: &'static str| [bundle(kind), simple(kind), simple(&format!("{kind}-2"))];
     let signed = KINDS.into_iter().flat_map(move |kind| forms(kind).map(|evidence| (kind, evidence)));
-    signed.chain([("pss", simple("pss"))])
+    signed.chain(["pss", "p384-sha256"].map(|name| (name, simple(name))))
 }
 
 #[test]
@@ -48,7 +48,20 @@ fn every_kind_of_key_in_every_form() {
             .unwrap_or_else(|error| panic!("{kind} {evidence:?}: {error}"));
         count += 1;
     }
-    assert_eq!(count, 19);
+    assert_eq!(count, 20);
+}
+
+/// Whether the one name stands for the other's key.
+fn same(kind: &str, key: &str) -> bool {
+    matches!((kind, key), ("pss", "rsa2048") | ("p384-sha256", "p384"))
+}
+
+#[test]
+fn keys_that_are_not_taken() {
+    for name in ["compressed", "p521", "secp256k1", "rsa1024", "x25519"] {
+        let key = PublicKey::from_pem(&text(&format!("{name}.pub")));
+        assert!(matches!(key, Err(KeyError::Kind)), "{name}: {key:?}");
+    }
 }
 
 #[test]
@@ -57,7 +70,7 @@ fn every_kind_of_key_for_another_digest_and_by_another_key() {
     for (kind, evidence) in all() {
         let refusal = check(kind, &other, evidence.clone()).unwrap_err();
         assert!(refusal.to_string().contains("by a right key and for another digest"), "{kind}: {refusal}");
-        for key in KINDS.into_iter().filter(|key| *key != kind && (kind, *key) != ("pss", "rsa2048")) {
+        for key in KINDS.into_iter().filter(|key| *key != kind && !same(kind, key)) {
             let refusal = check(key, &subject(), evidence.clone()).unwrap_err();
             assert!(refusal.to_string().contains("by none of the keys"), "{kind} with {key}: {refusal}");
         }

@@ -69,6 +69,16 @@ cp "$here/rsa2048.payload.json" "$here/pss.payload.json"
 openssl dgst -sha256 -sign rsa2048.pem -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:digest \
     "$here/pss.payload.json" | base64 -w0 >"$here/pss.sig"
 cp rsa2048.pub "$here/pss.pub"
+# What `cosign` made before 2.5, which hashed with SHA-256 for every curve.
+cp "$here/p384.payload.json" "$here/p384-sha256.payload.json"
+openssl dgst -sha256 -sign p384.pem "$here/p384-sha256.payload.json" | base64 -w0 >"$here/p384-sha256.sig"
+cp p384.pub "$here/p384-sha256.pub"
+# Keys that are not taken: of other kinds, too short, and one that is written in a second way.
+openssl ec -in p256.pem -pubout -conv_form compressed -out "$here/compressed.pub"
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 | openssl pkey -pubout -out "$here/p521.pub"
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1 | openssl pkey -pubout -out "$here/secp256k1.pub"
+openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 | openssl pkey -pubout -out "$here/rsa1024.pub"
+openssl genpkey -algorithm X25519 | openssl pkey -pubout -out "$here/x25519.pub"
 # The same owner says something else about the image.
 push new/attested
 "$cosign" attest --key p256.key --predicate config.yml --type custom --use-signing-config=false $offline \
