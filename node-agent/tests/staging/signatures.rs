@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use evenkeel_crds::verification::{Verification, VerificationRule};
 use evenkeel_node_agent::slots::SlotState;
 use evenkeel_trust::{Policy, simple_signing};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     image::{Blob, Image, Recipe, digest, tar},
@@ -38,27 +38,38 @@ impl Signer {
         Policy::try_from(&Verification { rules: vec![rule] }).unwrap()
     }
 
-    /// Signs `signed`, and lays the signature where that of `image` belongs.
-    async fn sign(&self, registry: &Registry, image: &Image, signed: &str) {
+    /// A signature that says it is for the digest `signed`, with a note that makes it another blob; as a layer.
+    async fn layer(&self, registry: &Registry, signed: &str, note: &str) -> (Blob, Value) {
         let payload = json!({
             "critical": {
                 "identity": { "docker-reference": "os" },
                 "image": { "docker-manifest-digest": signed },
                 "type": "cosign container image signature",
             },
-            "optional": null,
+            "optional": { "note": note },
         });
         let payload = Blob::new(simple_signing::MEDIA_TYPE, payload.to_string().into_bytes());
+        registry.push_blob("os", &payload).await;
         let mut layer = payload.descriptor();
         layer["annotations"] =
             json!({ simple_signing::SIGNATURE_ANNOTATION: STANDARD.encode(self.0.sign(&payload.bytes)) });
-        let kind = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({ "schemaVersion": 2, "mediaType": kind, "config": payload.descriptor(), "layers": [layer] });
-        registry.push_blob("os", &payload).await;
-        let hex = image.manifest.digest.strip_prefix("sha256:").unwrap();
-        let name = format!("os:{}", simple_signing::tag(hex));
-        registry.push_manifest(&Blob::new(kind, manifest.to_string().into_bytes()), &name).await;
+        (payload, layer)
     }
+
+    /// Signs `signed`, and lays the signature where that of `image` belongs.
+    async fn sign(&self, registry: &Registry, image: &Image, signed: &str) {
+        let (_, layer) = self.layer(registry, signed, "").await;
+        lay(registry, image, &[layer]).await;
+    }
+}
+
+/// Lays signatures where those of `image` belong.
+async fn lay(registry: &Registry, image: &Image, layers: &[Value]) {
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": kind, "config": layers[0], "layers": layers });
+    let hex = image.manifest.digest.strip_prefix("sha256:").unwrap();
+    let name = format!("os:{}", simple_signing::tag(hex));
+    registry.push_manifest(&Blob::new(kind, manifest.to_string().into_bytes()), &name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,4 +134,22 @@ async fn what_a_slot_holds_already_is_asked_about_too() {
     let error = machine.stage(&pinned).await.unwrap_err();
     assert!(error.reason() == "RegistryUnreachable" && error.retryable(), "{error}");
     assert_eq!(machine.slot("b").state, SlotState::Complete);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_that_is_damaged_does_not_hide_a_good_one() {
+    let mut machine = Machine::with_old_system().await;
+    let (registry, signer) = (Registry::start(), Signer::new());
+    machine.trust = Some(signer.trusted("*"));
+    let image = Recipe::with(tar(&[("etc/new", b"new")])).build();
+    let tagged = registry.push(&image, "os:1").await;
+    let digest = &image.manifest.digest;
+    let (damaged, damaged_layer) = signer.layer(&registry, digest, "damaged").await;
+    let (_, large_layer) = signer.layer(&registry, digest, &"x".repeat(70_000)).await;
+    std::fs::write(registry.blob_file(&damaged.digest), "damaged").unwrap();
+    lay(&registry, &image, &[damaged_layer.clone(), large_layer.clone()]).await;
+    machine.refused_untouched(&tagged, "WrongSignature", false, &["cannot be read", &damaged.digest]).await;
+    let (_, good_layer) = signer.layer(&registry, digest, "good").await;
+    lay(&registry, &image, &[damaged_layer, large_layer, good_layer]).await;
+    machine.stage(&tagged).await.unwrap();
 }
