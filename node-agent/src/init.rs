@@ -14,7 +14,7 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 5] = [
+const FILES: [(&str, &str, u32); 8] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
@@ -23,6 +23,21 @@ const FILES: [(&str, &str, u32); 5] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/evenkeel-state.sh",
         include_str!("init/files/dracut/evenkeel-state.sh"),
+        0o755,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-lib.sh",
+        include_str!("init/files/dracut/evenkeel-lib.sh"),
+        0o644,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-root.sh",
+        include_str!("init/files/dracut/evenkeel-root.sh"),
+        0o755,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-emergency.sh",
+        include_str!("init/files/dracut/evenkeel-emergency.sh"),
         0o755,
     ),
     ("usr/lib/dracut/dracut.conf.d/90-evenkeel.conf", include_str!("init/files/dracut.conf"), 0o644),
@@ -49,6 +64,9 @@ const LINKS: [(&str, &str); 4] = [
     ("etc/systemd/system-generators/systemd-bless-boot-generator", "/dev/null"),
 ];
 
+/// Where distributions put it.
+const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
+
 /// A read-only root cannot grow these at boot.
 const MOUNT_POINTS: [&str; 12] =
     ["boot", "dev", "etc", "home", "opt", "proc", "root", "run", "srv", "sys", "tmp", "var"];
@@ -74,6 +92,12 @@ pub enum InitError {
         /// Debian's name of the package that has it.
         package: &'static str,
     },
+    /// A kernel cannot verify a slot.
+    #[error(
+        "kernel {0} of the image has no module dm-verity (CONFIG_DM_VERITY), which verifies what is read from a slot: \
+         install a kernel package that has it before `evenkeel-agent init`"
+    )]
+    NoVerity(String),
     /// dracut said no.
     #[error("build the initrd of kernel {kernel} with dracut: {status}; its messages are above")]
     Dracut {
@@ -100,12 +124,19 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     // Empty, not "uninitialized": each machine gets an ID of its own at its first boot, and systemd does not enable all
     // units, as it would for a system that it takes for new.
     write(&root.join("etc/machine-id"), b"", 0o444)?;
-    require(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot loader", "systemd-boot-efi")?;
+    require(
+        root,
+        &["usr/lib/systemd/boot/efi/systemd-bootx64.efi"],
+        "systemd-boot loader",
+        "systemd-boot-efi",
+    )?;
+    // The initrd maps the root through dm-verity with it.
+    require(root, &DMSETUP, "dmsetup", "dmsetup")?;
     if initrd { build_initrds(root) } else { Ok(()) }
 }
 
 fn build_initrds(root: &Path) -> Result<(), InitError> {
-    require(root, "usr/bin/dracut", "dracut", "dracut")?;
+    require(root, &["usr/bin/dracut"], "dracut", "dracut")?;
     let modules = root.join("usr/lib/modules");
     let listing = fs::read_dir(&modules).map_err(|source| failed("list", &modules, source))?;
     let mut kernels: Vec<String> = listing
@@ -117,7 +148,26 @@ fn build_initrds(root: &Path) -> Result<(), InitError> {
     if kernels.is_empty() {
         return Err(InitError::Missing { what: "kernel in /usr/lib/modules", package: "linux-image-amd64" });
     }
-    kernels.iter().try_for_each(|kernel| build_initrd(root, kernel))
+    for kernel in &kernels {
+        require_verity(&modules.join(kernel), kernel)?;
+        build_initrd(root, kernel)?;
+    }
+    Ok(())
+}
+
+/// depmod lists a kernel's modules in `modules.dep` and what is built into it in `modules.builtin`.
+fn require_verity(modules: &Path, kernel: &str) -> Result<(), InitError> {
+    for list in ["modules.dep", "modules.builtin"] {
+        let path = modules.join(list);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.contains("/dm-verity.ko") => return Ok(()),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("read", &path, source));
+            }
+            _ => {}
+        }
+    }
+    Err(InitError::NoVerity(kernel.to_owned()))
 }
 
 fn build_initrd(root: &Path, kernel: &str) -> Result<(), InitError> {
@@ -155,8 +205,12 @@ fn copy_self(target: &Path) -> Result<(), InitError> {
     write(target, &bytes, 0o755)
 }
 
-fn require(root: &Path, path: &str, what: &'static str, package: &'static str) -> Result<(), InitError> {
-    if root.join(path).exists() { Ok(()) } else { Err(InitError::Missing { what, package }) }
+fn require(root: &Path, paths: &[&str], what: &'static str, package: &'static str) -> Result<(), InitError> {
+    if paths.iter().any(|path| root.join(path).exists()) {
+        Ok(())
+    } else {
+        Err(InitError::Missing { what, package })
+    }
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), InitError> {

@@ -161,7 +161,14 @@ fn a_trial_goes_from_armed_to_kept_and_back_without_touching_the_old_entry() {
     assert_eq!(machine.mtools("mtype", &["::/EFI/BOOT/BOOTX64.EFI"]).as_bytes(), LOADER);
     assert_eq!(machine.entries(), ["evenkeel-a.conf"]);
     let old = machine.mtools("mtype", &["::/loader/entries/evenkeel-a.conf"]);
-    assert!(old.contains(&format!("root=PARTUUID={} evenkeel.slot=a", a.part_uuid)), "{old}");
+    let blocks = record_a.filesystem_length / 4096;
+    for words in [
+        "root=/dev/mapper/evenkeel-root ".to_owned(),
+        format!(" evenkeel.partuuid={} ", a.part_uuid),
+        format!(" evenkeel.blocks={blocks} evenkeel.roothash={} evenkeel.slot=a ", record_a.root_hash),
+    ] {
+        assert!(old.contains(&words), "{words:?} is not in: {old}");
+    }
 
     let (b, record_b) = machine.fill("b", "kernel two");
     let loader = boot::open(&machine.disk).unwrap();

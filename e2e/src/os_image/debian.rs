@@ -9,7 +9,7 @@ use crate::{archive, cache, host_packages, process::output, progress};
 
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "usr-is-merged,systemd,systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,dracut-core,\
-     systemd-boot-efi,runc,containernetworking-plugins,iptables,e2fsprogs,iproute2,ca-certificates";
+     systemd-boot-efi,dmsetup,runc,containernetworking-plugins,iptables,e2fsprogs,iproute2,ca-certificates";
 /// Half of the bytes that the packages have, and nothing of it is used in these machines.
 const LEFT_OUT: [&str; 36] = [
     "/usr/share/man/*",
@@ -49,6 +49,12 @@ const LEFT_OUT: [&str; 36] = [
     "/lib/modules/*/kernel/net/ceph/*",
     "/lib/modules/*/kernel/net/sunrpc/*",
 ];
+/// What a slot is verified with while it runs, out of a folder that is left out.
+const KEPT: [&str; 3] = [
+    "/lib/modules/*/kernel/drivers/md/dm-mod.ko",
+    "/lib/modules/*/kernel/drivers/md/dm-bufio.ko",
+    "/lib/modules/*/kernel/drivers/md/dm-verity.ko",
+];
 /// Where apt on this host looks for packages: the image is built from the same archive.
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
 
@@ -64,7 +70,7 @@ pub struct Debian {
 
 /// Builds the layer with mmdebstrap, or takes it from the cache.
 pub async fn build() -> Result<Debian> {
-    let key = cache::key([SUITE, PACKAGES].into_iter().chain(LEFT_OUT).map(str::as_bytes));
+    let key = cache::key([SUITE, PACKAGES].into_iter().chain(LEFT_OUT).chain(KEPT).map(str::as_bytes));
     let folder = cache::entry("debian", &key, async |folder| {
         host_packages::ensure(&[("mmdebstrap", "mmdebstrap")]).await?;
         let archive = folder.join("root.tar");
@@ -93,6 +99,7 @@ async fn mmdebstrap(archive: &Path) -> Result<()> {
         .arg(format!("--include={PACKAGES}"))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
+        .args(KEPT.map(|path| format!("--dpkgopt=path-include={path}")))
         // The initrd is made later, by `evenkeel-agent init`; the database of hardware names is not needed.
         .arg("--customize-hook=rm -rf \"$1\"/boot/initrd* \"$1\"/usr/lib/udev/hwdb.bin")
         .args([SUITE.as_ref(), archive.as_os_str(), sources.as_ref()])

@@ -6,6 +6,10 @@ use crate::kernel_options;
 
 /// Folder of the entries on the ESP.
 pub const ENTRIES_FOLDER: &str = "loader/entries";
+/// Begins the word of the kernel command line with the GUID of the slot's partition.
+pub const PART_UUID: &str = "evenkeel.partuuid=";
+/// The mapping that the initrd makes of the slot, with dm-verity; it comes first of our words.
+const ROOT: &str = "root=/dev/mapper/evenkeel-root";
 const PREFIX: &str = "evenkeel-";
 const SUFFIX: &str = ".conf";
 
@@ -68,6 +72,10 @@ pub struct EntryBody {
     pub digest: String,
     /// GUID of the slot's partition.
     pub part_uuid: String,
+    /// Root of the hash tree that lies behind the slot's file system, lower-case hex.
+    pub root_hash: String,
+    /// Blocks of the file system, 4096 bytes each; the hash tree's first block is the next.
+    pub blocks: u64,
     /// The kernel on the ESP, from its root with a leading `/`.
     pub linux: String,
     /// The initrd on the ESP, from its root with a leading `/`.
@@ -79,8 +87,22 @@ pub struct EntryBody {
 impl EntryBody {
     /// The file's text.
     pub fn encode(&self) -> String {
-        let Self { title, generation, slot, digest, part_uuid, linux, initrd, kernel_options } = self;
-        let place = format!("root=PARTUUID={part_uuid} evenkeel.slot={slot} evenkeel.digest={digest}");
+        let Self {
+            title,
+            generation,
+            slot,
+            digest,
+            part_uuid,
+            root_hash,
+            blocks,
+            linux,
+            initrd,
+            kernel_options,
+        } = self;
+        let place = format!(
+            "{ROOT} {PART_UUID}{part_uuid} evenkeel.blocks={blocks} evenkeel.roothash={root_hash} evenkeel.slot={slot} \
+             evenkeel.digest={digest}"
+        );
         let options = kernel_options::join(kernel_options, &place);
         let title: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!(
@@ -102,10 +124,12 @@ impl EntryBody {
             generation: value("version")?.parse().ok()?,
             slot: option("evenkeel.slot=")?,
             digest: option("evenkeel.digest=")?,
-            part_uuid: option("root=PARTUUID=")?,
+            part_uuid: option(PART_UUID)?,
+            root_hash: option("evenkeel.roothash=")?,
+            blocks: option("evenkeel.blocks=")?.parse().ok()?,
             linux: value("linux")?,
             initrd: value("initrd")?,
-            kernel_options: options.split_once("root=PARTUUID=")?.0.trim_end().to_owned(),
+            kernel_options: options.split_once(ROOT)?.0.trim_end().to_owned(),
         })
     }
 }
@@ -148,6 +172,8 @@ mod tests {
             slot: slot.into(),
             digest: "sha256:00ff".into(),
             part_uuid: "0d0b7f1e-8f3e-4f0e-9f5a-0c5a3c0f7b11".into(),
+            root_hash: "5e".repeat(32),
+            blocks: 25_600,
             linux: "/evenkeel/vmlinuz-1".into(),
             initrd: "/evenkeel/initrd-1".into(),
             kernel_options: String::new(),

@@ -2,8 +2,9 @@
 //!
 //! An image says it in the file that `kernel-install(8)` reads: `/etc/kernel/cmdline`, or `/usr/lib/kernel/cmdline`.
 
-/// Bytes of an image's options. The kernel of x86 takes 2048 in all, and ours are some 300.
-pub const IMAGE_OPTIONS_MAX: usize = 1600;
+/// Bytes of an image's options. The kernel of x86 takes 2048 in all; ours are some 420, and the loader adds the initrd's
+/// name.
+pub const IMAGE_OPTIONS_MAX: usize = 1500;
 /// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
 /// waiting for a person, so that the boot loader can count the try.
 const OURS: &str = "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0";

@@ -2,6 +2,7 @@
 
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, ENTRIES_FOLDER, EntryBody, EntryName, Tries, next_generation},
+    erofs::BLOCK,
     slot_record::{BootFile, SlotRecord},
 };
 
@@ -63,6 +64,8 @@ impl SystemdBoot {
             slot: slot.name.clone(),
             digest: record.digest.clone(),
             part_uuid: slot.part_uuid.clone(),
+            root_hash: record.root_hash.clone(),
+            blocks: record.filesystem_length / BLOCK as u64,
             linux: format!("/{}/{kernel}", files::FOLDER),
             initrd: format!("/{}/{initrd}", files::FOLDER),
             kernel_options: record.kernel_options.clone(),

@@ -102,7 +102,7 @@ impl Power {
             };
             let boot_id = Uuid::new_v4().to_string();
             let (slot, digest) = (option("evenkeel.slot=")?, option("evenkeel.digest=")?);
-            let root = self.root(&option("root=PARTUUID=")?);
+            let root = self.root(&option("evenkeel.partuuid=")?);
             let kernel = choice.kernel.as_ref().is_some_and(|text| text.starts_with(KERNEL_BOOTS));
             let up = kernel && choice.initrd && root.is_ok();
             let boot = Boot { entry: choice.file, up, slot, digest, boot_id: boot_id.clone() };

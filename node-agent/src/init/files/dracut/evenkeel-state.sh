@@ -1,31 +1,8 @@
 #!/bin/sh
 # Lays what outlives updates over the read-only root: /var and /home from the state partition, and the machine's own
-# changes to /etc, /opt, /root and /srv. The state partition is looked for on the root's disk only.
+# changes to /etc, /opt, /root and /srv.
 
-command -v getarg > /dev/null || . /lib/dracut-lib.sh
-
-evenkeel_state_device() {
-    _root=
-    while read -r _ _ _numbers _ _target _; do
-        [ "$_target" = "$NEWROOT" ] && _root=$_numbers
-    done < /proc/self/mountinfo
-    [ -n "$_root" ] || return 1
-    _disk=$(readlink -f "/sys/dev/block/$_root/..") || return 1
-    for _uevent in "$_disk"/*/uevent; do
-        _name= _node=
-        while IFS='=' read -r _key _value; do
-            case $_key in
-                PARTNAME) _name=$_value ;;
-                DEVNAME) _node=$_value ;;
-            esac
-        done < "$_uevent"
-        if [ "$_name" = evenkeel-state ]; then
-            echo "/dev/$_node"
-            return 0
-        fi
-    done
-    return 1
-}
+. /lib/evenkeel-lib.sh
 
 # The first boot starts with what the image has; a copy that was cut off is begun again.
 evenkeel_bind() {
@@ -47,14 +24,14 @@ evenkeel_overlay() {
 
 if getarg evenkeel.slot= > /dev/null; then
     _state=/run/evenkeel/state
-    _device=$(evenkeel_state_device) || die "evenkeel: the root's disk has no partition evenkeel-state"
+    _device=$(evenkeel_partition evenkeel-state) || evenkeel_fail "the slot's disk has no partition evenkeel-state"
     mkdir -p "$_state"
-    mount -t ext4 -o noatime "$_device" "$_state" || die "evenkeel: cannot mount $_device, the state partition"
+    mount -t ext4 -o noatime "$_device" "$_state" || evenkeel_fail "cannot mount $_device, the state partition"
     for _folder in var home; do
-        evenkeel_bind "$_folder" || die "evenkeel: cannot bind /$_folder from the state partition"
+        evenkeel_bind "$_folder" || evenkeel_fail "cannot bind /$_folder from the state partition"
     done
     for _folder in etc opt root srv; do
-        evenkeel_overlay "$_folder" || die "evenkeel: cannot lay the machine's own changes over /$_folder"
+        evenkeel_overlay "$_folder" || evenkeel_fail "cannot lay the machine's own changes over /$_folder"
     done
     info "evenkeel: slot $(getarg evenkeel.slot=), state on $_device"
 fi

@@ -1,0 +1,88 @@
+#!/bin/sh
+# What the hooks of this module share.
+
+command -v getarg > /dev/null || . /lib/dracut-lib.sh
+
+# The mapping that the kernel command line names as root.
+evenkeel_root=evenkeel-root
+
+# The partition of the slot that boots.
+evenkeel_slot_device() {
+    echo "/dev/disk/by-partuuid/$(getarg evenkeel.partuuid=)"
+}
+
+# The partition of a name, on the slot's disk only.
+evenkeel_partition() {
+    _slot=$(readlink -f "$(evenkeel_slot_device)") || return 1
+    _disk=$(readlink -f "/sys/class/block/${_slot##*/}/..") || return 1
+    for _uevent in "$_disk"/*/uevent; do
+        _name= _node=
+        while IFS='=' read -r _key _value; do
+            case $_key in
+                PARTNAME) _name=$_value ;;
+                DEVNAME) _node=$_value ;;
+            esac
+        done < "$_uevent"
+        if [ "$_name" = "$1" ]; then
+            echo "/dev/$_node"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Whether the boot loader counts this boot, as it does on trial: GRUB's entry says so on the command line, systemd-boot in
+# a variable of the firmware.
+evenkeel_counted() {
+    getarg evenkeel.trial > /dev/null && return 0
+    _variables=/sys/firmware/efi/efivars
+    _count=LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
+    [ -d /sys/firmware/efi ] || return 1
+    grep -q " $_variables efivarfs " /proc/mounts && { [ -e "$_variables/$_count" ]; return; }
+    mount -t efivarfs -o ro efivarfs "$_variables" || return 1
+    [ -e "$_variables/$_count" ]
+    _found=$?
+    umount "$_variables"
+    return $_found
+}
+
+# A kept slot whose bytes are not what was written is given up, as the boot loader gives up a trial without tries left,
+# if there is another slot to boot: it would fail in every boot to come. The machine's other troubles are not the slot's.
+evenkeel_give_up() {
+    [ -e "/dev/mapper/$evenkeel_root" ] && ! evenkeel_counted || return 0
+    _slot=$(getarg evenkeel.slot=) || return 0
+    read -r _ _ _ _found _ << STATUS
+$(dmsetup status "$evenkeel_root")
+STATUS
+    [ "$_found" = C ] || return 0
+    _esp=/run/evenkeel/esp _entries=/run/evenkeel/esp/loader/entries
+    mkdir -p "$_esp"
+    mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0
+    for _entry in "$_entries"/evenkeel-*.conf; do
+        case ${_entry##*/} in
+            "evenkeel-$_slot.conf" | *+0.conf | *+0-*.conf | "evenkeel-*.conf") ;;
+            *)
+                mv "$_entries/evenkeel-$_slot.conf" "$_entries/evenkeel-$_slot+0.conf" &&
+                    evenkeel_say "slot $_slot is damaged and is given up; the next boot takes another slot"
+                break
+                ;;
+        esac
+    done
+    umount "$_esp"
+}
+
+evenkeel_say() {
+    echo "<24>evenkeel: $*" > /dev/kmsg
+}
+
+# Ends this boot so that the boot loader can go on: dracut's own way would halt the machine.
+evenkeel_fail() {
+    evenkeel_say "$*"
+    evenkeel_give_up
+    sync
+    systemctl --force reboot 2> /dev/null || reboot -f
+    # Nothing else may go on with this boot; a reboot that hangs is none.
+    sleep 30
+    echo b > /proc/sysrq-trigger
+    sleep 30
+}
