@@ -16,6 +16,7 @@ demo: build
 test: host-packages lint build
 	cargo test --workspace --locked
 	$(E2E) demo --panic --report target/demo/report-with-panic.json
+	$(E2E) damage
 
 build:
 	$(STATIC)

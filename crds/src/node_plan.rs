@@ -233,7 +233,7 @@ pub struct StagingCost {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotStatus {
-    /// `a` or `b`.
+    /// `a`, `b`, …
     #[schemars(length(max = 16))]
     pub name: String,
     /// What is in it.
@@ -253,6 +253,12 @@ pub struct SlotStatus {
     /// When it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_at: Option<Time>,
+    /// When all of it was last read and found to be what was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<Time>,
+    /// Whether a person protected it from reuse.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// What is in a slot.
@@ -263,6 +269,8 @@ pub enum SlotState {
     Empty,
     /// A whole image whose record holds.
     Complete,
+    /// An image that was whole, and is not any more: `evenkeel-agent verify` found it.
+    Damaged,
 }
 
 /// What runs now, from the kernel command line and the slot's record.

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_crds::managed_os_image::Mirror;
-use evenkeel_node_agent_core::layout::parse_size;
+use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
-use crate::{guard::GuardArgs, run::RunArgs};
+use crate::{disk::Sizes, guard::GuardArgs, run::RunArgs};
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk; 6 a
+/// slot does not hold what was written into it.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-agent", version)]
 pub struct Cli {
@@ -39,8 +40,14 @@ pub enum Command {
     Activate(ActivateArgs),
     /// Keep the slot that is on trial.
     Commit(SlotArgs),
-    /// Give up a slot on trial, or go back from a kept slot to the other one.
-    Rollback(SlotArgs),
+    /// Give up a slot on trial, or go back from a kept slot to another one.
+    Rollback(RollbackArgs),
+    /// Read every byte of the slots and compare it with what was written. Exit code 6: a slot is damaged.
+    Verify(VerifyArgs),
+    /// Protect a slot from being written by any update.
+    Pin(PinArgs),
+    /// End a slot's protection.
+    Unpin(PinArgs),
     /// Make the image that is being built bootable from a slot.
     Init(InitArgs),
     /// Watch a trial boot on the host, and end it if it is not kept.
@@ -69,9 +76,18 @@ pub struct SizeArgs {
     /// Size of the disk, such as 8GiB; default: all of the device, or of a blank file that is there; 8 GiB for a new file.
     #[arg(long, value_parser = parse_size)]
     pub size: Option<u64>,
-    /// Size of each of the two slots, such as 3GiB; default: 35 % of the disk, at most 16 GiB.
+    /// Size of each slot, such as 3GiB; default: all slots get 70 % of the disk, and each at most 16 GiB.
     #[arg(long, value_parser = parse_size)]
     pub slot_size: Option<u64>,
+    /// Number of slots; with more than two, older images stay for `rollback --to`.
+    #[arg(long, default_value_t = SLOTS_DEFAULT, value_parser = clap::value_parser!(u8).range(i64::from(SLOTS_DEFAULT)..=i64::from(SLOTS_MAX)))]
+    pub slots: u8,
+}
+
+impl From<SizeArgs> for Sizes {
+    fn from(args: SizeArgs) -> Self {
+        Self { disk: args.size, slot: args.slot_size, slots: args.slots }
+    }
 }
 
 /// The disk to work on.
@@ -180,6 +196,9 @@ pub struct SlotsArgs {
     /// The disk.
     #[command(flatten)]
     pub disk: DiskArg,
+    /// What the agent remembers of the slots.
+    #[command(flatten)]
+    pub state: StateArg,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -205,6 +224,50 @@ pub struct SlotArgs {
     /// The slot; default: the one that can be meant.
     #[arg(long)]
     pub slot: Option<String>,
+}
+
+/// Options of `rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// The slot to go back to; default: give up the trial if there is one, else what was kept before.
+    #[arg(long, alias = "slot", value_name = "NAME")]
+    pub to: Option<String>,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// The slot; default: every slot that holds an image.
+    #[arg(long, value_name = "NAME")]
+    pub slot: Option<String>,
+    /// Where results are remembered.
+    #[command(flatten)]
+    pub state: StateArg,
+}
+
+/// Options of `pin` and `unpin`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// The slot.
+    pub slot: String,
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+}
+
+/// The agent's memory.
+#[derive(Debug, Args)]
+pub struct StateArg {
+    /// The agent's folder on the state partition; default: /var/lib/evenkeel for the disk that this machine runs from, and
+    /// nothing is remembered for another one.
+    #[arg(long, env = "EVENKEEL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Options of `init`.

@@ -5,6 +5,7 @@ mod host;
 mod image;
 mod run;
 mod slot;
+mod verify;
 
 use anyhow::Result;
 use evenkeel_registry::RegistryError;
@@ -28,6 +29,8 @@ pub const EXIT_REFUSED: u8 = 3;
 pub const EXIT_REGISTRY: u8 = 4;
 /// Exit code for a disk that cannot be used.
 pub const EXIT_DISK: u8 = 5;
+/// Exit code for a slot that does not hold what was written into it.
+pub const EXIT_DAMAGED: u8 = 6;
 
 /// Does what the command line says.
 pub fn execute(command: Command) -> Result<()> {
@@ -41,6 +44,9 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Activate(args) => slot::activate(&args),
         Command::Commit(args) => slot::commit(&args),
         Command::Rollback(args) => slot::rollback(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Pin(args) => slot::pin(&args),
+        Command::Unpin(args) => slot::unpin(&args),
         Command::Init(args) => host::init(&args),
         Command::Guard(args) => host::guard(&args),
         Command::CloudConfig(CloudConfigCommand::Apply(args)) => host::apply_cloud_config(&args),
@@ -51,7 +57,7 @@ pub fn execute(command: Command) -> Result<()> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::{
         boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
-        install::InstallError, slots::SlotsError,
+        install::InstallError, pins::PinError, slots::SlotsError,
     };
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<StageError>() {
@@ -67,12 +73,16 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             let refused = matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_));
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
+        if cause.is::<verify::Damaged>() {
+            return EXIT_DAMAGED;
+        }
         if let Some(RegionError::Record { .. }) = cause.downcast_ref() {
             return EXIT_REFUSED;
         }
         let disk = cause.is::<DiskError>()
             || cause.is::<RegionError>()
             || cause.is::<EspError>()
+            || cause.is::<PinError>()
             || cause.is::<SlotsError>();
         if let Some(InstallError::Loader(_)) = cause.downcast_ref() {
             return EXIT_REFUSED;

@@ -27,11 +27,19 @@ pub use file_device::{Access, FileDevice};
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 
-/// The slots that updates write, in their order on the disk.
-pub const UPDATE_SLOTS: [&str; 2] = ["a", "b"];
-
 /// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written to.
 const FILE_BYTES_DEFAULT: u64 = 8 << 30;
+
+/// Sizes of a disk that is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes of the disk; absent: all of a device, or of a blank file that is there.
+    pub disk: Option<u64>,
+    /// Bytes of each slot; absent: by the disk's size.
+    pub slot: Option<u64>,
+    /// Number of slots.
+    pub slots: u8,
+}
 
 /// A disk.
 #[derive(Clone, Debug)]
@@ -169,16 +177,17 @@ impl Disk {
         Ok(Self { path: path.to_owned(), partitions })
     }
 
-    /// Makes a disk: the file of `size` bytes (8 GiB unless given) if `path` is not a device, the partition table, and an empty state file
-    /// system. Boot and oem partitions are made when an image is installed, as their content comes from there.
-    pub fn create(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<Self, DiskError> {
+    /// Makes a disk: the file (of 8 GiB unless given) if `path` is not a device, the partition table, and an empty state
+    /// file system. Boot and oem partitions are made when an image is installed, as their content comes from there.
+    pub fn create(path: &Path, sizes: Sizes) -> Result<Self, DiskError> {
+        let Sizes { disk: size, slot: slot_size, slots } = sizes;
         let length = if path.exists() && is_block_device(path)? {
             device::length(path)?
         } else {
-            make_file(path, size, slot_size)?
+            make_file(path, sizes)?
         };
         let length = size.map_or(length, |size| size.min(length));
-        table::write(path, &layout::layout(length, slot_size)?)?;
+        table::write(path, &layout::layout(length, slot_size, slots)?)?;
         if is_block_device(path)? {
             device::reread_table(path)?;
         }
@@ -192,7 +201,12 @@ impl Disk {
         &self.path
     }
 
-    /// The slot `a`, `b` or `recovery`.
+    /// Names of the slots that updates write, in their order on the disk.
+    pub fn slot_names(&self) -> impl Iterator<Item = &str> {
+        self.partitions.iter().filter_map(|partition| layout::slot_name(&partition.name))
+    }
+
+    /// The slot `a`, `b`, … or `recovery`.
     pub fn slot(&self, name: &str) -> Result<SlotRegion, DiskError> {
         let partition = self.named(&format!("evenkeel-{name}"))?;
         Ok(SlotRegion {
@@ -249,12 +263,12 @@ fn open(
 }
 
 /// Makes the disk's file, or takes one that is there and blank, such as `truncate` makes it. Gives its length in bytes.
-fn make_file(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<u64, DiskError> {
+fn make_file(path: &Path, sizes: Sizes) -> Result<u64, DiskError> {
     let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
     let there = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let size = size.or((there > 0).then_some(there)).unwrap_or(FILE_BYTES_DEFAULT);
+    let size = sizes.disk.or((there > 0).then_some(there)).unwrap_or(FILE_BYTES_DEFAULT);
     // Nothing is left behind by a size that cannot be.
-    layout::layout(size, slot_size)?;
+    layout::layout(size, sizes.slot, sizes.slots)?;
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(|source| io_error("create", source))?;

@@ -12,7 +12,7 @@ use crate::{
     boot::{self, BootError, Bootloader as _},
     cloud_config::FILE_NAME,
     disk::{
-        Disk, DiskError, SlotRegion,
+        Disk, DiskError, Sizes, SlotRegion,
         mkfs::{self, MkfsError},
     },
     esp::{self, EspError},
@@ -45,8 +45,8 @@ pub enum InstallError {
 }
 
 /// Makes a disk with all its file systems, empty.
-pub fn create_disk(path: &Path, size: Option<u64>, slot_size: Option<u64>) -> Result<Disk, InstallError> {
-    let disk = Disk::create(path, size, slot_size)?;
+pub fn create_disk(path: &Path, sizes: Sizes) -> Result<Disk, InstallError> {
+    let disk = Disk::create(path, sizes)?;
     esp::format(&disk)?;
     mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", None)?;
     Ok(disk)

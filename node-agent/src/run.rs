@@ -157,7 +157,8 @@ impl Agent {
 
     fn look(&mut self) -> Result<Facts, ActError> {
         let (verdict, passed) = (self.state.verdict()?, self.state.checks_passed()?);
-        tokio::task::block_in_place(|| self.sight.look(verdict, passed.as_ref()))
+        let checks = self.state.slot_checks()?;
+        tokio::task::block_in_place(|| self.sight.look(verdict, passed.as_ref(), &checks))
     }
 
     /// A new order is a reason to look again.

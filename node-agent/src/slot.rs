@@ -8,6 +8,7 @@ mod lane;
 pub mod layer;
 pub mod pax;
 pub mod reuse;
+pub mod scrub;
 pub mod verity;
 pub mod writer;
 

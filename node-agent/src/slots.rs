@@ -1,18 +1,40 @@
-//! What is in each slot and how it boots: the account behind `evenkeel-agent slots`.
+//! What is in each slot and how it boots: the facts that decisions are made of, and the account behind
+//! `evenkeel-agent slots`.
 
+use std::collections::BTreeMap;
+
+use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
-    slot_record::RecordError,
+    journal::BadDigest,
+    machine::{EntryFact, SlotContent, SlotFact},
+    slot_check::{SlotCheck, SlotChecks},
+    slot_record::{RecordError, SlotRecord},
 };
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::disk::{Disk, DiskError, RegionError};
+use crate::{
+    disk::{Disk, DiskError, RegionError},
+    pins::{self, PinError},
+};
+
+const RECOVERY: &str = "recovery";
+
+/// What the agent remembers of slots and images.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The last look at every byte of each slot.
+    pub checks: SlotChecks,
+    /// Images that failed on this machine.
+    pub bad_digests: Vec<BadDigest>,
+}
 
 /// One slot, in the command's JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotReport {
-    /// `a`, `b`, `recovery`.
+    /// `a`, `b`, …, `recovery`.
     pub name: String,
     /// Bytes from the start of the disk.
     pub offset: u64,
@@ -26,12 +48,36 @@ pub struct SlotReport {
     pub digest: Option<String>,
     /// The image's version.
     pub version: Option<String>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// When it was written.
+    pub written_at: Option<Timestamp>,
+    /// The plan that it was written for; absent when a person wrote it.
+    pub plan_id: Option<String>,
+    /// When all of it was last read and found to be what was written.
+    pub verified_at: Option<Timestamp>,
+    /// The first byte that was found to be another than what was written.
+    pub damaged_at: Option<u64>,
+    /// How the image failed on this machine, if it did.
+    pub failed: Option<Failed>,
+    /// Whether a person protected it from reuse.
+    pub pinned: bool,
     /// Whether the loader would boot it now.
     pub bootable: bool,
     /// Whether the loader boots it next.
     pub default: bool,
     /// Boots left of a trial; absent when it is none.
     pub tries_left: Option<u32>,
+}
+
+/// How an image failed on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// How it failed the last time.
+    pub cause: RollbackCause,
+    /// How often it failed.
+    pub count: u32,
 }
 
 /// Whether a slot holds an image.
@@ -55,33 +101,96 @@ pub enum SlotsError {
     /// A slot cannot be read.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// The pins cannot be read.
+    #[error(transparent)]
+    Pins(#[from] PinError),
 }
 
 /// Looks at the slots of a disk with the given boot entries.
-pub fn report(disk: &Disk, entries: &[BootEntry]) -> Result<Vec<SlotReport>, SlotsError> {
-    ["a", "b", "recovery"].iter().map(|name| slot(disk, entries, name)).collect()
+pub fn report(disk: &Disk, entries: &[BootEntry], memory: &Memory) -> Result<Vec<SlotReport>, SlotsError> {
+    let pins = pins::read(disk)?;
+    let names = disk.slot_names().chain([RECOVERY]);
+    names
+        .map(|name| {
+            let (state, record) = content(disk, name)?;
+            let fact = fact(name, record.as_ref(), entries, pins.contains(name), &memory.checks);
+            let region = disk.slot(name)?;
+            let bad = memory.bad_digests.iter().find(|bad| Some(bad.digest.as_str()) == fact.digest());
+            let damaged_at = fact.check.as_ref().and_then(|check| check.damaged_at);
+            Ok(SlotReport {
+                name: name.to_owned(),
+                offset: region.disk_offset,
+                length: region.length,
+                state: if damaged_at.is_some() { SlotState::Damaged } else { state },
+                verified_at: fact.verified_at(),
+                damaged_at,
+                failed: bad.map(|bad| Failed { cause: bad.cause, count: bad.count }),
+                pinned: fact.pinned,
+                bootable: matches!(fact.entry, EntryFact::Permanent | EntryFact::Trial { left: 1.. }),
+                default: next_boot(entries).is_some_and(|next| next.name.slot == name),
+                tries_left: match fact.entry {
+                    EntryFact::Trial { left } => Some(left),
+                    _ => None,
+                },
+                image: record.as_ref().map(|record| record.image.clone()),
+                digest: record.as_ref().map(|record| record.digest.clone()),
+                version: record.as_ref().map(|record| record.version.clone()),
+                labels: record.as_ref().map(|record| record.labels.clone()).unwrap_or_default(),
+                written_at: record.as_ref().map(|record| record.written_at),
+                plan_id: record.and_then(|record| record.plan_id),
+            })
+        })
+        .collect()
 }
 
-fn slot(disk: &Disk, entries: &[BootEntry], name: &str) -> Result<SlotReport, SlotsError> {
-    let region = disk.slot(name)?;
-    let (state, record) = match region.read_record() {
-        Ok(record) => (SlotState::Complete, Some(record)),
-        Err(RegionError::Record { source: RecordError::Absent, .. }) => (SlotState::Empty, None),
-        Err(RegionError::Record { .. }) => (SlotState::Damaged, None),
-        Err(error) => return Err(error.into()),
+/// The facts of the slots that updates write.
+pub fn facts(disk: &Disk, entries: &[BootEntry], checks: &SlotChecks) -> Result<Vec<SlotFact>, SlotsError> {
+    let pins = pins::read(disk)?;
+    disk.slot_names()
+        .map(|name| {
+            let (_, record) = content(disk, name)?;
+            Ok(fact(name, record.as_ref(), entries, pins.contains(name), checks))
+        })
+        .collect()
+}
+
+fn content(disk: &Disk, name: &str) -> Result<(SlotState, Option<SlotRecord>), SlotsError> {
+    match disk.slot(name)?.read_record() {
+        Ok(record) => Ok((SlotState::Complete, Some(record))),
+        Err(RegionError::Record { source: RecordError::Absent, .. }) => Ok((SlotState::Empty, None)),
+        Err(RegionError::Record { .. }) => Ok((SlotState::Damaged, None)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn fact(
+    name: &str,
+    record: Option<&SlotRecord>,
+    entries: &[BootEntry],
+    pinned: bool,
+    checks: &SlotChecks,
+) -> SlotFact {
+    // While an entry is replaced there may be two of a slot: the newer one counts.
+    let own = entries.iter().filter(|entry| entry.name.slot == name);
+    let entry = own.max_by_key(|entry| entry.body.generation);
+    let content = record.map(|record| SlotContent {
+        image: record.image.clone(),
+        digest: record.digest.clone(),
+        version: record.version.clone(),
+        written_at: record.written_at,
+    });
+    let of_content = |check: &&SlotCheck| {
+        content.as_ref().is_some_and(|content| check.is_of(&content.digest, content.written_at))
     };
-    let entry = entries.iter().find(|entry| entry.name.slot == name);
-    let tries_left = entry.and_then(|entry| entry.name.tries).map(|tries| tries.left);
-    Ok(SlotReport {
+    SlotFact {
         name: name.to_owned(),
-        offset: region.disk_offset,
-        length: region.length,
-        state,
-        bootable: entry.is_some() && tries_left != Some(0),
-        default: next_boot(entries).is_some_and(|next| next.name.slot == name),
-        tries_left,
-        image: record.as_ref().map(|record| record.image.clone()),
-        digest: record.as_ref().map(|record| record.digest.clone()),
-        version: record.map(|record| record.version),
-    })
+        entry: entry.map_or(EntryFact::Absent, |entry| match entry.name.tries {
+            Some(tries) => EntryFact::Trial { left: tries.left },
+            None => EntryFact::Permanent,
+        }),
+        generation: entry.map_or(0, |entry| entry.body.generation),
+        pinned,
+        check: checks.get(name).filter(of_content).cloned(),
+        content,
+    }
 }

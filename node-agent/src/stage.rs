@@ -44,6 +44,8 @@ pub struct StageRequest {
     pub registry: RegistryOptions,
     /// Who must have signed the image; absent: nobody.
     pub trust: Option<Policy>,
+    /// The plan that wants it; absent when a person does.
+    pub plan_id: Option<String>,
 }
 
 /// What was done.

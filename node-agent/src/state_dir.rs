@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use evenkeel_node_agent_core::journal::{ChecksPassed, JOURNAL_VERSION, Journal, TrialOrder, Verdict};
+use evenkeel_node_agent_core::{
+    journal::{ChecksPassed, JOURNAL_VERSION, Journal, TrialOrder, Verdict},
+    slot_check::SlotChecks,
+};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -20,6 +23,7 @@ const JOURNAL: &str = "journal.json";
 const TRIAL: &str = "trial.json";
 const VERDICT: &str = "verdict.json";
 const CHECKS_PASSED: &str = "checks-passed.json";
+const SLOT_CHECKS: &str = "slot-checks.json";
 const LOCK: &str = "agent.lock";
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// A document of ours has a few kilobytes; anything above this is not ours.
@@ -101,6 +105,16 @@ impl StateDir {
     /// Says, durably, that the host's own health checks passed.
     pub fn write_checks_passed(&self, passed: &ChecksPassed) -> Result<(), StateError> {
         self.write(CHECKS_PASSED, passed)
+    }
+
+    /// The last look at every byte of each slot.
+    pub fn slot_checks(&self) -> Result<SlotChecks, StateError> {
+        Ok(self.read(SLOT_CHECKS)?.unwrap_or_default())
+    }
+
+    /// Remembers the looks at slots, durably.
+    pub fn write_slot_checks(&self, checks: &SlotChecks) -> Result<(), StateError> {
+        self.write(SLOT_CHECKS, checks)
     }
 
     /// Removes the verdict on an earlier trial, durably.

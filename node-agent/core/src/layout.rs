@@ -12,6 +12,28 @@ const SLOT_DEFAULT_MAX: u64 = 16 << 30;
 /// The first and the last mebibyte of a disk hold the two partition tables.
 const TABLES: u64 = 2 * MIB;
 
+/// Slots of a disk for which nobody wants another number.
+pub const SLOTS_DEFAULT: u8 = 2;
+/// Most slots of a disk.
+pub const SLOTS_MAX: u8 = 8;
+const SLOT_PARTITIONS: [&str; SLOTS_MAX as usize] = [
+    "evenkeel-a",
+    "evenkeel-b",
+    "evenkeel-c",
+    "evenkeel-d",
+    "evenkeel-e",
+    "evenkeel-f",
+    "evenkeel-g",
+    "evenkeel-h",
+];
+/// Per cent of what the boot and oem partitions leave that all slots get together, when nobody says more.
+const SLOTS_SHARE: u64 = 70;
+
+/// The slot's name in the name of its partition, if it is one that updates write.
+pub fn slot_name(partition: &str) -> Option<&str> {
+    SLOT_PARTITIONS.contains(&partition).then(|| partition.strip_prefix("evenkeel-")).flatten()
+}
+
 /// What a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -21,10 +43,8 @@ pub enum Role {
     Oem,
     /// A slot that updates never write.
     Recovery,
-    /// The first slot.
-    SlotA,
-    /// The second slot.
-    SlotB,
+    /// A slot that updates write: 0 for `a`, 1 for `b`, …
+    Slot(u8),
     /// What outlives updates.
     State,
 }
@@ -36,8 +56,7 @@ impl Role {
             Self::Esp => "evenkeel-esp",
             Self::Oem => "evenkeel-oem",
             Self::Recovery => "evenkeel-recovery",
-            Self::SlotA => "evenkeel-a",
-            Self::SlotB => "evenkeel-b",
+            Self::Slot(index) => SLOT_PARTITIONS[usize::from(index) % SLOT_PARTITIONS.len()],
             Self::State => "evenkeel-state",
         }
     }
@@ -59,12 +78,14 @@ pub struct Place {
 pub enum LayoutError {
     /// The parts do not fit.
     #[error(
-        "a disk of {disk} MiB is too small: boot 512, oem 64, recovery {recovery}, two slots of {slot}, state at least \
+        "a disk of {disk} MiB is too small: boot 512, oem 64, recovery {recovery}, {slots} slots of {slot}, state at least \
          256 and 2 for tables need {needed} MiB; give a larger disk or a smaller --slot-size"
     )]
     TooSmall {
         /// MiB of the disk.
         disk: u64,
+        /// Number of slots.
+        slots: u8,
         /// MiB of a slot.
         slot: u64,
         /// MiB of the recovery slot.
@@ -75,41 +96,43 @@ pub enum LayoutError {
     /// A slot that holds nothing.
     #[error("a slot of {0} bytes is too small to hold an operating system: use at least 16 MiB")]
     SlotTooSmall(u64),
+    /// One slot cannot be updated, and partitions have single letters.
+    #[error("{0} slots cannot be had: use 2 to 8")]
+    NumberOfSlots(u8),
     /// Not a size.
     #[error("{0:?} is not a size: write a number and a unit, for example 8GiB or 512MiB")]
     NotASize(String),
 }
 
-/// Lays out a disk of `disk` bytes with slots of `slot` bytes; without it, each slot gets 35 % of what the boot and
-/// oem partitions leave. The recovery slot has the size of a slot, but at most 512 MiB; state gets the rest.
-pub fn layout(disk: u64, slot: Option<u64>) -> Result<Vec<Place>, LayoutError> {
+/// Lays out a disk of `disk` bytes with `slots` slots of `slot` bytes; without a size the slots share 70 % of what the
+/// boot and oem partitions leave. The recovery slot has the size of a slot, but at most 512 MiB; state gets the rest.
+pub fn layout(disk: u64, slot: Option<u64>, slots: u8) -> Result<Vec<Place>, LayoutError> {
+    if !(SLOTS_DEFAULT..=SLOTS_MAX).contains(&slots) {
+        return Err(LayoutError::NumberOfSlots(slots));
+    }
     let left = disk.saturating_sub(ESP + OEM + TABLES);
-    let slot = slot.unwrap_or_else(|| (left / 100 * 35).clamp(SLOT_MIN, SLOT_DEFAULT_MAX)) / MIB * MIB;
+    let share = left / 100 * SLOTS_SHARE / u64::from(slots);
+    let slot = slot.unwrap_or_else(|| share.clamp(SLOT_MIN, SLOT_DEFAULT_MAX)) / MIB * MIB;
     if slot < SLOT_MIN {
         return Err(LayoutError::SlotTooSmall(slot));
     }
     let recovery = slot.min(RECOVERY_MAX);
-    let before_state = slot.saturating_mul(2).saturating_add(recovery);
+    let before_state = slot.saturating_mul(slots.into()).saturating_add(recovery);
     let state = left.saturating_sub(before_state) / MIB * MIB;
     if state < STATE_MIN {
         return Err(LayoutError::TooSmall {
             disk: disk / MIB,
+            slots,
             slot: slot / MIB,
             recovery: recovery / MIB,
             needed: before_state.saturating_add(ESP + OEM + TABLES + STATE_MIN) / MIB,
         });
     }
-    let parts = [
-        (Role::Esp, ESP),
-        (Role::Oem, OEM),
-        (Role::Recovery, recovery),
-        (Role::SlotA, slot),
-        (Role::SlotB, slot),
-        (Role::State, state),
-    ];
+    let slots = (0..slots).map(|index| (Role::Slot(index), slot));
+    let before = [(Role::Esp, ESP), (Role::Oem, OEM), (Role::Recovery, recovery)];
+    let parts = before.into_iter().chain(slots).chain([(Role::State, state)]);
     let mut offset = MIB;
     Ok(parts
-        .into_iter()
         .map(|(role, length)| {
             let place = Place { role, offset, length };
             offset += length;
@@ -142,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_example_of_the_manual_fits() {
-        let places = layout(8 << 30, Some(3 << 30)).unwrap();
-        assert_eq!(places[3], Place { role: Role::SlotA, offset: 1089 * MIB, length: 3 << 30 });
+        let places = layout(8 << 30, Some(3 << 30), 2).unwrap();
+        assert_eq!(places[3], Place { role: Role::Slot(0), offset: 1089 * MIB, length: 3 << 30 });
         assert_eq!(places[5].length / MIB, 8192 - 2 - 512 - 64 - 512 - 6144);
     }
 
     #[test]
     fn a_disk_that_is_too_small_says_what_it_needs() {
-        let message = layout(4 << 30, Some(3 << 30)).unwrap_err().to_string();
+        let message = layout(4 << 30, Some(3 << 30), 2).unwrap_err().to_string();
         assert!(message.contains("7490 MiB") && message.contains("--slot-size"), "{message}");
     }
 
@@ -164,14 +187,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partitions_never_overlap_nor_leave_the_disk(disk in 0u64..1 << 42, slot in proptest::option::of(0u64..1 << 40)) {
-            if let Ok(places) = layout(disk, slot) {
+        fn partitions_never_overlap_nor_leave_the_disk(disk in 0u64..1 << 42, slot in proptest::option::of(0u64..1 << 40), slots: u8) {
+            if let Ok(places) = layout(disk, slot, slots) {
                 prop_assert!(places[0].offset >= MIB);
                 for pair in places.windows(2) {
                     prop_assert_eq!(pair[0].offset + pair[0].length, pair[1].offset);
                 }
-                prop_assert!(places[5].offset + places[5].length <= disk - MIB);
-                prop_assert_eq!(places[3].length, places[4].length);
+                let last = places.last().unwrap();
+                prop_assert!(last.role == Role::State && last.offset + last.length <= disk - MIB);
+                let names: Vec<_> = places.iter().filter_map(|place| slot_name(place.role.partition_name())).collect();
+                prop_assert_eq!(names.len(), usize::from(slots));
+                prop_assert_eq!(places[3].length, places[2 + usize::from(slots)].length);
             }
         }
     }

@@ -53,6 +53,9 @@ pub struct SlotRecord {
     /// Kernel options that the image asks for, as [`crate::kernel_options::of_image`] gives them.
     #[serde(default)]
     pub kernel_options: String,
+    /// The plan that the slot was written for; absent when a person wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<String>,
     /// When the record was written.
     pub written_at: Timestamp,
 }

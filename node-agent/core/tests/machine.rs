@@ -88,6 +88,7 @@ impl World {
                     name: (*name).to_owned(),
                     content: slot.0.map(content),
                     entry: slot.1,
+                    ..SlotFact::empty(name)
                 })
                 .collect(),
             verdict: self.verdict.clone(),

@@ -19,7 +19,7 @@ const MARK: &[u8] = b"--document--";
 pub fn kernel_options(bytes: &[u8]) {
     let options = of_image(&String::from_utf8_lossy(bytes));
     assert!(!options.contains(['\n', '\r', '\0']), "{options:?} would be a line of its own");
-    let joined = join(&options, "root=PARTUUID=0 evenkeel.slot=a");
+    let joined = join(&options, "root=/dev/mapper/evenkeel-root evenkeel.slot=a");
     assert!(joined.contains("evenkeel.slot=a"));
 }
 
@@ -70,7 +70,6 @@ fn turn(journal: &Journal, orders: Option<&Orders>, facts: &Facts) {
 fn facts(entry: EntryFact, running: &str, now: i64, verdict: Option<Verdict>) -> Facts {
     let digest = format!("sha256:{}", "0".repeat(64));
     let slot = |name: &str| SlotFact {
-        name: name.into(),
         content: Some(SlotContent {
             image: format!("r.example/os@{digest}"),
             digest: digest.clone(),
@@ -78,6 +77,7 @@ fn facts(entry: EntryFact, running: &str, now: i64, verdict: Option<Verdict>) ->
             written_at: Timestamp::UNIX_EPOCH,
         }),
         entry: if name == "a" { EntryFact::Permanent } else { entry },
+        ..SlotFact::empty(name)
     };
     Facts {
         running: Some(RunningSlot { name: running.into(), digest: digest.clone(), boot_id: "1".into() }),

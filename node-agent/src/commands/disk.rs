@@ -1,33 +1,50 @@
 //! `disk create` and `slots`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use crate::{
-    args::{DiskArg, Output, SizeArgs, SlotsArgs},
+    args::{DiskArg, Output, SizeArgs, SlotsArgs, StateArg},
     boot::{self, Bootloader as _},
     disk::{self, Disk},
     install,
-    slots::{self, SlotReport},
+    slots::{self, Failed, Memory, SlotReport},
+    state_dir::StateDir,
 };
+
+/// As the agent and the guard have it by default.
+const STATE_DIR: &str = "/var/lib/evenkeel";
 
 pub(super) fn open(args: &DiskArg) -> Result<Disk> {
     Ok(disk::open_or_find(args.disk.as_deref(), &args.proc)?)
 }
 
 pub(super) fn create(path: &Path, sizes: SizeArgs) -> Result<()> {
-    let disk = install::create_disk(path, sizes.size, sizes.slot_size)?;
+    let disk = install::create_disk(path, sizes.into())?;
     for partition in disk.partitions() {
         println!("{:<18} {:>8} MiB  {}", partition.name, partition.length >> 20, partition.part_uuid);
     }
     Ok(())
 }
 
+/// Where the agent's memory of the disk is, if there is any.
+pub(super) fn state_dir(disk: &DiskArg, state: &StateArg) -> Option<PathBuf> {
+    state.state_dir.clone().or_else(|| disk.disk.is_none().then(|| STATE_DIR.into()))
+}
+
 pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
     let disk = open(&args.disk)?;
     let entries = boot::open(&disk)?.entries()?;
-    let report = slots::report(&disk, &entries)?;
+    let memory = match state_dir(&args.disk, &args.state).filter(|path| path.exists()) {
+        Some(path) => {
+            let state = StateDir::open(&path)?;
+            Memory { checks: state.slot_checks()?, bad_digests: state.journal()?.bad_digests }
+        }
+        None => Memory::default(),
+    };
+    let report = slots::report(&disk, &entries, &memory)?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Text => report.iter().for_each(print),
@@ -45,5 +62,20 @@ fn print(slot: &SlotReport) {
     };
     let state = format!("{:?}", slot.state).to_lowercase();
     let image = slot.image.as_deref().unwrap_or("-");
-    println!("{:<9} {state:<9} {boots:<26} {image}", slot.name);
+    let pinned = if slot.pinned { ", pinned" } else { "" };
+    println!("{:<9} {state:<9} {:<26} {image}", slot.name, format!("{boots}{pinned}"));
+    let Some(digest) = &slot.digest else { return };
+    println!("{:10}version {}, {digest}", "", slot.version.as_deref().unwrap_or("-"));
+    let time = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| format!("{at:.0}"));
+    let plan = slot.plan_id.as_deref().map(|plan| format!(" for plan {plan}")).unwrap_or_default();
+    let verified = slot
+        .damaged_at
+        .map_or_else(|| format!("verified {}", time(slot.verified_at)), |at| format!("damaged at byte {at}"));
+    println!("{:10}written {}{plan}, {verified}", "", time(slot.written_at));
+    if let Some(Failed { cause, count }) = &slot.failed {
+        println!("{:10}failed on this machine {count} times, the last time because of {cause:?}", "");
+    }
+    for (key, value) in &slot.labels {
+        println!("{:10}{key}={value}", "");
+    }
 }

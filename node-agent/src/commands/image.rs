@@ -42,7 +42,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
         install::write_cloud_config(&disk, text)?;
     }
     let (slot, image) = (FIRST_SLOT.to_owned(), args.image.clone());
-    let request = StageRequest { disk, slot, image, registry: options, trust };
+    let request = StageRequest { disk, slot, image, registry: options, trust, plan_id: None };
     let staged = runtime.block_on(stage_with_progress(&request))?;
     install::make_bootable(&request.disk, &request.disk.slot(FIRST_SLOT)?, &staged.record)?;
     eprintln!(
@@ -58,7 +58,8 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let situation = Situation::look(&args.slot.disk)?;
     let slot = situation.passive(args.slot.slot.as_deref())?;
     let (registry, trust) = (options(&args.pull), policy(&args.trust)?);
-    let request = StageRequest { disk: situation.disk, slot, image: args.image.clone(), registry, trust };
+    let (disk, image) = (situation.disk, args.image.clone());
+    let request = StageRequest { disk, slot, image, registry, trust, plan_id: None };
     let runtime = tokio::runtime::Runtime::new()?;
     let staged = runtime.block_on(stage_with_progress(&request))?;
     match args.output {
@@ -147,10 +148,10 @@ fn read_cloud_config(path: &Path) -> Result<String> {
 fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
     let empty_file = fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0);
     if empty_file {
-        return Ok(install::create_disk(path, sizes.size, sizes.slot_size)?);
+        return Ok(install::create_disk(path, sizes.into())?);
     }
     match Disk::open(path) {
-        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes.size, sizes.slot_size)?),
+        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes.into())?),
         Err(error) => Err(error.into()),
         Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
             "{} has partitions that are not Evenkeel's: if nothing on it is needed, run `evenkeel-agent disk create` \

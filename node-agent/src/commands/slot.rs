@@ -1,62 +1,85 @@
-//! `activate`, `commit` and `rollback`.
+//! `activate`, `commit`, `rollback`, `pin` and `unpin`.
 
 use anyhow::Result;
-use evenkeel_node_agent_core::boot_entry::{BootEntry, next_boot};
+use evenkeel_node_agent_core::{
+    boot_entry::{BootEntry, next_boot},
+    machine::SlotFact,
+    reuse,
+    slot_check::SlotChecks,
+};
 
 use super::{disk, refused};
 use crate::{
-    args::{ActivateArgs, SlotArgs},
+    args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs},
     boot::{self, Bootloader, SystemdBoot},
-    disk::{Disk, UPDATE_SLOTS},
+    disk::Disk,
+    pins,
     run::host,
+    slots,
 };
 
-/// A disk, its boot loader's entries, and the slot that runs if the disk is this machine's.
+/// A disk, its boot loader's entries, its slots, and the slot that runs if the disk is this machine's.
 pub(super) struct Situation {
     pub disk: Disk,
     pub bootloader: SystemdBoot,
     pub entries: Vec<BootEntry>,
-    pub running: Option<String>,
+    slots: Vec<SlotFact>,
+    running: Option<String>,
 }
 
 impl Situation {
-    pub(super) fn look(args: &crate::args::DiskArg) -> Result<Self> {
+    pub(super) fn look(args: &DiskArg) -> Result<Self> {
         let disk = disk::open(args)?;
         let bootloader = boot::open(&disk)?;
         let entries = bootloader.entries()?;
+        let slots = slots::facts(&disk, &entries, &SlotChecks::default())?;
         let running = if args.disk.is_none() { host::running_slot(&args.proc)? } else { None };
-        Ok(Self { disk, bootloader, entries, running: running.map(|running| running.name) })
+        Ok(Self { disk, bootloader, entries, slots, running: running.map(|running| running.name) })
     }
 
     /// The slot that must stay as it is: the one that runs, or on a disk that is not running the one that boots next.
-    pub(super) fn current(&self) -> Option<&str> {
+    fn current(&self) -> Option<&str> {
         let next = next_boot(&self.entries).map(|entry| entry.name.slot.as_str());
         self.running.as_deref().or(next)
     }
 
-    /// The slot that was named, or the passive one; refused when it is the current one.
-    pub(super) fn passive(&self, named: Option<&str>) -> Result<String> {
-        // A slot on trial that does not run may be written: the kept one is what the machine falls back to.
-        let kept = self
-            .entries
-            .iter()
-            .filter(|entry| entry.name.tries.is_none())
-            .max_by_key(|entry| entry.body.generation);
-        let current = self.running.as_deref().or(kept.map(|entry| entry.name.slot.as_str()));
-        let slot = named.unwrap_or_else(|| other(current));
-        if !UPDATE_SLOTS.contains(&slot) {
-            return Err(refused(format!("there is no slot {slot} that can be written: use a or b")));
+    /// The slot that was named, or the one to write next; refused when it is in use.
+    pub(super) fn passive(&self, wanted: Option<&str>) -> Result<String> {
+        let Some(slot) = wanted else {
+            let chosen = reuse::choose(&self.slots, self.running.as_deref(), None);
+            return chosen.map(|slot| slot.name.clone()).map_err(|error| refused(error.to_string()));
+        };
+        let names: Vec<&str> = self.disk.slot_names().collect();
+        if !names.contains(&slot) {
+            return Err(refused(format!(
+                "there is no slot {slot} that can be written: use one of {}",
+                names.join(", ")
+            )));
         }
-        if Some(slot) == current {
-            return Err(refused(format!("slot {slot} is the one in use: choose the other one")));
+        if reuse::in_use(&self.slots, self.running.as_deref()).contains(&slot) {
+            return Err(refused(format!("slot {slot} is the one in use: choose another one")));
         }
         Ok(slot.to_owned())
+    }
+
+    /// The slot that can be meant by `activate`: the one that was written last and is not in use.
+    fn staged(&self, wanted: Option<&str>) -> Result<String> {
+        if wanted.is_some() {
+            return self.passive(wanted);
+        }
+        let in_use = reuse::in_use(&self.slots, self.running.as_deref());
+        let others = self.slots.iter().filter(|slot| !in_use.contains(&slot.name.as_str()));
+        let newest = others
+            .filter_map(|slot| Some((slot.content.as_ref()?.written_at, &slot.name)))
+            .max()
+            .map(|(_, name)| name.clone());
+        newest.ok_or_else(|| refused("no slot holds a complete image that is not in use: stage one first"))
     }
 }
 
 pub(super) fn activate(args: &ActivateArgs) -> Result<()> {
     let situation = Situation::look(&args.slot.disk)?;
-    let name = situation.passive(args.slot.slot.as_deref())?;
+    let name = situation.staged(args.slot.slot.as_deref())?;
     let slot = situation.disk.slot(&name)?;
     let record = slot.read_record()?;
     situation.bootloader.arm_trial(&slot, &record, args.tries)?;
@@ -74,15 +97,21 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn rollback(args: &SlotArgs) -> Result<()> {
+pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let situation = Situation::look(&args.disk)?;
     let trial = situation.entries.iter().find(|entry| entry.name.tries.is_some());
-    if let (Some(trial), None) = (trial, &args.slot) {
+    if let (Some(trial), None) = (trial, &args.to) {
         situation.bootloader.disarm(&trial.name.slot)?;
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
-    let name = args.slot.as_deref().unwrap_or_else(|| other(situation.current()));
+    let current = situation.current().unwrap_or_default();
+    let before = reuse::fallback(&situation.slots, current).map(|slot| slot.name.as_str());
+    let Some(name) = args.to.as_deref().or(before) else {
+        return Err(refused(
+            "no other slot holds a complete image, so there is nothing to go back to: stage one",
+        ));
+    };
     let slot = situation.disk.slot(name)?;
     let record = slot.read_record()?;
     situation.bootloader.make_default(&slot, &record)?;
@@ -90,6 +119,24 @@ pub(super) fn rollback(args: &SlotArgs) -> Result<()> {
     Ok(())
 }
 
-fn other(current: Option<&str>) -> &'static str {
-    UPDATE_SLOTS.into_iter().find(|slot| Some(*slot) != current).unwrap_or(UPDATE_SLOTS[0])
+pub(super) fn pin(args: &PinArgs) -> Result<()> {
+    pins::pin(&writable(args)?, &args.slot)?;
+    eprintln!("slot {} is pinned: no update writes it until `evenkeel-agent unpin {}`", args.slot, args.slot);
+    Ok(())
+}
+
+pub(super) fn unpin(args: &PinArgs) -> Result<()> {
+    pins::unpin(&writable(args)?, &args.slot)?;
+    eprintln!("slot {} is not pinned any more", args.slot);
+    Ok(())
+}
+
+/// The disk, if updates write the slot at all.
+fn writable(args: &PinArgs) -> Result<Disk> {
+    let disk = disk::open(&args.disk)?;
+    let names: Vec<&str> = disk.slot_names().collect();
+    if !names.contains(&args.slot.as_str()) {
+        return Err(refused(format!("updates write no slot {}: pin one of {}", args.slot, names.join(", "))));
+    }
+    Ok(disk)
 }

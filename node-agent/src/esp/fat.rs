@@ -2,10 +2,39 @@
 
 use std::io::{self, Read, Write};
 
-use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
+use jiff::{Timestamp, civil, tz::TimeZone};
 
 use super::{Esp, EspFile};
 use crate::disk::{Access, Cursor, Partition, Window};
+
+/// Firmware renames no file whose times are not valid, as those of the library's own clock are: without this no boot
+/// loader would count a try.
+#[derive(Debug)]
+struct Utc;
+static UTC: Utc = Utc;
+/// What FAT can hold; a clock that is wrong is better than a time that is not one.
+const TIMES: (civil::Date, civil::Date) = (civil::date(1980, 1, 1), civil::date(2107, 12, 31));
+
+impl TimeProvider for Utc {
+    fn get_current_date(&self) -> Date {
+        self.get_current_date_time().date
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        let now = Timestamp::now().to_zoned(TimeZone::UTC).datetime();
+        let number = |value: i8| u16::try_from(value).unwrap_or(0);
+        let date = now.date().clamp(TIMES.0, TIMES.1);
+        let year = u16::try_from(date.year()).unwrap_or(1980);
+        let time = Time {
+            hour: number(now.hour()),
+            min: number(now.minute()),
+            sec: number(now.second()),
+            millis: 0,
+        };
+        DateTime { date: Date { year, month: number(date.month()), day: number(date.day()) }, time }
+    }
+}
 
 /// The partition.
 ///
@@ -23,7 +52,7 @@ impl FatEsp {
     }
 
     fn with<T>(&self, work: impl FnOnce(&FileSystem<Cursor>) -> io::Result<T>) -> io::Result<T> {
-        let file_system = FileSystem::new(self.window.cursor(0), FsOptions::new())?;
+        let file_system = FileSystem::new(self.window.cursor(0), FsOptions::new().time_provider(&UTC))?;
         let outcome = work(&file_system);
         file_system.unmount()?;
         outcome

@@ -14,6 +14,7 @@ use crate::{
     disk::{self, Disk, DiskError, RegionError},
     plan_error::plan_error,
     reboot::{self, RebootError},
+    slots::SlotsError,
     state_dir::{StateDir, StateError},
 };
 
@@ -42,6 +43,9 @@ pub enum ActError {
     /// The disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The slots cannot be looked at.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
     /// A slot cannot be read, or holds nothing.
     #[error(transparent)]
     Region(#[from] RegionError),
@@ -72,7 +76,7 @@ impl ActError {
         match self {
             Self::Host(_) => "HostUnreadable",
             Self::Disk(_) => "DiskFailed",
-            Self::Region(_) => "SlotUnreadable",
+            Self::Region(_) | Self::Slots(_) => "SlotUnreadable",
             Self::Boot(error) => error.reason(),
             Self::State(_) => "StateUnavailable",
             Self::Reboot(_) => "RebootFailed",

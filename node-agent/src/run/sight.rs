@@ -9,17 +9,16 @@ use std::{
 };
 
 use evenkeel_node_agent_core::{
-    boot_entry::BootEntry,
     journal::{ChecksPassed, Verdict},
-    machine::{EntryFact, Facts, RunningSlot, SlotContent, SlotFact},
-    slot_record::SlotRecord,
+    machine::{Facts, RunningSlot, SlotFact},
+    slot_check::SlotChecks,
 };
 use jiff::Timestamp;
 
 use super::{act::ActError, host};
 use crate::{
     boot::{self, Bootloader as _},
-    disk::{self, Disk, RegionError, UPDATE_SLOTS},
+    disk, slots,
 };
 
 /// For how long what was seen holds, when nobody says that it may have changed.
@@ -48,14 +47,15 @@ impl Sight {
         &mut self,
         verdict: Option<Verdict>,
         passed: Option<&ChecksPassed>,
+        checks: &SlotChecks,
     ) -> Result<Facts, ActError> {
-        let (running, slots) = self.machine()?;
+        let (running, slots) = self.machine(checks)?;
         let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
         let host_checks_passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
         Ok(Facts { running, slots, verdict, host_checks_passed, now: Timestamp::now() })
     }
 
-    fn machine(&mut self) -> Result<(Option<RunningSlot>, Vec<SlotFact>), ActError> {
+    fn machine(&mut self, checks: &SlotChecks) -> Result<(Option<RunningSlot>, Vec<SlotFact>), ActError> {
         if let Some((at, running, slots)) = &self.seen
             && at.elapsed() < HOLDS
         {
@@ -63,33 +63,14 @@ impl Sight {
         }
         let running = host::running_slot(&self.proc)?;
         // A host that does not run from a slot is left alone, whatever disks it has.
-        let slots = if running.is_some() { self.slots()? } else { Vec::new() };
+        let slots = if running.is_some() { self.slots(checks)? } else { Vec::new() };
         self.seen = Some((Instant::now(), running.clone(), slots.clone()));
         Ok((running, slots))
     }
 
-    fn slots(&self) -> Result<Vec<SlotFact>, ActError> {
+    fn slots(&self, checks: &SlotChecks) -> Result<Vec<SlotFact>, ActError> {
         let disk = disk::open_or_find(self.disk.as_deref(), &self.proc)?;
         let entries = boot::open(&disk)?.entries()?;
-        UPDATE_SLOTS.iter().map(|name| slot(&disk, &entries, name)).collect()
+        Ok(slots::facts(&disk, &entries, checks)?)
     }
-}
-
-fn slot(disk: &Disk, entries: &[BootEntry], name: &str) -> Result<SlotFact, ActError> {
-    let content = match disk.slot(name)?.read_record() {
-        Ok(record) => Some(content(record)),
-        Err(RegionError::Record { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let entry = entries.iter().find(|entry| entry.name.slot == name);
-    let entry = entry.map_or(EntryFact::Absent, |entry| match entry.name.tries {
-        Some(tries) => EntryFact::Trial { left: tries.left },
-        None => EntryFact::Permanent,
-    });
-    Ok(SlotFact { name: name.to_owned(), content, entry })
-}
-
-fn content(record: SlotRecord) -> SlotContent {
-    let SlotRecord { image, digest, version, written_at, .. } = record;
-    SlotContent { image, digest, version, written_at }
 }

@@ -27,7 +27,7 @@ impl Agent {
         facts: &Facts,
     ) -> Option<Outcome> {
         // An order is in its plan, and so is who must have signed.
-        let NodePlanSpec { pull, verification, .. } = plan?.spec;
+        let NodePlanSpec { pull, verification, plan_id, .. } = plan?.spec;
         let registry = RegistryOptions {
             pull,
             docker_config: self.args.docker_config.clone(),
@@ -43,7 +43,8 @@ impl Agent {
             Ok(trust) => trust,
             Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),
         };
-        let request = StageRequest { disk, slot: slot.to_owned(), image: image.to_owned(), registry, trust };
+        let (slot_name, image_name) = (slot.to_owned(), image.to_owned());
+        let request = StageRequest { disk, slot: slot_name, image: image_name, registry, trust, plan_id };
         let meter = Arc::new(Meter::default());
         let meter_here = meter.clone();
         let mut staging = tokio::spawn(async move { stage::stage(&request, &meter_here).await });

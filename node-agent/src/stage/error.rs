@@ -10,6 +10,7 @@ use evenkeel_trust::{PolicyError, Refusal};
 use crate::{
     boot::BootError,
     disk::{DiskError, RegionError},
+    pins::PinError,
     plan_error::plan_error,
     slot::{LayerError, WriteError},
 };
@@ -79,6 +80,14 @@ pub enum StageError {
     /// The boot partition.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The pins cannot be read.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// A person protects what is in the slot.
+    #[error(
+        "slot {0} is pinned, so that it is not written: free it with `evenkeel-agent unpin {0}`, or choose another slot"
+    )]
+    Pinned(String),
     /// It was asked to stop.
     #[error("staging was stopped before its end: the slot is empty; stage the image again")]
     Stopped,
@@ -107,6 +116,8 @@ impl StageError {
                 "KernelOptionsTooLong"
             }
             Self::Boot(error) => error.reason(),
+            Self::Pins(_) => "EspUnavailable",
+            Self::Pinned(_) => "SlotPinned",
             Self::Stopped => "Stopped",
         }
     }
@@ -116,9 +127,11 @@ impl StageError {
         match self {
             Self::Registry(error) => error.retryable(),
             Self::Boot(error) => error.retryable(),
-            Self::Write(WriteError::Disk { .. }) | Self::Region(_) | Self::Read { .. } | Self::Stopped => {
-                true
-            }
+            Self::Write(WriteError::Disk { .. })
+            | Self::Region(_)
+            | Self::Read { .. }
+            | Self::Pins(_)
+            | Self::Stopped => true,
             // The operator, which asks before any node does, waits for signatures that are still to come.
             Self::Refused(_)
             | Self::Policy(_)
@@ -126,6 +139,7 @@ impl StageError {
             | Self::Disk(_)
             | Self::Layer { .. }
             | Self::DiffId { .. }
+            | Self::Pinned(_)
             | Self::BootFiles { .. } => false,
         }
     }

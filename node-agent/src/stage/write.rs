@@ -26,6 +26,7 @@ use super::{
 use crate::{
     boot::{self, Bootloader as _},
     disk::{RegionError, SlotRegion},
+    pins,
     slot::{self, LayerError, SlotWriter, WriteError, reuse, verity},
 };
 
@@ -69,6 +70,9 @@ pub(super) fn write(
     meter: &Arc<Meter>,
 ) -> Result<Staged, StageError> {
     let region = request.disk.slot(&request.slot)?;
+    if pins::read(&request.disk)?.contains(&request.slot) {
+        return Err(StageError::Pinned(request.slot.clone()));
+    }
     // The slot that runs is found out here, while its boot entry is still there.
     region.check_writable()?;
     boot::open(&request.disk)?.clear(&region.name)?;
@@ -118,6 +122,7 @@ pub(super) fn write(
         kernel,
         initrd,
         kernel_options,
+        plan_id: request.plan_id.clone(),
         written_at: Timestamp::now(),
     };
     stop_if_asked(meter)?;

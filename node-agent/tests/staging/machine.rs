@@ -5,9 +5,9 @@ use std::sync::Arc;
 use evenkeel_crds::managed_os_image::Pull;
 use evenkeel_node_agent::{
     boot::{self, Bootloader as _},
-    disk::Disk,
+    disk::{Disk, Sizes},
     install,
-    slots::{self, SlotReport, SlotState},
+    slots::{self, Memory, SlotReport, SlotState},
     stage::{Meter, StageError, StageRequest, Staged, stage},
 };
 use evenkeel_registry::RegistryOptions;
@@ -31,7 +31,8 @@ impl Machine {
     pub fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk.img");
-        let disk = install::create_disk(&path, Some(SIZE), Some(SLOT_SIZE)).unwrap();
+        let sizes = Sizes { disk: Some(SIZE), slot: Some(SLOT_SIZE), slots: 2 };
+        let disk = install::create_disk(&path, sizes).unwrap();
         let pull = Pull { plain_http: true, ..Pull::default() };
         let options = RegistryOptions { pull, ..RegistryOptions::default() };
         Self { folder, disk, options, trust: None }
@@ -66,13 +67,14 @@ impl Machine {
             image: image.to_owned(),
             registry: self.options.clone(),
             trust: self.trust.clone(),
+            plan_id: None,
         };
         stage(&request, meter).await
     }
 
     pub fn slot(&self, name: &str) -> SlotReport {
         let entries = boot::open(&self.disk).unwrap().entries().unwrap();
-        let mut report = slots::report(&self.disk, &entries).unwrap();
+        let mut report = slots::report(&self.disk, &entries, &Memory::default()).unwrap();
         report.remove(report.iter().position(|slot| slot.name == name).unwrap())
     }
 

@@ -12,4 +12,6 @@ mod odd_server;
 mod refusals;
 mod registry;
 mod reuse;
+mod shell;
 mod signatures;
+mod state_store;

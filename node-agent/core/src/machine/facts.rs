@@ -3,7 +3,7 @@
 use evenkeel_crds::node_plan::{NodePlanSpec, Order, Revert};
 use jiff::Timestamp;
 
-use crate::journal::Verdict;
+use crate::{journal::Verdict, slot_check::SlotCheck};
 
 /// What was seen on the machine in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,34 @@ pub struct SlotFact {
     pub content: Option<SlotContent>,
     /// Its boot entry.
     pub entry: EntryFact,
+    /// Rises with each entry that is written; 0 without an entry.
+    pub generation: u64,
+    /// Whether a person protected it from reuse.
+    pub pinned: bool,
+    /// The last look at all of its bytes, if it speaks of the present content.
+    pub check: Option<SlotCheck>,
+}
+
+impl SlotFact {
+    /// A slot that holds nothing.
+    pub fn empty(name: &str) -> Self {
+        let (content, entry) = (None, EntryFact::Absent);
+        Self { name: name.to_owned(), content, entry, generation: 0, pinned: false, check: None }
+    }
+
+    /// When all of it was last read and found to be what was written. Writing ends with such a look.
+    pub fn verified_at(&self) -> Option<Timestamp> {
+        let written = self.content.as_ref().map(|content| content.written_at);
+        match &self.check {
+            Some(SlotCheck { damaged_at: Some(_), .. }) => None,
+            check => check.as_ref().map(|check| check.at).or(written),
+        }
+    }
+
+    /// Digest of the image in it.
+    pub fn digest(&self) -> Option<&str> {
+        self.content.as_ref().map(|content| content.digest.as_str())
+    }
 }
 
 /// What a complete slot holds.
@@ -95,12 +123,6 @@ impl Facts {
     /// A slot by name.
     pub fn slot(&self, name: &str) -> Option<&SlotFact> {
         self.slots.iter().find(|slot| slot.name == name)
-    }
-
-    /// The slot that an update may write: one that does not run.
-    pub fn passive(&self) -> Option<&SlotFact> {
-        let running = self.running.as_ref()?;
-        self.slots.iter().find(|slot| slot.name != running.name)
     }
 
     /// Whether `slot` is the one that runs.

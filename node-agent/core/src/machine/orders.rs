@@ -10,7 +10,10 @@ use super::{
     facts::{EntryFact, Facts, Orders},
     outcome::PAUSE_SECONDS_MAX,
 };
-use crate::journal::{Attempt, Journal, Step};
+use crate::{
+    journal::{Attempt, Journal, Step},
+    reuse::{self, NoSlot},
+};
 
 /// The journal to store and the action to do once it is stored.
 #[must_use]
@@ -23,7 +26,8 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
             // The machine is between two slots: first let that end.
             return (journal, Action::Wait);
         }
-        journal.attempt = Some(begin(&journal, orders, facts));
+        let Some(attempt) = begin(&journal, orders, facts) else { return (journal, Action::Wait) };
+        journal.attempt = Some(attempt);
     }
     let Some(mut attempt) = journal.attempt.take() else { return (journal, Action::Wait) };
     let action = advance(&mut attempt, orders, facts);
@@ -38,53 +42,47 @@ fn is_under_way(attempt: &Attempt) -> bool {
     )
 }
 
-fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Attempt {
-    let digest = orders.order.digest().to_owned();
-    let refused = |reason: &str, message: String| {
-        Some(PlanError { reason: reason.to_owned(), message, retryable: false })
-    };
-    let mut slot = facts.passive().map(|slot| slot.name.clone()).unwrap_or_default();
-    let mut step = Step::Staging;
-    let mut error = None;
-    if let Some(running) = &facts.running {
-        if running.digest == digest && orders.order.target != Target::Reverted {
-            slot.clone_from(&running.name);
-            let trial = matches!(facts.slot(&slot).map(|fact| fact.entry), Some(EntryFact::Trial { .. }));
-            step = if trial { Step::Trial } else { Step::Committed };
-        } else if journal.is_bad(&digest) {
-            step = Step::Failed;
-            error = refused(
-                "DigestFailedBefore",
-                format!("{digest} was booted on this node before and failed: publish a fixed image"),
-            );
-        } else if slot.is_empty() {
-            step = Step::Failed;
-            error = refused(
-                "NoPassiveSlot",
-                "the disk has no second slot to write to: install the node again".into(),
-            );
-        }
-    } else {
-        step = Step::Failed;
-        error = refused(
-            "HostNotManageable",
-            "this host does not run from an Evenkeel slot (no evenkeel.slot on its kernel command line): install it \
-             with `evenkeel-agent install`"
-                .into(),
-        );
-    }
-    Attempt {
+/// A new attempt; none while a trial that the journal does not know of has to end first.
+fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
+    let digest = orders.order.digest();
+    let mut attempt = Attempt {
         plan_id: orders.order.plan_id.clone(),
         image: orders.order.image.clone(),
-        digest,
-        slot,
-        step,
+        digest: digest.to_owned(),
+        slot: String::new(),
+        step: Step::Staging,
         staging: None,
-        error,
+        error: None,
         failures: 0,
         retry_at: 0,
         rearms: 0,
+    };
+    let refuse = |attempt: &mut Attempt, reason: &str, message: String| {
+        attempt.step = Step::Failed;
+        attempt.error = Some(PlanError { reason: reason.to_owned(), message, retryable: false });
+    };
+    let Some(running) = &facts.running else {
+        let message = "this host does not run from an Evenkeel slot (no evenkeel.slot on its kernel command line): \
+                       install it with `evenkeel-agent install`";
+        refuse(&mut attempt, "HostNotManageable", message.to_owned());
+        return Some(attempt);
+    };
+    if running.digest == digest && orders.order.target != Target::Reverted {
+        attempt.slot.clone_from(&running.name);
+        let trial = matches!(facts.slot(&running.name).map(|fact| fact.entry), Some(EntryFact::Trial { .. }));
+        attempt.step = if trial { Step::Trial } else { Step::Committed };
+        return Some(attempt);
     }
+    match reuse::choose(&facts.slots, Some(&running.name), Some(digest)) {
+        Ok(slot) => attempt.slot.clone_from(&slot.name),
+        Err(NoSlot::OnTrial { .. }) => return None,
+        Err(error) => refuse(&mut attempt, error.reason(), error.to_string()),
+    }
+    if journal.is_bad(digest) {
+        let message = format!("{digest} was booted on this node before and failed: publish a fixed image");
+        refuse(&mut attempt, "DigestFailedBefore", message);
+    }
+    Some(attempt)
 }
 
 fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
@@ -159,7 +157,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
         }
         Step::Reverting { .. } => leave(slot, facts),
         Step::Committed if facts.runs(&slot) => {
-            if other_complete(&slot, facts).is_none() {
+            if reuse::fallback(&facts.slots, &slot).is_none() {
                 attempt.error = Some(PlanError {
                     reason: "NothingToRevertTo".into(),
                     message: "no other slot holds a complete image: stage the wanted image instead".into(),
@@ -181,12 +179,8 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
 /// How to leave the running `slot`: a trial is disarmed, a committed slot gives way to the other one.
 fn leave(slot: String, facts: &Facts) -> Action {
     let permanent = facts.slot(&slot).is_some_and(|fact| fact.entry == EntryFact::Permanent);
-    match other_complete(&slot, facts) {
-        Some(to) if permanent => Action::RevertCommitted { from: slot, to },
+    match reuse::fallback(&facts.slots, &slot) {
+        Some(to) if permanent => Action::RevertCommitted { to: to.name.clone(), from: slot },
         _ => Action::RevertTrial { slot },
     }
-}
-
-fn other_complete(slot: &str, facts: &Facts) -> Option<String> {
-    facts.slots.iter().find(|fact| fact.name != slot && fact.content.is_some()).map(|fact| fact.name.clone())
 }

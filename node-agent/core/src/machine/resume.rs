@@ -27,13 +27,7 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
         Step::Reverting { cause, message } if running.name != attempt.slot => {
             go_back(&attempt.digest, cause, message, facts, &mut journal)
         }
-        Step::Committed if running.digest != attempt.digest => {
-            let message = format!(
-                "slot {} was kept, but slot {} runs now: it was chosen at the boot menu or by `evenkeel-agent rollback`",
-                attempt.slot, running.name
-            );
-            go_back(&attempt.digest, RollbackCause::User, message, facts, &mut journal)
-        }
+        Step::Committed if running.digest != attempt.digest => left_behind(&attempt, &running.name, facts),
         step => step,
     };
     if step != attempt.step {
@@ -42,6 +36,26 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
     }
     journal.attempt = Some(attempt);
     journal
+}
+
+/// A kept slot that does not run any more. Neither a person's choice nor a failing disk says anything about the image.
+fn left_behind(attempt: &Attempt, running: &str, facts: &Facts) -> Step {
+    let slot = &attempt.slot;
+    let given_up = facts.slot(slot).is_some_and(|fact| fact.entry == EntryFact::Trial { left: 0 });
+    let (cause, message) = if given_up {
+        let message = format!(
+            "slot {slot} was kept, and at the last boot it did not hold what its root hash says, so that slot {running} \
+             runs now: check the disk, then stage the image again"
+        );
+        (RollbackCause::Bootloader, message)
+    } else {
+        let message = format!(
+            "slot {slot} was kept, but slot {running} runs now: it was chosen at the boot menu or by `evenkeel-agent \
+             rollback`"
+        );
+        (RollbackCause::User, message)
+    };
+    Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
 }
 
 /// A trial of the ordered image that the journal does not know of: the state partition was lost, the order was not.

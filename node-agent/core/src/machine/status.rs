@@ -68,9 +68,14 @@ fn phase(step: &Step) -> Phase {
 
 fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
     let content = slot.content.as_ref();
+    let damaged = slot.check.as_ref().is_some_and(|check| check.damaged_at.is_some());
     SlotStatus {
         name: slot.name.clone(),
-        state: if content.is_some() { SlotState::Complete } else { SlotState::Empty },
+        state: match (content, damaged) {
+            (None, _) => SlotState::Empty,
+            (Some(_), true) => SlotState::Damaged,
+            (Some(_), false) => SlotState::Complete,
+        },
         image: content.map(|content| content.image.clone()),
         digest: content.map(|content| content.digest.clone()),
         version: content.map(|content| content.version.clone()),
@@ -79,6 +84,8 @@ fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
             EntryFact::Trial { .. } | EntryFact::Permanent => true,
         },
         written_at: content.map(|content| Time(content.written_at)),
+        verified_at: slot.verified_at().map(Time),
+        pinned: slot.pinned,
     }
 }
 

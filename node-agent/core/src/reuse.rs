@@ -1,0 +1,201 @@
+//! Which slot an image is written into.
+//!
+//! Never the one that runs, never one that is pinned, never what a trial falls back to. Of the others one that holds the
+//! wanted image already, else one that holds nothing, else the oldest.
+
+use jiff::Timestamp;
+
+use crate::machine::{EntryFact, SlotFact};
+
+/// Why no slot can be written.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoSlot {
+    /// There is nothing but the slot in use.
+    #[error("the disk has no slot besides the one in use: install the machine again with two slots or more")]
+    OnlyOne,
+    /// A trial is under way.
+    #[error(
+        "slot {running} is on trial and falls back to the slot that could be written: keep it with `evenkeel-agent commit` \
+         or give it up with `evenkeel-agent rollback`, then stage again"
+    )]
+    OnTrial {
+        /// The slot that runs.
+        running: String,
+    },
+    /// The rest is pinned.
+    #[error(
+        "every slot besides the one in use is pinned ({}): free one with `evenkeel-agent unpin NAME`, then stage again",
+        .0.join(", ")
+    )]
+    Pinned(Vec<String>),
+}
+
+impl NoSlot {
+    /// The kind of error, in the form of a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::OnlyOne => "NoPassiveSlot",
+            Self::OnTrial { .. } => "TrialUnderWay",
+            Self::Pinned(_) => "SlotsPinned",
+        }
+    }
+}
+
+/// Chooses the slot for the image `digest`, with `running` the slot that runs; absent on a disk that no machine runs
+/// from, where the slot that boots without a count is in use.
+pub fn choose<'a>(
+    slots: &'a [SlotFact],
+    running: Option<&str>,
+    digest: Option<&str>,
+) -> Result<&'a SlotFact, NoSlot> {
+    let in_use = in_use(slots, running);
+    let others: Vec<&SlotFact> = slots.iter().filter(|slot| !in_use.contains(&slot.name.as_str())).collect();
+    let holds = |slot: &&&SlotFact| digest.is_some() && slot.digest() == digest;
+    if let Some(slot) = others.iter().find(holds) {
+        return Ok(slot);
+    }
+    let written: fn(&&&SlotFact) -> Option<Timestamp> =
+        |slot| slot.content.as_ref().map(|content| content.written_at);
+    if let Some(slot) = others.iter().filter(|slot| !slot.pinned).min_by_key(written) {
+        return Ok(slot);
+    }
+    if others.is_empty() {
+        let trial = running.filter(|running| is_trial(slots, running));
+        return Err(trial.map_or(NoSlot::OnlyOne, |running| NoSlot::OnTrial { running: running.to_owned() }));
+    }
+    Err(NoSlot::Pinned(others.iter().map(|slot| slot.name.clone()).collect()))
+}
+
+/// The slots that no update may write: the one that runs, and what a trial or a machine without power comes back to.
+pub fn in_use<'a>(slots: &'a [SlotFact], running: Option<&'a str>) -> Vec<&'a str> {
+    let needs_kept = running.is_none_or(|running| is_trial(slots, running));
+    let kept = kept(slots).filter(|_| needs_kept).map(|slot| slot.name.as_str());
+    running.into_iter().chain(kept).collect()
+}
+
+fn is_trial(slots: &[SlotFact], name: &str) -> bool {
+    slots.iter().any(|slot| slot.name == name && matches!(slot.entry, EntryFact::Trial { .. }))
+}
+
+/// The slot that the boot loader takes when no trial is under way.
+pub fn kept(slots: &[SlotFact]) -> Option<&SlotFact> {
+    slots.iter().filter(|slot| slot.entry == EntryFact::Permanent).max_by_key(|slot| slot.generation)
+}
+
+/// The slot to go back to from `slot`: the one that was kept last before it; else the newest that is complete.
+pub fn fallback<'a>(slots: &'a [SlotFact], slot: &str) -> Option<&'a SlotFact> {
+    let others = slots.iter().filter(|other| other.name != slot);
+    others.filter(|other| other.content.is_some()).max_by_key(|other| {
+        let written = other.content.as_ref().map(|content| content.written_at);
+        (other.entry == EntryFact::Permanent, other.generation, written)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::machine::SlotContent;
+
+    fn slot(name: &str, written: Option<i64>, entry: EntryFact) -> SlotFact {
+        let content = written.map(|second| SlotContent {
+            image: "os:1".into(),
+            digest: format!("sha256:{second}"),
+            version: "1".into(),
+            written_at: Timestamp::from_second(second).unwrap(),
+        });
+        SlotFact { content, entry, ..SlotFact::empty(name) }
+    }
+
+    fn name(chosen: Result<&SlotFact, NoSlot>) -> Result<String, NoSlot> {
+        chosen.map(|slot| slot.name.clone())
+    }
+
+    #[test]
+    fn empty_ones_first_then_the_oldest() {
+        let mut slots = [
+            slot("a", Some(10), EntryFact::Permanent),
+            slot("b", Some(30), EntryFact::Permanent),
+            slot("c", Some(20), EntryFact::Permanent),
+            slot("d", None, EntryFact::Absent),
+        ];
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("d".into()));
+        slots[3] = slot("d", Some(40), EntryFact::Absent);
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("a".into()));
+        assert_eq!(name(choose(&slots, Some("b"), Some("sha256:40"))), Ok("d".into()));
+        slots[0].pinned = true;
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("c".into()));
+        for slot in &mut slots {
+            slot.pinned = true;
+        }
+        let error = choose(&slots, Some("b"), None).unwrap_err();
+        assert_eq!(error, NoSlot::Pinned(["a", "c", "d"].map(String::from).to_vec()));
+        // What is there already needs no writing.
+        assert_eq!(name(choose(&slots, Some("b"), Some("sha256:20"))), Ok("c".into()));
+    }
+
+    #[test]
+    fn a_trial_keeps_what_it_falls_back_to() {
+        let trial = EntryFact::Trial { left: 2 };
+        let mut slots = vec![slot("a", Some(10), EntryFact::Permanent), slot("b", Some(30), trial)];
+        assert_eq!(name(choose(&slots, Some("b"), None)), Err(NoSlot::OnTrial { running: "b".into() }));
+        // A trial that does not run is no reason to wait.
+        assert_eq!(name(choose(&slots, Some("a"), None)), Ok("b".into()));
+        assert_eq!(name(choose(&slots, None, None)), Ok("b".into()));
+        slots.push(slot("c", Some(20), EntryFact::Permanent));
+        slots[0].generation = 4;
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("c".into()));
+        assert_eq!(name(choose(&slots[..1], Some("a"), None)), Err(NoSlot::OnlyOne));
+    }
+
+    #[test]
+    fn the_way_back_leads_to_what_was_kept_last() {
+        let mut slots = [
+            slot("a", Some(10), EntryFact::Permanent),
+            slot("b", Some(30), EntryFact::Permanent),
+            slot("c", Some(40), EntryFact::Absent),
+        ];
+        slots[0].generation = 1;
+        slots[1].generation = 2;
+        assert_eq!(fallback(&slots, "b").unwrap().name, "a");
+        assert_eq!(fallback(&slots[1..], "b").unwrap().name, "c");
+        assert_eq!(fallback(&slots[..1], "a"), None);
+    }
+
+    fn entry() -> impl Strategy<Value = EntryFact> {
+        prop_oneof![
+            Just(EntryFact::Absent),
+            Just(EntryFact::Permanent),
+            (0u32..3).prop_map(|left| EntryFact::Trial { left })
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_needed_is_written(
+            parts in proptest::collection::vec((proptest::option::of(0i64..50), entry(), any::<bool>(), 0u64..9), 1..6),
+            runs in 0usize..6,
+            wanted in 0i64..50,
+        ) {
+            let slots: Vec<SlotFact> = ('a'..)
+                .zip(parts)
+                .map(|(letter, (written, entry, pinned, generation))| SlotFact {
+                    generation,
+                    pinned,
+                    ..slot(&letter.to_string(), written, entry)
+                })
+                .collect();
+            let running = slots.get(runs).map(|slot| slot.name.as_str());
+            let digest = format!("sha256:{wanted}");
+            if let Ok(chosen) = choose(&slots, running, Some(&digest)) {
+                prop_assert_ne!(Some(chosen.name.as_str()), running);
+                prop_assert!(!chosen.pinned || chosen.digest() == Some(&digest));
+                let trial = slots.get(runs).is_some_and(|slot| matches!(slot.entry, EntryFact::Trial { .. }));
+                if trial || running.is_none() {
+                    prop_assert_ne!(kept(&slots).map(|slot| &slot.name), Some(&chosen.name));
+                }
+            }
+        }
+    }
+}
