@@ -117,6 +117,9 @@ pub struct PullArgs {
     /// registries. May be given several times. It is believed what tags mean there.
     #[arg(long = "mirror", value_name = "REGISTRY=URL", value_parser = parse_mirror)]
     pub mirrors: Vec<Mirror>,
+    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors.
+    #[arg(long, env = "EVENKEEL_HOSTS_DIR")]
+    pub hosts_dir: Option<PathBuf>,
     /// Proxy to registries and mirrors, such as `http://proxy.example:3128`; default: what the environment says.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,

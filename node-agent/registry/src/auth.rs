@@ -50,12 +50,12 @@ pub(crate) struct Visit<'a> {
 impl Auth {
     /// What a place is known to take.
     pub(crate) fn known(&self, endpoint: &Endpoint, reference: &Reference) -> Option<HeaderValue> {
-        self.all().get(&endpoint.place(reference)).cloned()
+        self.all().get(&endpoint.door(reference)).cloned()
     }
 
     /// It was refused.
     pub(crate) fn forget(&self, endpoint: &Endpoint, reference: &Reference) {
-        self.all().remove(&endpoint.place(reference));
+        self.all().remove(&endpoint.door(reference));
     }
 
     /// Meets what a place wants, with credentials as they are now.
@@ -80,7 +80,7 @@ impl Auth {
         let mut header = HeaderValue::try_from(header)
             .map_err(|_| visit.unauthorized("401; its token server gives no usable token"))?;
         header.set_sensitive(true);
-        self.all().insert(visit.endpoint.place(visit.reference), header.clone());
+        self.all().insert(visit.endpoint.door(visit.reference), header.clone());
         Ok(header)
     }
 
@@ -164,10 +164,10 @@ impl Visit<'_> {
                 ("client_id", CLIENT_ID.to_owned()),
                 ("refresh_token", token.clone()),
             ]);
-            return Ok(self.http.steady(self.options)?.post(url).form(&pairs));
+            return Ok(self.http.steady(&self.endpoint.ca)?.post(url).form(&pairs));
         }
         url.query_pairs_mut().extend_pairs(&pairs);
-        let request = self.http.follow.get(url);
+        let request = self.http.follower(&self.endpoint.ca)?.client.get(url);
         Ok(match login {
             Some(Login::Password { user, password }) => request.basic_auth(user, Some(password)),
             _ => request,

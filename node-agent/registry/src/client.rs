@@ -42,7 +42,7 @@ pub(crate) struct Ask<'a> {
 
 impl Client {
     pub(crate) fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let http = Http::new(&options)?;
+        let http = Http::new(options.clone())?;
         Ok(Self { options, http, auth: Auth::default() })
     }
 
@@ -75,7 +75,7 @@ impl Client {
         ask: Ask<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<Response, RegistryError> {
-        let request = self.request(endpoint, ask, authorization);
+        let request = self.request(endpoint, ask, authorization)?;
         request.send().await.map_err(|source| self.failed(endpoint, ask.reference, source))
     }
 
@@ -84,18 +84,19 @@ impl Client {
         endpoint: &Endpoint,
         ask: Ask<'_>,
         authorization: Option<HeaderValue>,
-    ) -> RequestBuilder {
-        let mut request = self.http.follow.get(endpoint.url(ask.reference, ask.content));
+    ) -> Result<RequestBuilder, RegistryError> {
+        let client = self.http.follower(&endpoint.ca)?.client;
+        let mut request = client.get(endpoint.url(ask.reference, ask.content));
         if !matches!(ask.content, Content::Blob(_)) {
             request = request.header(ACCEPT, MANIFEST_TYPES);
         }
         if ask.from > 0 {
             request = request.header(RANGE, format!("bytes={}-", ask.from));
         }
-        match authorization {
+        Ok(match authorization {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,
-        }
+        })
     }
 
     /// What an answer's status means.
@@ -147,7 +148,8 @@ impl Client {
                 answer: error::beginning(&error::innermost(&source)),
             };
         }
-        if self.http.trusts_nobody && endpoint.scheme() == "https" && source.is_connect() {
+        let trusts_nobody = self.http.follower(&endpoint.ca).is_ok_and(|follower| follower.trusts_nobody);
+        if trusts_nobody && endpoint.scheme() == "https" && source.is_connect() {
             return RegistryError::NoTrustRoots { registry: endpoint.host.clone() };
         }
         error::unreachable(&endpoint.host, endpoint.scheme(), source)

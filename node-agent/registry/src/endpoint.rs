@@ -1,10 +1,15 @@
 //! The places where a registry's content can be had, in the order in which they are asked: its mirrors, then itself.
 
-use evenkeel_crds::managed_os_image::{Mirror, Pull};
+use std::path::PathBuf;
+
+use evenkeel_crds::managed_os_image::Mirror;
 use oci_spec::distribution::Reference;
 use reqwest::Url;
 
-use crate::{RegistryError, digest};
+use crate::{
+    RegistryError, RegistryOptions, digest,
+    hosts::{self, Hosts},
+};
 
 /// One place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +24,38 @@ pub(crate) struct Endpoint {
     resolves: bool,
     /// The registry that it stands for, if it is a mirror.
     mirror_of: Option<String>,
+    /// Files with authorities that its certificate may be from.
+    pub ca: Vec<PathBuf>,
+}
+
+/// The parts of a place's address that matter.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub scheme: &'static str,
+    /// `HOST` or `HOST:PORT`.
+    pub host: String,
+    /// Without slashes at its ends.
+    pub path: String,
+}
+
+impl Address {
+    /// Reads `SCHEME://HOST:PORT/PATH`, with nothing more in it.
+    pub(crate) fn parse(text: &str) -> Result<Self, RegistryError> {
+        let wrong = || RegistryError::Mirror { url: text.to_owned() };
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let scheme = match url.scheme() {
+            "https" => "https",
+            "http" => "http",
+            _ => return Err(wrong()),
+        };
+        let bare = url.username().is_empty() && url.password().is_none();
+        if !bare || url.query().is_some() || url.fragment().is_some() {
+            return Err(wrong());
+        }
+        let host = url.host_str().ok_or_else(wrong)?;
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Ok(Self { scheme, host, path: url.path().trim_matches('/').to_owned() })
+    }
 }
 
 /// What is asked for.
@@ -43,47 +80,55 @@ impl<'a> Content<'a> {
     }
 }
 
-/// All places for what `reference` names.
-pub(crate) fn all(pull: &Pull, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
-    let mirrors = pull.mirrors.iter().filter(|mirror| stands_for(mirror, reference.registry()));
-    let mut all = mirrors.map(|mirror| Endpoint::mirror(mirror, reference)).collect::<Result<Vec<_>, _>>()?;
-    all.push(Endpoint::origin(reference, pull.plain_http));
+/// All places for what `reference` names: the API's mirrors, those of the machine's own files, and the registry.
+pub(crate) fn all(options: &RegistryOptions, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
+    let registry = reference.registry();
+    let mirrors = options.pull.mirrors.iter();
+    let mirrors = mirrors.filter(|mirror| mirror.registry == "*" || mirror.registry == registry);
+    let mut all = mirrors.map(|mirror| Endpoint::mirror(mirror, registry)).collect::<Result<Vec<_>, _>>()?;
+    let hosts = match &options.hosts_dir {
+        Some(folder) => hosts::find(folder, registry)?,
+        None => Hosts::default(),
+    };
+    all.extend(hosts.mirrors);
+    all.push(hosts.server.unwrap_or_else(|| Endpoint::origin(reference, options.pull.plain_http)));
     Ok(all)
 }
 
-fn stands_for(mirror: &Mirror, registry: &str) -> bool {
-    mirror.registry == "*" || mirror.registry == registry
-}
-
 impl Endpoint {
-    fn origin(reference: &Reference, plain_http: bool) -> Self {
-        let scheme = if plain_http { "http" } else { "https" };
+    /// A place at `SCHEME://HOST`.
+    pub(crate) fn new(scheme: &str, address: &str, host: &str) -> Self {
         Self {
-            api: format!("{scheme}://{}/v2", reference.resolve_registry()),
+            api: format!("{scheme}://{address}/v2"),
             prefix: String::new(),
-            host: reference.registry().to_owned(),
+            host: host.to_owned(),
             resolves: true,
             mirror_of: None,
+            ca: Vec::new(),
         }
     }
 
-    fn mirror(mirror: &Mirror, reference: &Reference) -> Result<Self, RegistryError> {
-        let wrong = || RegistryError::Mirror { url: mirror.url.clone() };
-        let url = Url::parse(&mirror.url).map_err(|_| wrong())?;
-        let (scheme, host) = (url.scheme(), url.host_str().ok_or_else(wrong)?);
-        let bare = url.username().is_empty() && url.password().is_none();
-        if !matches!(scheme, "http" | "https") || !bare || url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong());
-        }
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let path = url.path().trim_matches('/');
-        Ok(Self {
-            api: format!("{scheme}://{host}/v2"),
-            prefix: if path.is_empty() { String::new() } else { format!("{path}/") },
-            host,
-            resolves: mirror.resolve,
-            mirror_of: Some(reference.registry().to_owned()),
-        })
+    fn origin(reference: &Reference, plain_http: bool) -> Self {
+        let scheme = if plain_http { "http" } else { "https" };
+        Self::new(scheme, reference.resolve_registry(), reference.registry())
+    }
+
+    fn mirror(mirror: &Mirror, registry: &str) -> Result<Self, RegistryError> {
+        let address = Address::parse(&mirror.url)?;
+        let prefix = if address.path.is_empty() { String::new() } else { format!("{}/", address.path) };
+        let place = Self::new(address.scheme, &address.host, &address.host);
+        Ok(Self { prefix, resolves: mirror.resolve, mirror_of: Some(registry.to_owned()), ..place })
+    }
+
+    /// The same place, as a mirror of `registry`.
+    pub(crate) fn standing_for(self, registry: &str, resolves: bool) -> Self {
+        Self { mirror_of: Some(registry.to_owned()), resolves, ..self }
+    }
+
+    /// The same place, with its API at `/PATH`.
+    pub(crate) fn with_api_at(mut self, path: &str) -> Self {
+        self.api = format!("{}://{}/{path}", self.scheme(), self.host);
+        self
     }
 
     pub(crate) fn is_mirror(&self) -> bool {
@@ -98,6 +143,11 @@ impl Endpoint {
     /// The repository's name there.
     pub(crate) fn repository(&self, reference: &Reference) -> String {
         format!("{}{}", self.prefix, reference.repository())
+    }
+
+    /// Where the repository is entered: what opens one door is shown at no other, such as the same without TLS.
+    pub(crate) fn door(&self, reference: &Reference) -> String {
+        format!("{}/{}", self.api, self.repository(reference))
     }
 
     /// The repository with its host, for messages.
@@ -133,7 +183,13 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_crds::managed_os_image::Pull;
+
     use super::*;
+
+    fn all(pull: &Pull, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
+        super::all(&RegistryOptions { pull: pull.clone(), ..RegistryOptions::default() }, reference)
+    }
 
     fn mirror(registry: &str, url: &str) -> Mirror {
         Mirror { registry: registry.into(), url: url.into(), resolve: false }

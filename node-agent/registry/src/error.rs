@@ -46,6 +46,14 @@ pub enum RegistryError {
         /// What was given.
         url: String,
     },
+    /// A file of containerd's that says where a registry's content can be had cannot be used.
+    #[error("read the mirrors in {path}: it must be a hosts.toml as containerd has it")]
+    Hosts {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// The registry's failure, after those of its mirrors.
     #[error("no mirror served ({said}), and then the registry itself did not")]
     Mirrors {
@@ -242,7 +250,7 @@ impl RegistryError {
             Self::Client(_) | Self::CaBundle { .. } => "InvalidCaBundle",
             Self::NoTrustRoots { .. } => "NoTrustRoots",
             Self::Proxy { .. } => "InvalidProxy",
-            Self::Mirror { .. } => "InvalidMirror",
+            Self::Mirror { .. } | Self::Hosts { .. } => "InvalidMirror",
             Self::Mirrors { source, .. } => source.reason(),
             Self::Reference { .. } | Self::DigestAlgorithm { .. } => "InvalidReference",
             Self::Unreachable { .. } | Self::Interrupted { .. } => "RegistryUnreachable",

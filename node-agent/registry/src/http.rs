@@ -1,6 +1,12 @@
-//! The HTTP client: whom they trust, through which proxy they go, and where they let themselves be sent.
+//! The HTTP clients: whom they trust, through which proxy they go, and where they let themselves be sent.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Response, redirect};
@@ -16,37 +22,62 @@ const HEADER_BYTES_MAX: u32 = 256 << 10;
 /// A bundle of all certificates of the web has about 250 kB.
 const CA_BYTES_MAX: u64 = 4 << 20;
 
-/// The HTTP client.
+/// The HTTP clients, one for each set of certificates that single places have.
 pub(crate) struct Http {
-    /// Lets itself be sent elsewhere, and does not take credentials there.
-    pub follow: Client,
+    options: RegistryOptions,
+    known: Mutex<BTreeMap<Vec<PathBuf>, Follower>>,
+}
+
+/// A client that lets itself be sent elsewhere, and does not take credentials there.
+#[derive(Clone)]
+pub(crate) struct Follower {
+    pub client: Client,
     /// Whether there is no certificate to trust, so that only plain HTTP can work.
     pub trusts_nobody: bool,
 }
 
 impl Http {
-    pub(crate) fn new(options: &RegistryOptions) -> Result<Self, RegistryError> {
-        let extra = certificates(options)?;
-        let build = || Ok(builder(options)?.redirect(policy()));
-        let merged = build()?.tls_certs_merge(extra.iter().cloned()).build();
-        let (follow, trusts_nobody) = match merged {
-            Ok(client) => (client, false),
+    pub(crate) fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
+        let http = Self { options, known: Mutex::default() };
+        // What is wrong with the settings is said at once.
+        http.follower(&[])?;
+        Ok(http)
+    }
+
+    /// The client for places whose certificates are from the authorities in these files, or from any other that is
+    /// trusted.
+    pub(crate) fn follower(&self, ca: &[PathBuf]) -> Result<Follower, RegistryError> {
+        // Each change is one insertion, so that a panic elsewhere leaves nothing half done.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(follower) = known.get(ca) {
+            return Ok(follower.clone());
+        }
+        let follower = self.build(ca)?;
+        known.insert(ca.to_vec(), follower.clone());
+        Ok(follower)
+    }
+
+    fn build(&self, ca: &[PathBuf]) -> Result<Follower, RegistryError> {
+        let extra = certificates(&self.options, ca)?;
+        let build = || Ok(builder(&self.options)?.redirect(policy()));
+        match build()?.tls_certs_merge(extra.iter().cloned()).build() {
+            Ok(client) => Ok(Follower { client, trusts_nobody: false }),
             // A client without certificates is made only when none are looked for.
             Err(_) if extra.is_empty() => {
-                (build()?.tls_certs_only([]).build().map_err(RegistryError::Client)?, true)
+                let client = build()?.tls_certs_only([]).build().map_err(RegistryError::Client)?;
+                Ok(Follower { client, trusts_nobody: true })
             }
-            Err(error) => return Err(RegistryError::Client(error)),
-        };
-        Ok(Self { follow, trusts_nobody })
+            Err(error) => Err(RegistryError::Client(error)),
+        }
     }
 
     /// A client that does not let itself be sent elsewhere: for a request that carries a secret in its body.
-    pub(crate) fn steady(&self, options: &RegistryOptions) -> Result<Client, RegistryError> {
-        let builder = builder(options)?.redirect(redirect::Policy::none());
-        let builder = if self.trusts_nobody {
+    pub(crate) fn steady(&self, ca: &[PathBuf]) -> Result<Client, RegistryError> {
+        let builder = builder(&self.options)?.redirect(redirect::Policy::none());
+        let builder = if self.follower(ca)?.trusts_nobody {
             builder.tls_certs_only([])
         } else {
-            builder.tls_certs_merge(certificates(options)?)
+            builder.tls_certs_merge(certificates(&self.options, ca)?)
         };
         builder.build().map_err(RegistryError::Client)
     }
@@ -82,22 +113,24 @@ fn policy() -> redirect::Policy {
     })
 }
 
-fn certificates(options: &RegistryOptions) -> Result<Vec<Certificate>, RegistryError> {
+fn certificates(options: &RegistryOptions, ca: &[PathBuf]) -> Result<Vec<Certificate>, RegistryError> {
     let mut all = Vec::new();
     if let Some(pem) = &options.pull.ca_bundle {
         all.extend(parse("pull.caBundle", pem.as_bytes())?);
     }
-    if let Some(path) = &options.ca_file {
-        match read_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            pem => {
-                let from = path.display().to_string();
-                let pem = pem.map_err(|source| RegistryError::CaBundle { from: from.clone(), source })?;
-                all.extend(parse(&from, &pem)?);
-            }
-        }
+    if let Some(path) = options.ca_file.as_ref().filter(|path| path.exists()) {
+        all.extend(parse_file(path)?);
+    }
+    for path in ca {
+        all.extend(parse_file(path)?);
     }
     Ok(all)
+}
+
+fn parse_file(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
+    let from = path.display().to_string();
+    let pem = read_file(path).map_err(|source| RegistryError::CaBundle { from: from.clone(), source })?;
+    parse(&from, &pem)
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

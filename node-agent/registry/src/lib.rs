@@ -18,6 +18,7 @@ mod error;
 #[doc(hidden)]
 pub mod from_outside;
 mod health;
+mod hosts;
 mod http;
 mod image;
 mod options;

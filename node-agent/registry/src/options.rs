@@ -16,6 +16,9 @@ pub struct RegistryOptions {
     pub docker_config: Option<PathBuf>,
     /// File with further certificates to trust, PEM. A file that is not there has none.
     pub ca_file: Option<PathBuf>,
+    /// Folder with `hosts.toml` files as containerd has them, mostly `/etc/containerd/certs.d`. Its mirrors are asked
+    /// after those of `pull`.
+    pub hosts_dir: Option<PathBuf>,
     /// What is known of the mirrors. Whoever keeps a copy does not ask the same broken one again.
     pub health: MirrorHealth,
     /// Limits of patience.

@@ -23,7 +23,7 @@ pub(crate) struct Route<'a> {
 impl<'a> Route<'a> {
     /// All places for something, but mirrors that rest, that lied about it, or that are not trusted with it.
     pub(crate) fn new(client: &'a Client, ask: Ask<'a>) -> Result<Self, RegistryError> {
-        let mut all = endpoint::all(&client.options.pull, ask.reference)?;
+        let mut all = endpoint::all(&client.options, ask.reference)?;
         let health = &client.options.health;
         all.retain(|endpoint| {
             !endpoint.is_mirror()

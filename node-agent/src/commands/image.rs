@@ -168,6 +168,7 @@ fn options(pull: &PullArgs) -> RegistryOptions {
         pull: Pull { plain_http: pull.plain_http, mirrors: pull.mirrors.clone(), proxy, ..Pull::default() },
         docker_config: pull.docker_config.clone(),
         ca_file: pull.ca_file.clone(),
+        hosts_dir: pull.hosts_dir.clone(),
         ..RegistryOptions::default()
     }
 }

@@ -20,6 +20,9 @@ pub struct RunArgs {
     /// File with CA certificates (PEM) that registries may have, beside those of the machine.
     #[arg(long, env = "EVENKEEL_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors.
+    #[arg(long, env = "EVENKEEL_HOSTS_DIR")]
+    pub hosts_dir: Option<PathBuf>,
     /// Where the kernel tells of the running system: `cmdline` and `sys/kernel/random/boot_id` are read below it.
     #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc")]
     pub proc: PathBuf,

@@ -32,6 +32,7 @@ impl Agent {
             pull,
             docker_config: self.args.docker_config.clone(),
             ca_file: self.args.ca_file.clone(),
+            hosts_dir: self.args.hosts_dir.clone(),
             health: self.mirrors.clone(),
             ..RegistryOptions::default()
         };

@@ -39,6 +39,27 @@ async fn an_authority_is_trusted_when_it_is_given_in_a_field_or_a_file() {
 }
 
 #[tokio::test]
+async fn the_authority_of_a_mirror_in_containerds_files_is_trusted_there_alone() {
+    let (of_mirror, of_origin) = (Certificate::new().unwrap(), Certificate::new().unwrap());
+    let (for_mirror, for_origin) = (one_image(), one_image());
+    let mirror = Server::start_tls(&of_mirror, move |request, _| for_mirror.answer(request)).await;
+    let origin = Server::start_tls(&of_origin, move |request, _| for_origin.answer(request)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let default = folder.path().join("_default");
+    fs::create_dir(&default).unwrap();
+    fs::write(default.join("mirror.pem"), &of_mirror.authority).unwrap();
+    let file =
+        format!("[host.\"https://{}\"]\ncapabilities = [\"pull\"]\nca = \"mirror.pem\"", mirror.address);
+    fs::write(default.join("hosts.toml"), file).unwrap();
+    let options = trusting(Some(&of_origin.authority));
+    let options = RegistryOptions { hosts_dir: Some(folder.path().to_owned()), ..options };
+    assert_eq!(fetch_with(options.clone(), &origin).await.unwrap(), layer());
+    assert_eq!((mirror.seen(&layer_path()).len(), origin.seen(&layer_path()).len()), (1, 0));
+    // As the registry itself it has the same certificate, and the file does not speak of it.
+    assert_eq!(fetch_with(options, &mirror).await.unwrap_err().reason(), "RegistryUnreachable");
+}
+
+#[tokio::test]
 async fn what_is_no_bundle() {
     let server = one_image().serve().await;
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
