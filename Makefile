@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test build lint deny generate fmt fuzz host-packages
+.PHONY: demo test bench-node build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -17,6 +17,11 @@ test: host-packages lint build
 	cargo test --workspace --locked
 	$(E2E) demo --panic --report target/demo/report-with-panic.json
 	$(E2E) damage
+
+# Our staging beside what the machine could do at best and beside the usual tools; wants a machine without other work.
+# ARGS: --size MIB --files N --rounds N; the large one is --size 3000 --files 150000.
+bench-node: host-packages
+	RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(TARGET) -p evenkeel-node-agent --bench staging -- $(ARGS)
 
 build:
 	$(STATIC)
