@@ -229,6 +229,13 @@ pub struct Pull {
     /// (`HTTPS_PROXY`, `NO_PROXY`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Bytes that one node takes from registries in a second; absent: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16_384))]
+    pub max_bytes_per_second: Option<i64>,
+    /// Let everything else on the node use its disks first: the image is written only while they are idle, as far as their
+    /// I/O scheduler knows of priorities (BFQ and mq-deadline do).
+    pub background: bool,
 }
 
 /// Where else the images of a registry can be had.

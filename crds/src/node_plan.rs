@@ -207,8 +207,11 @@ pub struct Progress {
     pub bytes_done: i64,
     /// Compressed bytes of all layers.
     pub bytes_total: i64,
-    /// Mean rate since staging began.
+    /// Rate of the last ten seconds.
     pub bytes_per_second: i64,
+    /// Seconds that the rest takes at this rate; absent while nothing comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<i64>,
 }
 
 /// What staging took.

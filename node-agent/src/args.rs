@@ -8,6 +8,9 @@ use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
 use crate::{disk::Sizes, guard::GuardArgs, run::RunArgs};
 
+/// Fewer bytes in a second than any image can be waited for; the API has the same limit.
+const RATE_MIN: i64 = 16 << 10;
+
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk; 6 a
@@ -123,11 +126,23 @@ pub struct PullArgs {
     /// Proxy to registries and mirrors, such as `http://proxy.example:3128`; default: what the environment says.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<String>,
+    /// Bytes that are taken from registries in a second, such as `10MiB`; default: as many as come.
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub max_bytes_per_second: Option<i64>,
+    /// Let everything else use the disk first.
+    #[arg(long)]
+    pub background: bool,
 }
 
 fn parse_mirror(text: &str) -> Result<Mirror, String> {
     let (registry, url) = text.split_once('=').ok_or("write REGISTRY=URL")?;
     Ok(Mirror { registry: registry.to_owned(), url: url.to_owned(), resolve: true })
+}
+
+fn parse_rate(text: &str) -> Result<i64, String> {
+    let rate = parse_size(text).map_err(|error| error.to_string())?;
+    let rate = i64::try_from(rate).ok().filter(|rate| *rate >= RATE_MIN);
+    rate.ok_or_else(|| format!("at least {RATE_MIN} bytes"))
 }
 
 /// Who must have signed an image.

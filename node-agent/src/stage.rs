@@ -5,26 +5,27 @@ mod download;
 mod error;
 mod feed;
 mod inflate;
+mod meter;
+mod pace;
+mod priority;
 mod sources;
 mod trust;
 mod write;
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+    sync::{Arc, atomic::Ordering},
 };
 
-use evenkeel_crds::node_plan::{Progress, StagingCost};
+use evenkeel_crds::node_plan::StagingCost;
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 use evenkeel_registry::{Image, Platform, Registry, RegistryOptions};
 use evenkeel_trust::Policy;
-use tokio::sync::watch;
 
 pub use error::StageError;
+pub use meter::Meter;
+
+use pace::Pace;
 
 use crate::{
     disk::Disk,
@@ -55,65 +56,6 @@ pub struct Staged {
     pub record: SlotRecord,
     /// What it took; nothing when the slot held the image already.
     pub cost: StagingCost,
-}
-
-/// How far it is, for whoever looks; and the way to stop it.
-#[derive(Debug)]
-pub struct Meter {
-    started: Instant,
-    total: AtomicU64,
-    downloaded: AtomicU64,
-    applied: AtomicU64,
-    stop: watch::Sender<bool>,
-}
-
-impl Default for Meter {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            total: AtomicU64::new(0),
-            downloaded: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
-            stop: watch::Sender::new(false),
-        }
-    }
-}
-
-impl Meter {
-    /// How far it is now.
-    pub fn progress(&self) -> Progress {
-        let done = self.applied.load(Ordering::Relaxed);
-        let milliseconds = self.started.elapsed().as_millis().max(1);
-        Progress {
-            bytes_done: signed(done),
-            bytes_total: signed(self.total.load(Ordering::Relaxed)),
-            bytes_per_second: i64::try_from(u128::from(done) * 1000 / milliseconds).unwrap_or(i64::MAX),
-        }
-    }
-
-    /// Asks staging to end soon, with [`StageError::Stopped`].
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    async fn stopped(&self) {
-        // The sender lives as long as this does, so that waiting for it cannot fail.
-        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
-    }
-
-    fn cost(&self, write: WriteCost) -> StagingCost {
-        StagingCost {
-            bytes_downloaded: signed(self.downloaded.load(Ordering::Relaxed)),
-            bytes_copied: signed(write.copied),
-            bytes_written: signed(write.written),
-            bytes_skipped: signed(write.skipped),
-            milliseconds: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
-        }
-    }
 }
 
 /// Stages an image. Ends only when nothing writes to the slot any more.
@@ -173,8 +115,12 @@ async fn fetch_once(
     let (sources, request, image_here) = blocking(find).await?;
     let (sender, feed) = feed::channel(meter.clone());
     let (sources_here, meter_here) = (sources.clone(), meter.clone());
-    let writer = blocking(move || write::write(&request, &image_here, &sources_here, feed, &meter_here));
-    let download = download::download(registry, image, &sources, sender, meter);
+    let pace = Pace::new(request.registry.pull.max_bytes_per_second);
+    let writer = blocking(move || {
+        let _yielding = request.registry.pull.background.then(priority::yield_the_disk);
+        write::write(&request, &image_here, &sources_here, feed, &meter_here)
+    });
+    let download = download::download(registry, image, &sources, pace, sender, meter);
     // The writer has the last word: what it does not wait for is not needed.
     tokio::pin!(writer);
     tokio::select! {
@@ -192,8 +138,4 @@ async fn blocking<T: Send + 'static>(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(StageError::Stopped),
     }
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

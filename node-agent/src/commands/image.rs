@@ -165,7 +165,14 @@ fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
 fn options(pull: &PullArgs) -> RegistryOptions {
     let proxy = pull.proxy.clone().map(|url| Proxy { url, no_proxy: Vec::new() });
     RegistryOptions {
-        pull: Pull { plain_http: pull.plain_http, mirrors: pull.mirrors.clone(), proxy, ..Pull::default() },
+        pull: Pull {
+            plain_http: pull.plain_http,
+            mirrors: pull.mirrors.clone(),
+            proxy,
+            max_bytes_per_second: pull.max_bytes_per_second,
+            background: pull.background,
+            ..Pull::default()
+        },
         docker_config: pull.docker_config.clone(),
         ca_file: pull.ca_file.clone(),
         hosts_dir: pull.hosts_dir.clone(),
@@ -199,10 +206,11 @@ fn show(meter: &Meter, terminal: bool) {
         "verifying".to_owned()
     } else {
         format!(
-            "{} of {} MiB, {} MiB/s",
+            "{} of {} MiB, {} MiB/s{}",
             progress.bytes_done >> 20,
             progress.bytes_total >> 20,
-            progress.bytes_per_second >> 20
+            progress.bytes_per_second >> 20,
+            progress.seconds_left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default()
         )
     };
     // Progress that cannot be shown is no reason to stop.

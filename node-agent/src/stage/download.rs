@@ -7,6 +7,7 @@ use evenkeel_registry::{Image, Layer, Registry, RegistryError};
 use super::{
     Meter,
     feed::{PIECE, Piece, Sender},
+    pace::Pace,
     sources::Source,
 };
 
@@ -16,20 +17,28 @@ pub(super) async fn download(
     registry: &Registry,
     image: &Image,
     sources: &[Source],
+    mut pace: Pace,
     sender: Sender,
     meter: &Meter,
 ) {
     tokio::select! {
-        () = send_all(registry, image, sources, &sender, meter) => {}
+        () = send_all(registry, image, sources, &mut pace, &sender, meter) => {}
         () = sender.closed() => {}
         () = meter.stopped() => {}
     }
 }
 
-async fn send_all(registry: &Registry, image: &Image, sources: &[Source], sender: &Sender, meter: &Meter) {
+async fn send_all(
+    registry: &Registry,
+    image: &Image,
+    sources: &[Source],
+    pace: &mut Pace,
+    sender: &Sender,
+    meter: &Meter,
+) {
     let fetched = image.layers.iter().zip(sources).filter(|(_, source)| matches!(source, Source::Registry));
     for (layer, _) in fetched {
-        match send(registry, image, layer, sender, meter).await {
+        match send(registry, image, layer, pace, sender, meter).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -46,6 +55,7 @@ async fn send(
     registry: &Registry,
     image: &Image,
     layer: &Layer,
+    pace: &mut Pace,
     sender: &Sender,
     meter: &Meter,
 ) -> Result<bool, RegistryError> {
@@ -53,6 +63,7 @@ async fn send(
     let mut piece = Vec::with_capacity(PIECE);
     while let Some(bytes) = blob.next().await? {
         meter.downloaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        pace.keep(bytes.len()).await;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (head, tail) = rest.split_at(rest.len().min(PIECE - piece.len()));

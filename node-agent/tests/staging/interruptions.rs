@@ -93,6 +93,21 @@ async fn staging_that_is_stopped_ends_at_once_and_leaves_nothing() {
     assert!(b.state == SlotState::Empty && !b.bootable, "{b:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_taken_in_a_second_than_was_allowed() {
+    let (mut machine, image) = (Machine::empty(), large());
+    machine.options.pull.max_bytes_per_second = Some(4 << 20);
+    machine.options.pull.background = true;
+    let server = OddServer::start(&image, Habits::default()).await;
+    let (meter, begin) = (Arc::new(Meter::default()), Instant::now());
+    machine.stage_into(&server.reference(), "b", &meter).await.unwrap();
+    let least =
+        Duration::from_secs_f64(f64::from(u32::try_from(bytes(&image)).unwrap()) / f64::from(4 << 20));
+    assert!(begin.elapsed() >= least, "{least:?}");
+    let progress = meter.progress();
+    assert!(progress.bytes_done == progress.bytes_total && progress.seconds_left == Some(0), "{progress:?}");
+}
+
 /// The agent as a process, staging into slot b.
 fn agent(machine: &Machine, image: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"))
