@@ -17,6 +17,11 @@ fn signed_by(key: &Key) -> Result<Value> {
     Ok(json!({ "verification": { "rules": [{ "keys": [key.pem()?] }] } }))
 }
 
+fn resolved(world: &World, image: &str) -> bool {
+    let status = world.images.get("os").and_then(|image| image.status.as_ref());
+    status.is_some_and(|status| status.image.as_deref() == Some(image))
+}
+
 async fn until_refused(fleet: &Fleet, reason: &str, words: &[&str]) -> Result<World> {
     let says = |world: &World| world.condition("os", "Ready").is_some_and(|(_, seen, _)| seen == reason);
     let world = fleet.until(&format!("the image object says {reason}"), LIMIT, says).await?;
@@ -55,11 +60,7 @@ async fn who_must_have_signed_changes_before_a_node_has_started() -> Result<()> 
     let second = fleet.publish(&OsImage::good("2")).await?;
     let pause = json!({ "rollout": { "pauses": [{ "owner": "test" }] } });
     fleet.want("os", &second.tagged, pause.clone()).await?;
-    let resolved = |world: &World| {
-        let status = world.images.get("os").and_then(|image| image.status.as_ref());
-        status.is_some_and(|status| status.image.as_deref() == Some(second.pinned.as_str()))
-    };
-    fleet.until("the tag is resolved", LIMIT, resolved).await?;
+    fleet.until("the tag is resolved", LIMIT, |world| resolved(world, &second.pinned)).await?;
     let mut more = signed_by(&key)?;
     more["rollout"] = pause["rollout"].clone();
     fleet.want("os", &second.tagged, more).await?;
@@ -69,6 +70,24 @@ async fn who_must_have_signed_changes_before_a_node_has_started() -> Result<()> 
     let world = until_refused(&fleet, "NotSigned", &[&second.pinned]).await?;
     assert!(world.plans.get("node-1").is_none_or(|plan| plan.spec.image.is_none()), "a node heard of it");
     cosign.sign(&second.pinned, &key, Form::Classic).await?;
+    fleet.until_all_run(&second.digest, LIMIT).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_moves_after_it_was_asked_for_changes_nothing() -> Result<()> {
+    let (fleet, cosign) =
+        tokio::try_join!(async { Fleet::start(&FleetOptions::of(1)).await }, Cosign::new())?;
+    let key = cosign.key("ours", Kind::P256).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    cosign.sign(&second.pinned, &key, Form::Bundle).await?;
+    let mut paused = signed_by(&key)?;
+    paused["rollout"] = json!({ "pauses": [{ "owner": "test" }] });
+    fleet.want("os", &second.tagged, paused).await?;
+    fleet.until("the tag is resolved", LIMIT, |world| resolved(world, &second.pinned)).await?;
+    let moved = fleet.publish(&OsImage { filler: 2 << 20, ..OsImage::good("2") }).await?;
+    assert!(moved.tagged == second.tagged && moved.digest != second.digest, "{moved:?}");
+    fleet.want("os", &second.tagged, signed_by(&key)?).await?;
     fleet.until_all_run(&second.digest, LIMIT).await?;
     Ok(())
 }
