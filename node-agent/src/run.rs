@@ -18,7 +18,7 @@ use evenkeel_node_agent_core::{
     journal::Journal,
     machine::{Action, Facts, Orders, Outcome, next, on_trial, record, resume, status},
 };
-use evenkeel_registry::{MirrorHealth, Platform};
+use evenkeel_registry::{Platform, Reputation};
 use jiff::Timestamp;
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,7 +61,7 @@ async fn follow(args: &RunArgs) -> anyhow::Result<()> {
         state,
         args: args.clone(),
         api_server,
-        mirrors: MirrorHealth::default(),
+        reputation: Reputation::default(),
         seen: None,
     };
     tracing::info!(node = args.node_name, version = env!("CARGO_PKG_VERSION"), "following this node's plan");
@@ -87,8 +87,8 @@ struct Agent {
     journal: Journal,
     /// `host:port` of the API server.
     api_server: Option<String>,
-    /// What is known of mirrors, from one attempt to the next.
-    mirrors: MirrorHealth,
+    /// What is known of registries and mirrors, from one attempt to the next.
+    reputation: Reputation,
     /// The plan's identity and generation in the turn before.
     seen: Option<(Option<String>, Option<i64>)>,
 }

@@ -36,6 +36,8 @@ pub struct Blob<'a> {
     restarts: u32,
     /// Mirrors that some of the bytes are from.
     mirrors: BTreeSet<String>,
+    /// Places that gave parts of it.
+    parts_from: BTreeSet<String>,
     patience: Patience<'a>,
 }
 
@@ -62,6 +64,7 @@ impl<'a> Blob<'a> {
             without_parts: None,
             restarts: 0,
             mirrors: BTreeSet::new(),
+            parts_from: BTreeSet::new(),
             patience: Patience::new(&client.options.limits),
         }
     }
@@ -128,9 +131,14 @@ impl<'a> Blob<'a> {
     }
 
     async fn open_at(&mut self, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, RegistryError> {
-        let from = if self.without_parts.as_ref() == Some(&endpoint.host) { 0 } else { self.at };
+        let parts = self.without_parts.as_ref() != Some(&endpoint.host)
+            && self.client.options.reputation.may_ask_for_parts(&endpoint.host);
+        let from = if parts { self.at } else { 0 };
         let response = self.client.ask(endpoint, Ask { from, ..ask }).await?;
         if let Some((start, end)) = self.place(&response, from)? {
+            if start > 0 {
+                self.parts_from.insert(endpoint.host.clone());
+            }
             let skip = self.at - start;
             return Ok(Answer { response, endpoint: endpoint.clone(), skip, end });
         }
@@ -183,14 +191,18 @@ impl<'a> Blob<'a> {
         }
         let what = format!("blob {} of {}", self.digest, self.reference.whole());
         let expected = self.digest.to_owned();
-        if self.mirrors.is_empty() {
-            return Err(RegistryError::DigestMismatch { what, expected, actual });
+        let reputation = &self.client.options.reputation;
+        let listed =
+            |hosts: &BTreeSet<String>| hosts.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if !self.mirrors.is_empty() {
+            self.mirrors.iter().for_each(|mirror| reputation.lied(mirror, self.digest));
+            return Err(RegistryError::WrongMirror { what, mirrors: listed(&self.mirrors), actual });
         }
-        for mirror in &self.mirrors {
-            self.client.options.health.lied(mirror, self.digest);
+        if !self.parts_from.is_empty() {
+            self.parts_from.iter().for_each(|place| reputation.gave_wrong_parts(place));
+            return Err(RegistryError::WrongParts { what, registry: listed(&self.parts_from), actual });
         }
-        let mirrors = self.mirrors.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        Err(RegistryError::WrongMirror { what, mirrors, actual })
+        Err(RegistryError::DigestMismatch { what, expected, actual })
     }
 
     /// The answer ended, or the connection did.

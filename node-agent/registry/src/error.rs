@@ -198,6 +198,19 @@ pub enum RegistryError {
         /// What came.
         actual: String,
     },
+    /// A blob that was put together from parts is not what it should be. Its parts are not asked for again.
+    #[error(
+        "{what} has the digest {actual} when it is put together from the parts that {registry} gives: it is damaged there, \
+         or something between does not know ranges; it is fetched in one piece from now on"
+    )]
+    WrongParts {
+        /// The thing, by its name.
+        what: String,
+        /// Who gave the parts.
+        registry: String,
+        /// What came.
+        actual: String,
+    },
     /// A document that is not what it should be.
     #[error("{what} of {image} cannot be used ({detail}): build and push the image again")]
     InvalidManifest {
@@ -260,7 +273,9 @@ impl RegistryError {
             Self::Unavailable { .. } => "RegistryUnavailable",
             Self::Refused { .. } => "RegistryRefused",
             Self::Truncated { .. } => "TruncatedLayer",
-            Self::DigestMismatch { .. } | Self::WrongMirror { .. } => "DigestMismatch",
+            Self::DigestMismatch { .. } | Self::WrongMirror { .. } | Self::WrongParts { .. } => {
+                "DigestMismatch"
+            }
             Self::InvalidManifest { .. } | Self::TooLarge { .. } => "InvalidManifest",
             Self::UnsupportedLayer { .. } => "UnsupportedLayer",
             Self::WrongArchitecture { .. } => "WrongArchitecture",
@@ -277,6 +292,7 @@ impl RegistryError {
             | Self::CaBundle { .. }
             | Self::NoTrustRoots { .. }
             | Self::WrongMirror { .. }
+            | Self::WrongParts { .. }
             // What is only in a mirror may be had when that works again.
             | Self::Mirrors { .. } => true,
             _ => self.transient(),

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use evenkeel_crds::managed_os_image::Pull;
 
-use crate::MirrorHealth;
+use crate::Reputation;
 
 /// How registries are spoken to.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +19,8 @@ pub struct RegistryOptions {
     /// Folder with `hosts.toml` files as containerd has them, mostly `/etc/containerd/certs.d`. Its mirrors are asked
     /// after those of `pull`.
     pub hosts_dir: Option<PathBuf>,
-    /// What is known of the mirrors. Whoever keeps a copy does not ask the same broken one again.
-    pub health: MirrorHealth,
+    /// What is known of registries and mirrors. Whoever keeps a copy is not misled twice in the same way.
+    pub reputation: Reputation,
     /// Limits of patience.
     pub limits: Limits,
 }

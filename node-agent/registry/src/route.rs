@@ -24,10 +24,11 @@ impl<'a> Route<'a> {
     /// All places for something, but mirrors that rest, that lied about it, or that are not trusted with it.
     pub(crate) fn new(client: &'a Client, ask: Ask<'a>) -> Result<Self, RegistryError> {
         let mut all = endpoint::all(&client.options, ask.reference)?;
-        let health = &client.options.health;
+        let reputation = &client.options.reputation;
         all.retain(|endpoint| {
             !endpoint.is_mirror()
-                || (endpoint.may_serve(ask.content) && health.may_ask(&endpoint.host, ask.content.digest()))
+                || (endpoint.may_serve(ask.content)
+                    && reputation.may_ask(&endpoint.host, ask.content.digest()))
         });
         Ok(Self { client, content: ask.content, left: all.into_iter(), failures: Vec::new() })
     }
@@ -50,7 +51,7 @@ impl<'a> Route<'a> {
 
 /// Remembers what a mirror's failure says of it. That it does not have something says nothing.
 pub(crate) fn note(client: &Client, mirror: &Endpoint, content: Content<'_>, error: &RegistryError) {
-    let health = &client.options.health;
+    let reputation = &client.options.reputation;
     tracing::info!(mirror = mirror.host, %error, "a mirror does not serve; going on without it");
     match (error, content.digest()) {
         (RegistryError::NotFound { .. }, _) => {}
@@ -59,8 +60,8 @@ pub(crate) fn note(client: &Client, mirror: &Endpoint, content: Content<'_>, err
             | RegistryError::Truncated { .. }
             | RegistryError::TooLarge { .. },
             Some(digest),
-        ) => health.lied(&mirror.host, digest),
-        _ => health.failed(&mirror.host, client.options.limits.mirror_rest),
+        ) => reputation.lied(&mirror.host, digest),
+        _ => reputation.failed(&mirror.host, client.options.limits.mirror_rest),
     }
 }
 

@@ -33,7 +33,7 @@ impl Agent {
             docker_config: self.args.docker_config.clone(),
             ca_file: self.args.ca_file.clone(),
             hosts_dir: self.args.hosts_dir.clone(),
-            health: self.mirrors.clone(),
+            reputation: self.reputation.clone(),
             ..RegistryOptions::default()
         };
         let disk = match disk::open_or_find(self.args.disk.as_deref(), &self.args.proc) {

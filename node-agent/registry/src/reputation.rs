@@ -1,4 +1,4 @@
-//! What is remembered of mirrors: which failed a moment ago, and which gave wrong bytes.
+//! What is remembered of registries and mirrors: who failed a moment ago, who gave wrong bytes, and whose parts do not fit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,9 @@ use std::{
 /// Wrong answers that are remembered: some images' layers from some mirrors. More is a mirror that should be removed.
 const LIES_MAX: usize = 1024;
 
-/// What is remembered of mirrors, shared by all copies of it, and lost with the process.
+/// What is remembered of registries and mirrors, shared by all copies of it, and lost with the process.
 #[derive(Clone, Debug, Default)]
-pub struct MirrorHealth(Arc<Mutex<Memory>>);
+pub struct Reputation(Arc<Mutex<Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -19,9 +19,11 @@ struct Memory {
     resting: BTreeMap<String, Instant>,
     /// Mirrors and the digests for which they gave other bytes.
     lies: BTreeSet<(String, String)>,
+    /// Places whose parts did not make a whole.
+    wrong_parts: BTreeSet<String>,
 }
 
-impl MirrorHealth {
+impl Reputation {
     /// The mirror failed, and is left alone for a while.
     pub(crate) fn failed(&self, mirror: &str, rest: Duration) {
         self.memory().resting.insert(mirror.to_owned(), Instant::now() + rest);
@@ -34,6 +36,16 @@ impl MirrorHealth {
             memory.lies.pop_first();
         }
         memory.lies.insert((mirror.to_owned(), digest.to_owned()));
+    }
+
+    /// A blob that was put together from the place's parts was not what it should be.
+    pub(crate) fn gave_wrong_parts(&self, place: &str) {
+        self.memory().wrong_parts.insert(place.to_owned());
+    }
+
+    /// Whether parts of blobs may be asked for.
+    pub(crate) fn may_ask_for_parts(&self, place: &str) -> bool {
+        !self.memory().wrong_parts.contains(place)
     }
 
     /// Whether a mirror may be asked; `digest` is what for, if it can be checked.
@@ -56,10 +68,12 @@ mod tests {
 
     #[test]
     fn a_mirror_rests_after_a_failure_and_is_not_asked_twice_for_what_it_got_wrong() {
-        let health = MirrorHealth::default();
-        health.clone().failed("m", Duration::from_hours(1));
-        health.failed("n", Duration::ZERO);
-        health.lied("n", "sha256:1");
+        let known = Reputation::default();
+        known.clone().failed("m", Duration::from_hours(1));
+        known.failed("n", Duration::ZERO);
+        known.lied("n", "sha256:1");
+        known.gave_wrong_parts("o");
+        assert!(known.may_ask_for_parts("n") && !known.may_ask_for_parts("o"));
         for (mirror, digest, may) in [
             ("m", None, false),
             ("n", None, true),
@@ -67,17 +81,17 @@ mod tests {
             ("n", Some("sha256:2"), true),
             ("o", Some("sha256:1"), true),
         ] {
-            assert_eq!(health.may_ask(mirror, digest), may, "{mirror} {digest:?}");
+            assert_eq!(known.may_ask(mirror, digest), may, "{mirror} {digest:?}");
         }
     }
 
     #[test]
     fn memory_is_bounded() {
-        let health = MirrorHealth::default();
+        let known = Reputation::default();
         for number in 0..=LIES_MAX {
-            health.lied("m", &format!("{number:05}"));
+            known.lied("m", &format!("{number:05}"));
         }
-        assert_eq!(health.memory().lies.len(), LIES_MAX);
-        assert!(!health.may_ask("m", Some(&format!("{LIES_MAX:05}"))));
+        assert_eq!(known.memory().lies.len(), LIES_MAX);
+        assert!(!known.may_ask("m", Some(&format!("{LIES_MAX:05}"))));
     }
 }
