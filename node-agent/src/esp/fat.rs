@@ -1,10 +1,17 @@
 //! The partition through a FAT library: for disks in files, which no kernel has mounted.
 
-use std::io::{self, Read, Write};
+mod change;
+
+use std::{
+    cell::RefCell,
+    io::{self, Read, Seek, SeekFrom, Write},
+    rc::Rc,
+};
 
 use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 use jiff::{Timestamp, civil, tz::TimeZone};
 
+use self::change::{Change, Held};
 use super::{Esp, EspFile};
 use crate::disk::{Access, Cursor, Partition, Window};
 
@@ -38,7 +45,8 @@ impl TimeProvider for Utc {
 
 /// The partition.
 ///
-/// The file system is opened for each call and closed at its end, so that nothing is ever held back from the disk.
+/// The file system is opened for each call and closed at its end, so that nothing is held back from the disk for longer;
+/// and what a call changes is written in an order of its own.
 pub struct FatEsp {
     window: Window,
 }
@@ -58,10 +66,43 @@ impl FatEsp {
         outcome
     }
 
-    fn change<T>(&self, work: impl FnOnce(&FileSystem<Cursor>) -> io::Result<T>) -> io::Result<T> {
-        let outcome = self.with(work);
-        self.window.flush()?;
-        outcome
+    fn change(
+        &self,
+        change: Change,
+        work: impl FnOnce(&FileSystem<Shared>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let held = Rc::new(RefCell::new(Held::begin(&self.window)?));
+        let file_system = FileSystem::new(Shared(held.clone()), FsOptions::new())?;
+        let outcome = work(&file_system);
+        file_system.unmount()?;
+        outcome?;
+        let held = Rc::into_inner(held).expect("the file system is gone, and with it the other owner");
+        held.into_inner().write_out(change)
+    }
+}
+
+/// The library takes what it writes to, and does not give it back.
+struct Shared(Rc<RefCell<Held>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buffer)
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().flush()
+    }
+}
+
+impl Seek for Shared {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.borrow_mut().seek(to)
     }
 }
 
@@ -75,25 +116,26 @@ impl Esp for FatEsp {
     }
 
     fn write(&self, path: &str, source: &mut dyn Read) -> io::Result<()> {
-        self.change(|fs| {
+        // Its clusters are free before new ones are chosen, so that data is never written over what a name still has.
+        self.remove(path)?;
+        self.change(Change::Create, |fs| {
             let mut folder = fs.root_dir();
             let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
             for part in folders.split('/').filter(|part| !part.is_empty()) {
                 folder = folder.create_dir(part)?;
             }
             let mut file = folder.create_file(name)?;
-            file.truncate()?;
             io::copy(source, &mut file)?;
             file.flush()
         })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.change(|fs| fs.root_dir().rename(from, &fs.root_dir(), to))
+        self.change(Change::Rename, |fs| fs.root_dir().rename(from, &fs.root_dir(), to))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.change(|fs| found(fs.root_dir().remove(path)).map(|_| ()))
+        self.change(Change::Remove, |fs| found(fs.root_dir().remove(path)).map(|_| ()))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<EspFile>> {

@@ -266,8 +266,8 @@ impl SlotWriter {
             self.write_blocks("write the hash tree of", at, level, &mut scratch)?;
             at += level.len() as u64;
         }
-        self.flush()?;
         self.write_blocks("write the superblock of", 0, &metadata.first_block, &mut scratch)?;
+        // One flush for all of it: without its record, which comes behind, the slot is nothing yet.
         self.flush()?;
         for one in std::mem::take(&mut self.unchecked) {
             check(&self.slot, &self.region.name, &one, &mut scratch)?;

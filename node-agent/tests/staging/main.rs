@@ -9,6 +9,7 @@ mod kinds;
 mod machine;
 mod memory;
 mod odd_server;
+mod power_cut;
 mod refusals;
 mod registry;
 mod reuse;

@@ -1,0 +1,206 @@
+//! One change of the file system, held back until it can be written in an order that a power cut may break anywhere.
+//!
+//! The library writes directory entries, allocation tables and data as it comes to them. Cut in between, a name could be
+//! left with clusters that the tables call free, and the next file would be written over them. So: data goes to clusters
+//! that nobody has, and is written at once; tables and directories are kept, sector by sector, and written at the end.
+//! What can be left is clusters that no name has: some room is lost, and nothing else.
+//!
+//! Each flush here has a disk that goes wrong without it, in the tests of power cuts.
+//!
+//! Format: Microsoft's FAT specification of 2005 (fatgen103), the FAT32 parts of the boot sector and of the table.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+};
+
+use crate::disk::Window;
+
+/// The unit that a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
+/// A directory entry, and the byte that begins one which was removed.
+const ENTRY: usize = 32;
+const REMOVED: u8 = 0xE5;
+/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry of their number.
+const TABLE_ENTRY: usize = 4;
+const TABLE_ENTRY_BITS: u32 = 0x0FFF_FFFF;
+const FIRST_CLUSTER: u64 = 2;
+
+/// What a change does, and so in which order it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Tables first: a name appears when all that it names is there.
+    Create,
+    /// Old names first: a file has one name or none, never two that share its clusters.
+    Rename,
+    /// Names first: clusters are free when no name has them.
+    Remove,
+}
+
+/// Where the parts of the file system lie, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    table: u64,
+    data: u64,
+    cluster: u64,
+}
+
+/// The change. A reader and writer for the library.
+pub(super) struct Held {
+    window: Window,
+    parts: Parts,
+    position: u64,
+    /// Sectors by their number, as they are to be.
+    sectors: BTreeMap<u64, [u8; SECTOR]>,
+}
+
+type Sectors = Vec<(u64, [u8; SECTOR])>;
+
+impl Held {
+    /// Begins a change.
+    pub(super) fn begin(window: &Window) -> io::Result<Self> {
+        let mut boot = [0; SECTOR];
+        window.read_at(0, &mut boot)?;
+        Ok(Self { window: window.clone(), parts: Parts::of(&boot)?, position: 0, sectors: BTreeMap::new() })
+    }
+
+    /// Writes what was held back.
+    pub(super) fn write_out(self, change: Change) -> io::Result<()> {
+        let Self { window, parts, sectors, .. } = self;
+        let (mut tables, mut removals, mut names) = (Sectors::new(), Sectors::new(), Sectors::new());
+        for (number, new) in sectors {
+            let mut old = [0; SECTOR];
+            window.read_at(number * SECTOR as u64, &mut old)?;
+            if old == new {
+                // The library marks the file system as in use, and takes the mark back.
+            } else if number * (SECTOR as u64) < parts.data {
+                tables.push((number, new));
+            } else if only_removes(&old, &new) {
+                removals.push((number, new));
+            } else {
+                names.push((number, new));
+            }
+        }
+        let write = |sectors: &Sectors| -> io::Result<()> {
+            sectors.iter().try_for_each(|(number, sector)| window.write_at(number * SECTOR as u64, sector))
+        };
+        let (before, behind) = match change {
+            Change::Create | Change::Rename => ([tables, removals, names], Sectors::new()),
+            Change::Remove => ([removals, names, Sectors::new()], tables),
+        };
+        for step in before.iter().filter(|step| !step.is_empty()) {
+            write(step)?;
+            window.flush()?;
+        }
+        // Not worth a flush: what is not free yet when the power goes is lost room, and no more.
+        write(&behind)
+    }
+
+    /// Whether the bytes at a place belong to a cluster that is free on the disk, and so to nobody yet.
+    fn is_unseen(&self, at: u64) -> io::Result<bool> {
+        let Some(behind) = at.checked_sub(self.parts.data) else { return Ok(false) };
+        let cluster = behind / self.parts.cluster + FIRST_CLUSTER;
+        let mut entry = [0; TABLE_ENTRY];
+        self.window.read_at(self.parts.table + cluster * TABLE_ENTRY as u64, &mut entry)?;
+        Ok(u32::from_le_bytes(entry) & TABLE_ENTRY_BITS == 0)
+    }
+
+    fn sector(&self, number: u64) -> io::Result<[u8; SECTOR]> {
+        if let Some(sector) = self.sectors.get(&number) {
+            return Ok(*sector);
+        }
+        let mut sector = [0; SECTOR];
+        self.window.read_at(number * SECTOR as u64, &mut sector)?;
+        Ok(sector)
+    }
+
+    /// The sector at the position, and which of its bytes `wanted` bytes from there on are.
+    fn here(&self, wanted: usize) -> (u64, Range<usize>) {
+        let from = usize::try_from(self.position % SECTOR as u64).expect("less than a sector");
+        (self.position / SECTOR as u64, from..(from + wanted).min(SECTOR))
+    }
+}
+
+impl Parts {
+    fn of(boot: &[u8; SECTOR]) -> io::Result<Self> {
+        let number = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+        let (sector, reserved) = (number(11), number(14));
+        let (per_cluster, tables) = (u64::from(boot[13]), u64::from(boot[16]));
+        let per_table = u64::from(u32::from_le_bytes([boot[36], boot[37], boot[38], boot[39]]));
+        let is_fat32 = number(17) == 0 && number(22) == 0;
+        let table = reserved * sector;
+        let parts = Self { table, data: table + tables * per_table * sector, cluster: per_cluster * sector };
+        if is_fat32
+            && sector.is_multiple_of(SECTOR as u64)
+            && parts.cluster > 0
+            && per_table > 0
+            && tables > 0
+        {
+            return Ok(parts);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the boot partition is not FAT32"))
+    }
+}
+
+fn only_removes(old: &[u8; SECTOR], new: &[u8; SECTOR]) -> bool {
+    let mut changed = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
+    changed.all(|(at, (_, new))| at.is_multiple_of(ENTRY) && *new == REMOVED)
+}
+
+impl Read for Held {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (number, bytes) = self.here(buffer.len());
+        if number * (SECTOR as u64) >= self.window.length() {
+            return Ok(0);
+        }
+        let count = bytes.len();
+        buffer[..count].copy_from_slice(&self.sector(number)?[bytes]);
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for Held {
+    fn write(&mut self, new: &[u8]) -> io::Result<usize> {
+        let (number, bytes) = self.here(new.len());
+        let unseen = self.is_unseen(self.position)?;
+        let whole = new.len() / SECTOR * SECTOR;
+        let count = if unseen && bytes.start == 0 && whole > 0 {
+            let behind = (self.position - self.parts.data) % self.parts.cluster;
+            let room = usize::try_from(self.parts.cluster - behind).unwrap_or(usize::MAX);
+            let count = whole.min(room);
+            self.window.write_at(self.position, &new[..count])?;
+            count
+        } else {
+            let count = bytes.len();
+            let mut sector = self.sector(number)?;
+            sector[bytes].copy_from_slice(&new[..count]);
+            if unseen {
+                self.window.write_at(number * SECTOR as u64, &sector)?;
+            } else {
+                self.sectors.insert(number, sector);
+            }
+            count
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    /// Nothing: the order of everything is decided at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Held {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(delta) => self.window.length().checked_add_signed(delta),
+            SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
+        };
+        self.position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}

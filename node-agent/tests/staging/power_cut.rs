@@ -1,0 +1,342 @@
+//! The power goes: after any write, with any part of what was not flushed, and again while the machine recovers. Each
+//! disk that may be left must boot one complete slot, keep what the journal has said, and come to an end by itself.
+//!
+//! Not shown here: the kernel's vfat driver, whose writes are its own; the journal's file system, which is taken to keep
+//! a document whole (it is written under another name, flushed and renamed).
+//!
+//! `EVENKEEL_POWER_CUTS=n` looks at n times as many.
+
+mod cuts;
+mod firmware;
+mod node;
+mod promises;
+mod recorder;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::Path,
+    sync::Arc,
+};
+
+use evenkeel_crds::node_plan::{Order, Revert, Target};
+use evenkeel_node_agent::{
+    disk::{BlockDevice, Disk, UPDATE_SLOTS, Window},
+    esp, install,
+};
+use evenkeel_node_agent_core::{
+    journal::{Journal, Step},
+    layout::Role,
+    machine::Orders,
+};
+
+use crate::{
+    image::{INITRD, KERNEL, LOADER, Recipe, noise, tar},
+    machine::Machine,
+    registry::Registry,
+};
+use cuts::{Cut, Dice, Story};
+use firmware::Fat;
+use node::{CAUSE, Known, Node};
+use promises::{Images, hold};
+use recorder::{Op, Recorder, Sectors};
+
+/// Random choices of sectors after each write.
+const RANDOM: u64 = 3;
+/// Of so many cuts one is followed to the end of the recovery.
+const FOLLOW_ONE_OF: u64 = 4;
+/// Of so many recoveries one is cut again.
+const CUT_AGAIN_ONE_OF: u64 = 12;
+
+fn times() -> u64 {
+    std::env::var("EVENKEEL_POWER_CUTS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Machines that run an old system, and images to update them to.
+struct World {
+    machine: Machine,
+    _registry: Registry,
+    /// Digest-pinned references.
+    references: Vec<String>,
+    images: Images,
+}
+
+impl World {
+    async fn new() -> Self {
+        let registry = Registry::start();
+        let machine = Machine::empty();
+        let (mut references, mut images) = (Vec::new(), Images::new());
+        for number in 0..3_u64 {
+            // The last has the kernel of the first, so that there is nothing to do on the boot partition for it.
+            let kernel = noise(5_000, number % 2 + 10);
+            let (initrd, own) = (
+                noise(9_000, number % 2 + 20),
+                noise(20_000 + usize::try_from(number).unwrap() * 5000, number + 30),
+            );
+            let files: [(&str, &[u8]); 4] =
+                [(LOADER, b"MZ"), (KERNEL, &kernel), (INITRD, &initrd), ("etc/own", &own)];
+            let image = Recipe { layers: vec![tar(&files)], ..Recipe::default() }.build();
+            registry.push(&image, &format!("os:{number}")).await;
+            let pinned = format!("{}@{}", registry.reference("os"), image.manifest.digest);
+            let staged = machine.stage_into(&pinned, "a", &Arc::default()).await.unwrap();
+            images.insert(image.manifest.digest.clone(), staged.record.root_hash.clone());
+            references.push(pinned);
+        }
+        let staged = machine.stage_into(&references[0], "a", &Arc::default()).await.unwrap();
+        install::make_bootable(&machine.disk, &machine.disk.slot("a").unwrap(), &staged.record).unwrap();
+        Self { machine, _registry: registry, references, images }
+    }
+
+    fn orders(&self, plan: &str, image: usize, target: Target) -> Orders {
+        let revert = Revert { cause: CAUSE, message: "enough".into() };
+        Orders {
+            order: Order { plan_id: plan.into(), image: self.references[image].clone(), target },
+            not_after: Some("2100-01-01T00:00:00Z".parse().unwrap()),
+            revert: (target == Target::Reverted).then_some(revert),
+        }
+    }
+
+    fn switch_on(&self, file: Arc<File>, sectors: Sectors, known: &Known) -> Result<Node, String> {
+        Node::power_on(Recorder::new(file, sectors), known.clone(), &self.machine.options)
+    }
+
+    /// Updates, kept and not, and ways back: everything that a machine does to its disk.
+    async fn story(&self) -> Story<Known> {
+        let file = Arc::new(File::open(self.machine.disk.path()).unwrap());
+        let known = Known { journal: Journal::default(), orders: None, running: "a".into(), boots: 0 };
+        let mut node = self.switch_on(file.clone(), Sectors::new(), &known).unwrap();
+        for (orders, slot, step) in [
+            (self.orders("1", 1, Target::Committed), "b", "committed"),
+            (self.orders("1", 1, Target::Reverted), "a", "rolledBack"),
+            (self.orders("2", 2, Target::Committed), "b", "committed"),
+            (self.orders("3", 1, Target::Booted), "a", "trial"),
+            (self.orders("3", 1, Target::Reverted), "b", "rolledBack"),
+        ] {
+            node.follow(Some(&orders)).await.unwrap();
+            let stands =
+                serde_json::to_value(&node.known.journal).unwrap()["attempt"]["step"]["name"].clone();
+            assert_eq!((node.known.running.as_str(), stands.as_str()), (slot, Some(step)));
+        }
+        Story { file, before: Sectors::new(), known, ops: node.recorder.take_log() }
+    }
+
+    /// The machine is switched on again, and left alone.
+    async fn recover(&self, story: &Story<Known>, cut: &Cut<Known>) -> Result<(Node, Ending), String> {
+        let mut node = self.switch_on(story.file.clone(), cut.sectors.clone(), &cut.known)?;
+        node.follow(cut.known.orders.as_ref()).await?;
+        hold(&node.recorder, &node.known, &self.images)?;
+        let ending = ending(&node.known)?;
+        Ok((node, ending))
+    }
+}
+
+/// How a machine that was left alone stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    NothingOrdered,
+    OnTrial,
+    Kept,
+    WentBack,
+    /// Without an order to do so.
+    GaveUp,
+}
+
+fn ending(known: &Known) -> Result<Ending, String> {
+    let (Some(orders), Some(attempt)) = (&known.orders, &known.journal.attempt) else {
+        return Ok(Ending::NothingOrdered);
+    };
+    match (&attempt.step, orders.order.target) {
+        (Step::Committed, Target::Committed) => Ok(Ending::Kept),
+        (Step::Trial, Target::Booted) => Ok(Ending::OnTrial),
+        (Step::RolledBack { .. }, Target::Reverted) => Ok(Ending::WentBack),
+        (Step::RolledBack { .. }, _) => Ok(Ending::GaveUp),
+        (step, target) => Err(format!("ordered {target:?}, and ended at {step:?}")),
+    }
+}
+
+/// The slot that runs and the recovery slot are never written.
+fn keeps_off(node: &Node, story: &Story<Known>) {
+    let mut known = &story.known;
+    for op in &story.ops {
+        match op {
+            Op::Note(later) => known = later,
+            Op::Flush => {}
+            Op::Write(sectors) => {
+                for forbidden in ["recovery", known.running.as_str()] {
+                    let slot = node.disk.slot(forbidden).unwrap();
+                    let (first, end) = (slot.disk_offset / 512, (slot.disk_offset + slot.length) / 512);
+                    let hit = sectors.iter().find(|(number, _)| (first..end).contains(number));
+                    assert!(hit.is_none(), "slot {forbidden} was written at sector {hit:?}: {known:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
+    let world = World::new().await;
+    let story = world.story().await;
+    let mut cuts = Vec::new();
+    story.cuts(0..story.ops.len(), RANDOM * times(), |cut| cuts.push(cut));
+    let (mut endings, mut followed, mut again) = (BTreeMap::new(), 0, 0);
+    let mut dice = Dice(7);
+    let mut failures = Vec::new();
+    for cut in &cuts {
+        if let Err(error) = hold(&story.recorder(cut), &cut.known, &world.images) {
+            failures.push(format!("cut at {} of {}: {error}", cut.at, story.ops.len()));
+            continue;
+        }
+        if dice.roll(FOLLOW_ONE_OF) >= times() {
+            continue;
+        }
+        followed += 1;
+        match world.recover(&story, cut).await {
+            Ok((node, ending)) => {
+                *endings.entry(ending).or_insert(0) += 1;
+                let second = Story {
+                    file: story.file.clone(),
+                    before: cut.sectors.clone(),
+                    known: cut.known.clone(),
+                    ops: node.recorder.take_log(),
+                };
+                keeps_off(&node, &second);
+                if dice.roll(CUT_AGAIN_ONE_OF) < times() {
+                    again += cut_again(&world, &second, &mut dice, &mut failures).await;
+                }
+            }
+            Err(error) => failures.push(format!("recovery after {} of {}: {error}", cut.at, story.ops.len())),
+        }
+    }
+    println!(
+        "{} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}), {again} disks of cuts in them",
+        story.ops.len(),
+        cuts.len()
+    );
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cuts.len(), failures.join("\n"));
+    assert!(cuts.len() > 400 && followed > 80 && again > 40, "too little was looked at");
+}
+
+/// Cuts a recovery; gives the number of disks.
+async fn cut_again(world: &World, story: &Story<Known>, dice: &mut Dice, failures: &mut Vec<String>) -> u64 {
+    let mut cuts = Vec::new();
+    story.cuts(0..story.ops.len(), 1, |cut| cuts.push(cut));
+    let mut looked_at = 0;
+    cuts.retain(|_| dice.roll(4) == 0);
+    for cut in &cuts {
+        looked_at += 1;
+        let outcome = match hold(&story.recorder(cut), &cut.known, &world.images) {
+            Ok(()) if dice.roll(8) == 0 => world.recover(story, cut).await.map(|_| ()),
+            other => other,
+        };
+        if let Err(error) = outcome {
+            failures.push(format!("second cut, at {} of {}: {error}", cut.at, story.ops.len()));
+        }
+    }
+    looked_at
+}
+
+/// A flush that could be left out would not be worth its time; and if the promises held without it, they would not be
+/// looked at well enough. Those of the boot partition are looked at one by one below.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flush_of_a_slot_can_be_left_out() {
+    let world = World::new().await;
+    let story = world.story().await;
+    let slots = UPDATE_SLOTS.map(|name| world.machine.disk.slot(name).unwrap());
+    let in_a_slot = |flush: &usize| match &story.ops[flush - 1] {
+        Op::Write(sectors) => slots
+            .iter()
+            .any(|slot| (slot.disk_offset..slot.disk_offset + slot.length).contains(&(sectors[0].0 * 512))),
+        _ => false,
+    };
+    let flushes: Vec<usize> = story.flushes().into_iter().filter(in_a_slot).collect();
+    // Which of them a disk shows depends on what the slot held before; so each kind must show once.
+    let mut kinds: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut noticed = BTreeSet::new();
+    for (index, flush) in flushes.iter().enumerate() {
+        // A slot is wiped, written, and gets its record.
+        let kind = index % 3;
+        let end = flushes.get(index + 1).copied().unwrap_or(story.ops.len());
+        let mutant = story.without(*flush);
+        mutant.cuts(*flush..end, 40 * times(), |cut| {
+            if let Err(error) = hold(&mutant.recorder(&cut), &cut.known, &world.images) {
+                noticed.insert(kind);
+                kinds.entry(kind).or_default().push(error);
+            }
+        });
+    }
+    assert_eq!(flushes.len(), 9, "three times wiped, written and recorded");
+    assert_eq!(noticed, BTreeSet::from([0, 1, 2]), "{kinds:?}");
+}
+
+/// What was told of the boot partition's files.
+type Told = BTreeMap<String, usize>;
+
+/// Each call keeps its word when it returns, and each of its flushes is why: files that were written, renamed and removed,
+/// in a folder that is longer than a sector.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flush_of_the_boot_partition_can_be_left_out() {
+    let machine = Machine::empty();
+    esp::format(&machine.disk).unwrap();
+    let file = Arc::new(File::open(machine.disk.path()).unwrap());
+    let recorder: Arc<Recorder<Told>> = Arc::new(Recorder::new(file.clone(), Sectors::new()));
+    let device: Arc<dyn BlockDevice> = recorder.clone();
+    let disk = Disk::on(&device, Path::new("memory")).unwrap();
+    let esp = esp::open(&disk).unwrap();
+    let mut told = Told::new();
+    let tell = |told: &Told| recorder.note(told.clone());
+    for number in 0..6_usize {
+        let (new, kept) =
+            (format!("folder/a-long-name-{number}.new"), format!("folder/a-long-name-{number}"));
+        let length = 3000 + 2000 * number;
+        esp.write(&new, &mut &noise(length, number as u64)[..]).unwrap();
+        told.insert(new.clone(), length);
+        tell(&told);
+        // Between two calls it may be either, or, where a name is in two sectors, none.
+        told.remove(&new);
+        tell(&told);
+        esp.rename(&new, &kept).unwrap();
+        told.insert(kept, length);
+        tell(&told);
+        if number % 2 == 1 {
+            let old = format!("folder/a-long-name-{}", number - 1);
+            told.remove(&old);
+            tell(&told);
+            esp.remove(&old).unwrap();
+            told.insert(old, 0);
+            tell(&told);
+        }
+    }
+    let story = Story { file, before: Sectors::new(), known: Told::new(), ops: recorder.take_log() };
+    let check = |story: &Story<Told>, cut: &Cut<Told>| -> Result<(), String> {
+        let device = story.recorder(cut);
+        let partition = disk.partition(Role::Esp).unwrap();
+        let files = Fat::of(&Window::new(device, partition.disk_offset, partition.length)).files()?;
+        cut.known.iter().try_for_each(|(path, length)| match files.get(path) {
+            None if *length == 0 => Ok(()),
+            Some(content) if content.len() == *length => {
+                let number = path.bytes().find(u8::is_ascii_digit).unwrap() - b'0';
+                let whole = *content == noise(*length, u64::from(number));
+                if whole { Ok(()) } else { Err(format!("{path} has other bytes")) }
+            }
+            found => Err(format!("{path}: {:?} bytes, and not {length}", found.map(Vec::len))),
+        })
+    };
+    let mut disks = 0;
+    story.cuts(0..story.ops.len(), 20 * times(), |cut| {
+        disks += 1;
+        check(&story, &cut).unwrap_or_else(|error| panic!("cut at {}: {error}", cut.at));
+    });
+    let flushes = story.flushes();
+    let mut needless = Vec::new();
+    for (index, flush) in flushes.iter().enumerate() {
+        let end = flushes.get(index + 1).copied().unwrap_or(story.ops.len());
+        let (mutant, mut noticed) = (story.without(*flush), false);
+        mutant.cuts(*flush..end, 40 * times(), |cut| noticed = noticed || check(&mutant, &cut).is_err());
+        if !noticed {
+            needless.push(*flush);
+        }
+    }
+    println!("{disks} disks, {} flushes", flushes.len());
+    assert!(needless.is_empty(), "nothing noticed that these were missing: {needless:?}");
+}
