@@ -21,7 +21,7 @@ use std::{
 
 use evenkeel_crds::node_plan::{Order, Revert, Target};
 use evenkeel_node_agent::{
-    disk::{BlockDevice, Disk, UPDATE_SLOTS, Window},
+    disk::{BlockDevice, Disk, Window},
     esp, install,
 };
 use evenkeel_node_agent_core::{
@@ -41,6 +41,8 @@ use node::{CAUSE, Known, Node};
 use promises::{Images, hold};
 use recorder::{Op, Recorder, Sectors};
 
+/// The slots that updates write.
+const UPDATE_SLOTS: [&str; 2] = ["a", "b"];
 /// Random choices of sectors after each write.
 const RANDOM: u64 = 3;
 /// Of so many cuts one is followed to the end of the recovery.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent::{
     boot::{self, Bootloader as _},
-    disk::{BlockDevice, Disk, RegionError, UPDATE_SLOTS, Window},
+    disk::{BlockDevice, Disk, RegionError, Window},
     esp,
     stage::{Meter, StageRequest, stage},
 };
@@ -20,7 +20,7 @@ use evenkeel_node_agent_core::{
 use evenkeel_registry::RegistryOptions;
 use jiff::Timestamp;
 
-use super::{firmware, recorder::Recorder};
+use super::{UPDATE_SLOTS, firmware, recorder::Recorder};
 
 const TURNS_MAX: usize = 60;
 const START: i64 = 1_800_000_000;
@@ -108,6 +108,7 @@ impl Node {
                     image: image.clone(),
                     registry: self.registry.clone(),
                     trust: None,
+                    plan_id: None,
                 };
                 match stage(&request, &Arc::new(Meter::default())).await {
                     Ok(staged) => Outcome::Staged(staged.cost),
@@ -166,11 +167,12 @@ impl Node {
                 Err(error) => return Err(said(error)),
             };
             let entry = entries.iter().find(|entry| entry.name.slot == **name);
+            let generation = entry.map_or(0, |entry| entry.body.generation);
             let entry = entry.map_or(EntryFact::Absent, |entry| match entry.name.tries {
                 Some(tries) => EntryFact::Trial { left: tries.left },
                 None => EntryFact::Permanent,
             });
-            Ok(SlotFact { name: (*name).to_owned(), content, entry })
+            Ok(SlotFact { name: (*name).to_owned(), content, entry, generation, pinned: false, check: None })
         };
         let running = RunningSlot {
             name: self.known.running.clone(),

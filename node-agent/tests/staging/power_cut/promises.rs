@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use evenkeel_node_agent::{
-    disk::{BlockDevice, Disk, UPDATE_SLOTS},
+    disk::{BlockDevice, Disk},
     slot::verity,
 };
 use evenkeel_node_agent_core::{digest::hex, journal::Step};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    UPDATE_SLOTS,
     firmware::{self, Entry},
     node::{Known, esp_of, said},
     recorder::Recorder,
