@@ -107,10 +107,17 @@ fn stage_exit_code(error: &StageError) -> u8 {
     }
 }
 
-/// What comes from the registry's answer is the image's fault.
+/// What comes from the registry's answer is the image's fault, and settings that cannot be used are refused.
 fn registry_exit_code(error: &RegistryError) -> u8 {
     match error {
-        RegistryError::Truncated { .. }
+        RegistryError::Mirrors { source, .. } => registry_exit_code(source),
+        RegistryError::Mirror { .. }
+        | RegistryError::Hosts { .. }
+        | RegistryError::Proxy { .. }
+        | RegistryError::CaBundle { .. }
+        | RegistryError::Client(_)
+        | RegistryError::TooLarge { .. }
+        | RegistryError::Truncated { .. }
         | RegistryError::DigestMismatch { .. }
         | RegistryError::InvalidManifest { .. }
         | RegistryError::UnsupportedLayer { .. }

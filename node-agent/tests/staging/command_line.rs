@@ -54,6 +54,32 @@ async fn from_an_empty_file_to_a_second_slot_on_trial() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mirrors_are_named_on_the_command_line_or_in_containerds_files() {
+    let (shell, registry) = (Shell::new(), Registry::start());
+    registry.push(&Recipe::default().build(), "os:1").await;
+    registry.push(&Recipe::with(tar(&[("etc/top", b"newer")])).build(), "os:2").await;
+    let url = format!("http://{}", registry.address());
+    let mirror = format!("registry.invalid={url}");
+    let (code, _, err) =
+        shell.install("registry.invalid/os:1", &["--mirror", "*=http://127.0.0.1:1", "--mirror", &mirror]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(shell.slot("a")["image"], "registry.invalid/os:1");
+    let folder = tempfile::tempdir().unwrap();
+    let (default, path) = (folder.path().join("_default"), folder.path().to_str().unwrap());
+    fs::create_dir(&default).unwrap();
+    let stage = ["stage", "registry.invalid/os:2", "--slot", "b", "--hosts-dir", path];
+    for (text, expected, word) in [
+        (format!("[host.\"{url}\"]\nskip_verify = true"), 3, "skip_verify"),
+        (format!("[host.\"{url}\"]"), 0, ""),
+    ] {
+        fs::write(default.join("hosts.toml"), text).unwrap();
+        let (code, _, err) = shell.agent(&stage);
+        assert!(code == expected && err.contains(word), "{code} {err}");
+    }
+    assert_eq!(shell.slot("b")["image"], "registry.invalid/os:2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_installed_costs_no_disk() {
     let (shell, registry) = (Shell::new(), Registry::start());
     let image = registry.push(&Recipe::default().build(), "os:1").await;
