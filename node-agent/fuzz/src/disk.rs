@@ -5,9 +5,13 @@ use std::{io, path::Path};
 use evenkeel_node_agent::disk::{BlockDevice, Disk};
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, EntryBody, EntryName, next_boot, next_generation},
+    content_index::{FOOTER, Section, entries::Change, section_length},
     erofs_read::read_file,
     slot_record::SlotRecord,
+    tree::Tree,
 };
+
+use sha2::{Digest as _, Sha256};
 
 use super::{halves, memory::Memory};
 
@@ -94,4 +98,41 @@ pub fn boot_entry(bytes: &[u8]) {
         }
     }
     let _ = (next_boot(&entries), next_generation(&entries));
+}
+
+/// A section of the content index as it lies on the disk; and one whose entries these bytes are, with count and blocks
+/// before them, whose checksums hold.
+pub fn content_index(bytes: &[u8]) {
+    let footer = &bytes[bytes.len() - bytes.len().min(FOOTER)..];
+    let _ = section_length(footer);
+    replay(bytes.to_vec());
+    let Some((numbers, entries)) = bytes.split_first_chunk::<8>() else { return };
+    let header =
+        [&b"EKLAYER1"[..], &[1; 64], &1_u32.to_le_bytes(), &numbers[4..], &[2; 32], &numbers[..4]].concat();
+    let mut section = [&header, entries].concat();
+    let end = section.len();
+    let Ok(end_word) = u32::try_from(end) else { return };
+    section.resize((end + FOOTER).next_multiple_of(4096), 0);
+    let length = u32::try_from(section.len()).expect("little more than its end");
+    let sum = Sha256::digest(&section[..end]);
+    let at = section.len() - FOOTER;
+    let footer = [&b"EKLAYEND"[..], &length.to_le_bytes(), &end_word.to_le_bytes(), &sum].concat();
+    section[at..at + footer.len()].copy_from_slice(&footer);
+    replay(section);
+}
+
+/// What a section says is put into a tree, as staging does.
+fn replay(bytes: Vec<u8>) {
+    let Ok(section) = Section::parse(bytes) else { return };
+    let (mut tree, mut entries) = (Tree::default(), section.entries(1));
+    tree.begin_layer();
+    while let Ok(Some((path, change))) = entries.next_entry() {
+        let put = match change {
+            Change::HardLink(target) => tree.hard_link(path, &target),
+            Change::Put(kind, attributes) => tree.put(path, kind, attributes),
+        };
+        if put.is_err() {
+            return;
+        }
+    }
 }

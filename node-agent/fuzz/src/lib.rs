@@ -7,7 +7,7 @@ mod layer;
 mod memory;
 mod signature;
 
-pub use disk::{boot_entry, erofs_read, partition_table, slot_record};
+pub use disk::{boot_entry, content_index, erofs_read, partition_table, slot_record};
 pub use documents::{docker_config, image_documents, journal, kernel_options};
 pub use layer::{layer, pax};
 pub use signature::signature;
@@ -16,7 +16,7 @@ pub use signature::signature;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("layer", layer),
     ("pax", pax),
     ("erofs_read", erofs_read),
@@ -28,6 +28,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("image_documents", image_documents),
     ("docker_config", docker_config),
     ("signature", signature),
+    ("content_index", content_index),
 ];
 
 /// The bytes before and behind the first `mark`.
