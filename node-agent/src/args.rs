@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_crds::managed_os_image::Mirror;
 use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
-use crate::{disk::Sizes, guard::GuardArgs, run::RunArgs};
+use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
 
 /// Fewer bytes in a second than any image can be waited for; the API has the same limit.
 const RATE_MIN: i64 = 16 << 10;
@@ -165,6 +165,9 @@ pub struct InstallArgs {
     /// Sizes, for a disk without Evenkeel's layout.
     #[command(flatten)]
     pub sizes: SizeArgs,
+    /// The boot loader, which the image must bring; a disk that has one keeps it.
+    #[arg(long, value_enum, default_value_t)]
+    pub bootloader: Loader,
     /// The machine's own cloud-config, a file.
     #[arg(long)]
     pub cloud_config: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! of another slot than the one that is named.
 
 mod files;
+mod grub;
 mod systemd;
 
 use std::io;
@@ -13,6 +14,7 @@ use evenkeel_node_agent_core::{
     slot_record::{BootFile, SlotRecord},
 };
 
+pub use grub::Grub;
 pub use systemd::SystemdBoot;
 
 use crate::{
@@ -85,6 +87,13 @@ pub enum BootError {
     /// Nothing to keep.
     #[error("slot {0} has no boot entry, so it cannot be kept: activate it first")]
     NoEntry(String),
+    /// GRUB did not write when it was asked to.
+    #[error(
+        "GRUB could not write its environment block in the last boot, so that it could count no tries: check \
+         /evenkeel/grub/grubenv on the boot partition, and whether GRUB's configuration there is the one that \
+         `evenkeel-agent install` wrote"
+    )]
+    CannotCount,
     /// The partition cannot be opened.
     #[error(transparent)]
     Esp(#[from] EspError),
@@ -99,6 +108,7 @@ impl BootError {
             Self::Slot { .. } => "SlotUnreadable",
             Self::Mismatch { .. } => "BootFileMismatch",
             Self::NoEntry(_) => "NoBootEntry",
+            Self::CannotCount => "LoaderCannotCount",
         }
     }
 
@@ -108,7 +118,27 @@ impl BootError {
     }
 }
 
-/// Opens the disk's boot loader.
-pub fn open(disk: &Disk) -> Result<SystemdBoot, BootError> {
-    Ok(SystemdBoot::new(esp::open(disk)?))
+/// The boot loaders that are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Loader {
+    /// systemd-boot, with its boot counting.
+    #[default]
+    SystemdBoot,
+    /// GRUB, with tries in its environment block.
+    Grub,
+}
+
+/// The loader that a disk was installed with, if it was.
+pub fn installed(disk: &Disk) -> Result<Option<Loader>, BootError> {
+    let esp = esp::open(disk)?;
+    if Grub::is_on(&*esp)? {
+        return Ok(Some(Loader::Grub));
+    }
+    Ok(SystemdBoot::is_on(&*esp)?.then_some(Loader::SystemdBoot))
+}
+
+/// Opens the disk's boot loader: the one that it was installed with.
+pub fn open(disk: &Disk) -> Result<Box<dyn Bootloader>, BootError> {
+    let esp = esp::open(disk)?;
+    Ok(if Grub::is_on(&*esp)? { Box::new(Grub::new(esp)) } else { Box::new(SystemdBoot::new(esp)) })
 }

@@ -70,7 +70,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             return registry_exit_code(error);
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {
-            let refused = matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_));
+            let refused =
+                matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_) | BootError::CannotCount);
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
         if cause.is::<verify::Damaged>() {
@@ -84,7 +85,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<EspError>()
             || cause.is::<PinError>()
             || cause.is::<SlotsError>();
-        if let Some(InstallError::Loader(_)) = cause.downcast_ref() {
+        if let Some(InstallError::Loader(_) | InstallError::NoGrub(_) | InstallError::OtherLoader(_)) =
+            cause.downcast_ref()
+        {
             return EXIT_REFUSED;
         }
         if disk || cause.is::<InstallError>() {

@@ -30,6 +30,8 @@ pub trait Esp {
     fn read(&self, path: &str, sink: &mut dyn Write) -> io::Result<bool>;
     /// Writes a file, with its folders; one that is there is replaced, not atomically.
     fn write(&self, path: &str, source: &mut dyn Read) -> io::Result<()>;
+    /// Overwrites a file of the same length in its place: nothing else on the partition changes.
+    fn overwrite(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
     /// Renames a file; a file at `to` is an error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; one that is not there is no error.

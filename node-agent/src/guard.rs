@@ -19,7 +19,7 @@ use evenkeel_node_agent_core::{
 };
 
 use crate::{
-    boot::{self, BootError, Bootloader as _},
+    boot::{self, BootError},
     disk::{self, Disk, DiskError},
     reboot::{self, RebootError},
     run::host::{self, HostError},

@@ -64,6 +64,9 @@ const LINKS: [(&str, &str); 4] = [
     ("etc/systemd/system-generators/systemd-bless-boot-generator", "/dev/null"),
 ];
 
+/// systemd-boot, or a GRUB that needs no other files.
+const LOADERS: [&str; 2] =
+    ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
 
@@ -124,12 +127,7 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     // Empty, not "uninitialized": each machine gets an ID of its own at its first boot, and systemd does not enable all
     // units, as it would for a system that it takes for new.
     write(&root.join("etc/machine-id"), b"", 0o444)?;
-    require(
-        root,
-        &["usr/lib/systemd/boot/efi/systemd-bootx64.efi"],
-        "systemd-boot loader",
-        "systemd-boot-efi",
-    )?;
+    require(root, &LOADERS, "boot loader", "systemd-boot-efi (or grub-efi-amd64-bin)")?;
     // The initrd maps the root through dm-verity with it.
     require(root, &DMSETUP, "dmsetup", "dmsetup")?;
     if initrd { build_initrds(root) } else { Ok(()) }

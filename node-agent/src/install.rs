@@ -9,7 +9,7 @@ use evenkeel_node_agent_core::{
 };
 
 use crate::{
-    boot::{self, BootError, Bootloader as _},
+    boot::{self, BootError, Grub, Loader, SystemdBoot},
     cloud_config::FILE_NAME,
     disk::{
         Disk, DiskError, Sizes, SlotRegion,
@@ -18,8 +18,12 @@ use crate::{
     esp::{self, EspError},
 };
 
-/// Where the image brings its boot loader (Debian: package systemd-boot-efi).
-const LOADER: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+/// Where the image brings systemd-boot (Debian: package systemd-boot-efi).
+const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+/// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin), and where that looks for
+/// its configuration.
+const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
+const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
 
 /// Why a disk could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,15 @@ pub enum InstallError {
     /// The image has no boot loader.
     #[error("{0}: an image that is installed must bring systemd-boot (Debian: package systemd-boot-efi)")]
     Loader(#[source] ErofsReadError),
+    /// The image has no GRUB.
+    #[error("{0}: an image that is installed with GRUB must bring it (Debian: package grub-efi-amd64-bin)")]
+    NoGrub(#[source] ErofsReadError),
+    /// Another loader boots the disk.
+    #[error(
+        "the disk boots by {0}, and its slots are kept by that: install with it, or on a disk that `evenkeel-agent disk \
+         create` made anew"
+    )]
+    OtherLoader(&'static str),
     /// A temporary file could not be written.
     #[error("prepare the oem partition's content: is there room in the folder for temporary files?")]
     Temporary(#[source] io::Error),
@@ -59,16 +72,38 @@ pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
     Ok(mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", Some(folder.path()))?)
 }
 
-/// Makes a slot that holds a complete image the one that boots, with the loader that the image brings.
+/// Makes a slot that holds a complete image the one that boots, with systemd-boot, which the image brings.
 pub fn make_bootable(disk: &Disk, slot: &SlotRegion, record: &SlotRecord) -> Result<(), InstallError> {
-    let window = slot.open_ro().map_err(|source| DiskError::Io {
+    make_bootable_with(disk, slot, record, Loader::SystemdBoot)
+}
+
+/// As [`make_bootable`], with a loader of the caller's choice. A disk keeps its loader.
+pub fn make_bootable_with(
+    disk: &Disk,
+    slot: &SlotRegion,
+    record: &SlotRecord,
+    loader: Loader,
+) -> Result<(), InstallError> {
+    let region = slot.open_ro().map_err(|source| DiskError::Io {
         operation: "open",
         path: slot.path.clone(),
         source,
     })?;
-    let read = |at: u64, buffer: &mut [u8]| window.read_at(at, buffer);
-    let loader = erofs_read::read_file(&read, LOADER).map_err(InstallError::Loader)?;
-    let bootloader = boot::open(disk)?;
-    bootloader.install(&loader)?;
-    Ok(bootloader.make_default(slot, record)?)
+    let read = |at: u64, buffer: &mut [u8]| region.read_at(at, buffer);
+    match (boot::installed(disk)?, loader) {
+        (Some(Loader::Grub), Loader::SystemdBoot) => return Err(InstallError::OtherLoader("GRUB")),
+        (Some(Loader::SystemdBoot), Loader::Grub) => return Err(InstallError::OtherLoader("systemd-boot")),
+        _ => {}
+    }
+    match loader {
+        Loader::SystemdBoot => {
+            let program = erofs_read::read_file(&read, SYSTEMD_BOOT).map_err(InstallError::Loader)?;
+            SystemdBoot::new(esp::open(disk)?).install(&program)?;
+        }
+        Loader::Grub => {
+            let program = erofs_read::read_file(&read, GRUB).map_err(InstallError::NoGrub)?;
+            Grub::new(esp::open(disk)?).install(&program, GRUB_CONFIG)?;
+        }
+    }
+    Ok(boot::open(disk)?.make_default(slot, record)?)
 }

@@ -9,7 +9,6 @@ pub mod esp;
 pub mod guard;
 pub mod init;
 pub mod install;
-mod io_priority;
 pub mod pins;
 mod plan_error;
 pub mod reboot;

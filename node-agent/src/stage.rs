@@ -7,7 +7,7 @@ mod feed;
 mod inflate;
 mod meter;
 mod pace;
-mod priority;
+pub(crate) mod priority;
 mod sources;
 mod trust;
 mod write;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use evenkeel_node_agent::{
-    boot::{self, BootError, Bootloader as _},
+    boot::{self, BootError},
     disk::{Disk, DiskError, Sizes, SlotRegion},
     install,
     slots::{self, Memory, SlotState},

@@ -85,25 +85,20 @@ pub struct EntryBody {
 }
 
 impl EntryBody {
-    /// The file's text.
-    pub fn encode(&self) -> String {
-        let Self {
-            title,
-            generation,
-            slot,
-            digest,
-            part_uuid,
-            root_hash,
-            blocks,
-            linux,
-            initrd,
-            kernel_options,
-        } = self;
+    /// The kernel command line.
+    pub fn options(&self) -> String {
+        let Self { slot, digest, part_uuid, root_hash, blocks, kernel_options, .. } = self;
         let place = format!(
             "{ROOT} {PART_UUID}{part_uuid} evenkeel.blocks={blocks} evenkeel.roothash={root_hash} evenkeel.slot={slot} \
              evenkeel.digest={digest}"
         );
-        let options = kernel_options::join(kernel_options, &place);
+        kernel_options::join(kernel_options, &place)
+    }
+
+    /// The file's text.
+    pub fn encode(&self) -> String {
+        let Self { title, generation, linux, initrd, .. } = self;
+        let options = self.options();
         let title: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!(
             "title {title}\nsort-key evenkeel\nversion {generation}\nlinux {linux}\ninitrd {initrd}\noptions \

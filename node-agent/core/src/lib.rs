@@ -8,6 +8,8 @@ pub mod content_index;
 pub mod digest;
 pub mod erofs;
 pub mod erofs_read;
+pub mod grub_config;
+pub mod grub_env;
 pub mod journal;
 pub mod kernel_options;
 pub mod layout;

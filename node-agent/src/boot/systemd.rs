@@ -14,6 +14,8 @@ use crate::{disk::SlotRegion, esp::Esp};
 
 /// No menu, no typing of kernel options, and no `default`: the order of the entries decides.
 const LOADER_CONF: &str = "timeout 0\neditor no\n";
+const CONF_FOLDER: &str = "loader";
+const CONF: &str = "loader.conf";
 /// Where firmware and systemd's own tools look for the loader.
 const LOADER_PATHS: [&str; 2] = ["EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"];
 
@@ -28,12 +30,18 @@ impl SystemdBoot {
         Self { esp }
     }
 
+    /// Whether the partition is systemd-boot's.
+    pub(super) fn is_on(esp: &dyn Esp) -> Result<bool, BootError> {
+        let there = esp.list(CONF_FOLDER).map_err(|source| failed("list", CONF_FOLDER, source))?;
+        Ok(there.iter().any(|file| file.name == CONF))
+    }
+
     /// Writes the loader itself and its configuration.
     pub fn install(&self, loader: &[u8]) -> Result<(), BootError> {
         for path in LOADER_PATHS {
             self.write(path, loader)?;
         }
-        self.write("loader/loader.conf", LOADER_CONF.as_bytes())
+        self.write(&format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
     }
 
     fn write(&self, path: &str, mut bytes: &[u8]) -> Result<(), BootError> {
@@ -57,19 +65,7 @@ impl SystemdBoot {
         record: &SlotRecord,
         tries: Option<Tries>,
     ) -> Result<(), BootError> {
-        let (kernel, initrd) = files::names(&record.kernel, &record.initrd);
-        let body = EntryBody {
-            title: format!("Evenkeel {} (slot {})", record.version, slot.name),
-            generation: next_generation(&self.entries()?),
-            slot: slot.name.clone(),
-            digest: record.digest.clone(),
-            part_uuid: slot.part_uuid.clone(),
-            root_hash: record.root_hash.clone(),
-            blocks: record.filesystem_length / BLOCK as u64,
-            linux: format!("/{}/{kernel}", files::FOLDER),
-            initrd: format!("/{}/{initrd}", files::FOLDER),
-            kernel_options: record.kernel_options.clone(),
-        };
+        let body = body(slot, record, next_generation(&self.entries()?));
         let unfinished = format!("{ENTRIES_FOLDER}/evenkeel-{}.new", slot.name);
         self.write(&unfinished, body.encode().as_bytes())?;
         self.clear(&slot.name)?;
@@ -139,6 +135,23 @@ impl Bootloader for SystemdBoot {
             }
         }
         Ok(entries)
+    }
+}
+
+/// What boots a slot, whatever the loader.
+pub(super) fn body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryBody {
+    let (kernel, initrd) = files::names(&record.kernel, &record.initrd);
+    EntryBody {
+        title: format!("Evenkeel {} (slot {})", record.version, slot.name),
+        generation,
+        slot: slot.name.clone(),
+        digest: record.digest.clone(),
+        part_uuid: slot.part_uuid.clone(),
+        root_hash: record.root_hash.clone(),
+        blocks: record.filesystem_length / BLOCK as u64,
+        linux: format!("/{}/{kernel}", files::FOLDER),
+        initrd: format!("/{}/{initrd}", files::FOLDER),
+        kernel_options: record.kernel_options.clone(),
     }
 }
 

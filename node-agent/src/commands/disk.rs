@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     args::{DiskArg, Output, SizeArgs, SlotsArgs, StateArg},
-    boot::{self, Bootloader as _},
+    boot,
     disk::{self, Disk},
     install,
     slots::{self, Failed, Memory, SlotReport},

@@ -44,7 +44,8 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let (slot, image) = (FIRST_SLOT.to_owned(), args.image.clone());
     let request = StageRequest { disk, slot, image, registry: options, trust, plan_id: None };
     let staged = runtime.block_on(stage_with_progress(&request))?;
-    install::make_bootable(&request.disk, &request.disk.slot(FIRST_SLOT)?, &staged.record)?;
+    let slot = request.disk.slot(FIRST_SLOT)?;
+    install::make_bootable_with(&request.disk, &slot, &staged.record, args.bootloader)?;
     eprintln!(
         "{} boots {} ({}) from slot {FIRST_SLOT}",
         args.disk.display(),

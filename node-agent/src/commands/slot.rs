@@ -11,7 +11,7 @@ use evenkeel_node_agent_core::{
 use super::{disk, refused};
 use crate::{
     args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs},
-    boot::{self, Bootloader, SystemdBoot},
+    boot::{self, Bootloader},
     disk::Disk,
     pins,
     run::host,
@@ -21,7 +21,7 @@ use crate::{
 /// A disk, its boot loader's entries, its slots, and the slot that runs if the disk is this machine's.
 pub(super) struct Situation {
     pub disk: Disk,
-    pub bootloader: SystemdBoot,
+    pub bootloader: Box<dyn Bootloader>,
     pub entries: Vec<BootEntry>,
     slots: Vec<SlotFact>,
     running: Option<String>,

@@ -7,7 +7,7 @@ use evenkeel_node_agent_core::slot_check::SlotCheck;
 use jiff::Timestamp;
 
 use super::disk;
-use crate::{args::VerifyArgs, disk::RegionError, io_priority, slot::scrub, state_dir::StateDir};
+use crate::{args::VerifyArgs, disk::RegionError, slot::scrub, stage::priority, state_dir::StateDir};
 
 /// A slot that does not hold what was written into it.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,7 @@ pub struct Damaged {
 pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
     let disk = disk::open(&args.disk)?;
     let state = disk::state_dir(&args.disk, &args.state).map(|path| StateDir::open(&path)).transpose()?;
-    // Workloads come first; a kernel that does not know priorities is no reason to stop.
-    let _ = io_priority::idle();
+    let _yielding = priority::yield_the_disk();
     let names: Vec<&str> =
         args.slot.as_deref().map_or_else(|| disk.slot_names().collect(), |name| vec![name]);
     let mut damaged = None;

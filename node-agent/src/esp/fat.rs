@@ -72,7 +72,7 @@ impl FatEsp {
         work: impl FnOnce(&FileSystem<Shared>) -> io::Result<()>,
     ) -> io::Result<()> {
         let held = Rc::new(RefCell::new(Held::begin(&self.window)?));
-        let file_system = FileSystem::new(Shared(held.clone()), FsOptions::new())?;
+        let file_system = FileSystem::new(Shared(held.clone()), FsOptions::new().time_provider(&UTC))?;
         let outcome = work(&file_system);
         file_system.unmount()?;
         outcome?;
@@ -126,6 +126,18 @@ impl Esp for FatEsp {
             }
             let mut file = folder.create_file(name)?;
             io::copy(source, &mut file)?;
+            file.flush()
+        })
+    }
+
+    fn overwrite(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.change(Change::Create, |fs| {
+            let mut file = fs.root_dir().open_file(path)?;
+            if file.seek(SeekFrom::End(0))? != bytes.len() as u64 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the file has another length"));
+            }
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(bytes)?;
             file.flush()
         })
     }

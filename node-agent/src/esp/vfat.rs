@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -61,6 +62,16 @@ impl Esp for VfatEsp {
         }
         let mut file = File::create(&path)?;
         io::copy(source, &mut file)?;
+        file.sync_all()?;
+        self.sync()
+    }
+
+    fn overwrite(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = File::options().write(true).open(self.root.join(path))?;
+        if file.metadata()?.len() != bytes.len() as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file has another length"));
+        }
+        file.write_all_at(bytes, 0)?;
         file.sync_all()?;
         self.sync()
     }

@@ -10,7 +10,7 @@ use evenkeel_node_agent_core::{
 
 use super::host::{self, HostError};
 use crate::{
-    boot::{self, BootError, Bootloader as _},
+    boot::{self, BootError},
     disk::{self, Disk, DiskError, RegionError},
     plan_error::plan_error,
     reboot::{self, RebootError},

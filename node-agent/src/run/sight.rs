@@ -16,10 +16,7 @@ use evenkeel_node_agent_core::{
 use jiff::Timestamp;
 
 use super::{act::ActError, host};
-use crate::{
-    boot::{self, Bootloader as _},
-    disk, slots,
-};
+use crate::{boot, disk, slots};
 
 /// For how long what was seen holds, when nobody says that it may have changed.
 const HOLDS: Duration = Duration::from_mins(1);

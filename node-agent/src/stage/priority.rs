@@ -9,12 +9,12 @@ const NONE: libc::c_int = 0;
 const IDLE: libc::c_int = 3 << 13;
 
 /// Until it is dropped, this thread and those that it starts read and write only while the disk is idle.
-pub(super) struct Yielding;
+pub(crate) struct Yielding;
 
 /// Gives everybody else the disk first. What cannot be had is no reason to stop.
-pub(super) fn yield_the_disk() -> Yielding {
+pub(crate) fn yield_the_disk() -> Yielding {
     if !set(IDLE) {
-        tracing::warn!(error = %std::io::Error::last_os_error(), "cannot lower the priority of writing");
+        tracing::warn!(error = %std::io::Error::last_os_error(), "cannot lower the priority of reading and writing");
     }
     Yielding
 }

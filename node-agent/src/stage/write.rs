@@ -24,7 +24,7 @@ use super::{
     sources::Source,
 };
 use crate::{
-    boot::{self, Bootloader as _},
+    boot,
     disk::{RegionError, SlotRegion},
     pins,
     slot::{self, LayerError, SlotWriter, WriteError, reuse, verity},

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evenkeel_crds::managed_os_image::Pull;
 use evenkeel_node_agent::{
-    boot::{self, Bootloader as _},
+    boot,
     disk::{Disk, Sizes},
     install,
     slots::{self, Memory, SlotReport, SlotState},

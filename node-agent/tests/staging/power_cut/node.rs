@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent::{
-    boot::{self, Bootloader as _},
+    boot,
     disk::{BlockDevice, Disk, RegionError, Window},
     esp,
     stage::{Meter, StageRequest, stage},

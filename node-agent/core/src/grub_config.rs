@@ -1,0 +1,110 @@
+//! What GRUB runs: one configuration for all slots, and one small script per slot.
+//!
+//! A slot's script begins with its type 1 entry in comments, which is how it is read again.
+
+use std::fmt::Write as _;
+
+use crate::boot_entry::EntryBody;
+
+/// Folder of both on the boot partition.
+pub const FOLDER: &str = "evenkeel/grub";
+/// The environment block, beside them.
+pub const ENV: &str = "evenkeel/grub/grubenv";
+
+/// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots the
+/// kept slot. `next_entry` is a person's choice for one boot.
+pub const CONFIG: &str = r#"# Written by evenkeel-agent. What boots is said by grubenv, and by one script per slot.
+set timeout=0
+set evenkeel=/evenkeel/grub
+load_env --file $evenkeel/grubenv saved_entry next_entry evenkeel_trial evenkeel_tries evenkeel_loader
+set default=$saved_entry
+set fallback="$saved_entry 0 1 2 3 4 5 6 7"
+
+if [ -n "$evenkeel_loader" -a "$evenkeel_loader" != "writes" ]; then
+    set evenkeel_loader=writes
+    save_env --file $evenkeel/grubenv evenkeel_loader
+fi
+
+if [ -n "$next_entry" ]; then
+    set evenkeel_once=$next_entry
+    set next_entry=
+    if save_env --file $evenkeel/grubenv next_entry; then
+        set default=$evenkeel_once
+    fi
+elif [ -n "$evenkeel_trial" -a -f "$evenkeel/$evenkeel_trial.cfg" ]; then
+    set evenkeel_left=
+    if [ "$evenkeel_tries" = 3 ]; then set evenkeel_left=2; fi
+    if [ "$evenkeel_tries" = 2 ]; then set evenkeel_left=1; fi
+    if [ "$evenkeel_tries" = 1 ]; then set evenkeel_left=0; fi
+    if [ -n "$evenkeel_left" ]; then
+        set evenkeel_tries=$evenkeel_left
+        if save_env --file $evenkeel/grubenv evenkeel_tries; then
+            set default=evenkeel-$evenkeel_trial
+            set evenkeel_counted_$evenkeel_trial=evenkeel.trial
+        fi
+    fi
+fi
+
+for evenkeel_slot in a b c d e f g h; do
+    if [ -f "$evenkeel/$evenkeel_slot.cfg" ]; then
+        menuentry "Evenkeel, slot $evenkeel_slot" --id "evenkeel-$evenkeel_slot" "$evenkeel_slot" {
+            source "/evenkeel/grub/$2.cfg"
+        }
+    fi
+done
+"#;
+
+/// Path of a slot's script on the boot partition.
+pub fn script_path(slot: &str) -> String {
+    format!("{FOLDER}/{slot}.cfg")
+}
+
+/// A slot's script.
+pub fn encode(body: &EntryBody) -> String {
+    let mut script = String::new();
+    for line in body.encode().lines() {
+        writeln!(script, "# {line}").expect("writing to a string cannot fail");
+    }
+    let options: Vec<String> = body.options().split_whitespace().map(quoted).collect();
+    let (linux, initrd) = (quoted(&body.linux), quoted(&body.initrd));
+    script
+        + &format!("linux {linux} {} $evenkeel_counted_{}\ninitrd {initrd}\n", options.join(" "), body.slot)
+}
+
+/// The reverse; `None` for scripts that are not ours.
+pub fn parse(script: &str) -> Option<EntryBody> {
+    let lines: Vec<&str> = script.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    EntryBody::parse(&lines.join("\n"))
+}
+
+/// A word that GRUB's shell takes as it is.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "=._:/,+@%-".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_again_and_takes_no_word_for_more_than_a_word() {
+        let body = EntryBody {
+            title: "Evenkeel 1.0 (slot a)".into(),
+            generation: 7,
+            slot: "a".into(),
+            digest: "sha256:00ff".into(),
+            part_uuid: "0d0b7f1e-8f3e-4f0e-9f5a-0c5a3c0f7b11".into(),
+            root_hash: "5e".repeat(32),
+            blocks: 25_600,
+            linux: "/evenkeel/vmlinuz-1".into(),
+            initrd: "/evenkeel/initrd-1".into(),
+            kernel_options: "dyndbg=\"file a.c +p;b\" quiet $prefix it's".into(),
+        };
+        let script = encode(&body);
+        assert_eq!(parse(&script), Some(body));
+        for word in [" '+p;b\"' ", " '$prefix' ", r" 'it'\''s' ", " $evenkeel_counted_a\n"] {
+            assert!(script.contains(word), "{word} is not in {script}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! GRUB's files on a disk's boot partition, judged by GRUB's own programs: grub-editenv, grub-script-check, grub-fstest.
+
+use std::{fs, process::Command};
+
+use evenkeel_node_agent::{
+    boot::{self, BootError, Bootloader, Loader},
+    disk::{Disk, Sizes, SlotRegion},
+    esp,
+    install::{self, InstallError},
+    slots::{self, Memory},
+};
+use evenkeel_node_agent_core::{
+    digest::hex,
+    layout::Role,
+    slot_record::{BootFile, SlotRecord},
+};
+use sha2::{Digest as _, Sha256};
+
+const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
+const ENV: &str = "evenkeel/grub/grubenv";
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+struct Machine {
+    folder: tempfile::TempDir,
+    disk: Disk,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes = Sizes { disk: Some(1100 << 20), slot: Some(64 << 20), slots: 2 };
+        let disk = install::create_disk(&folder.path().join("disk.img"), sizes).unwrap();
+        Self { folder, disk }
+    }
+
+    /// One that boots slot a by GRUB.
+    fn installed() -> Self {
+        let machine = Self::new();
+        let (a, record) = machine.fill("a");
+        install::make_bootable_with(&machine.disk, &a, &record, Loader::Grub).unwrap();
+        machine
+    }
+
+    /// A slot with a file system that has GRUB in it, and kernel and initrd behind that.
+    fn fill(&self, name: &str) -> (SlotRegion, SlotRecord) {
+        let slot = self.disk.slot(name).unwrap();
+        let root = self.folder.path().join(format!("root-{name}"));
+        fs::create_dir_all(root.join(GRUB).parent().unwrap()).unwrap();
+        fs::write(root.join(GRUB), b"MZ stands for GRUB").unwrap();
+        let image = self.folder.path().join(format!("{name}.erofs"));
+        run("mkfs.erofs", &[image.to_str().unwrap(), root.to_str().unwrap()]);
+        let bytes = fs::read(&image).unwrap();
+        let window = slot.open_rw().unwrap();
+        window.write_at(0, &bytes).unwrap();
+        let mut place = bytes.len() as u64;
+        let mut file = |content: &[u8]| {
+            window.write_at(place, content).unwrap();
+            let length = content.len() as u64;
+            let found = BootFile { path: "/boot/x".into(), offset: place, length, sha256: sha256(content) };
+            place += length;
+            found
+        };
+        let record = SlotRecord {
+            image: format!("registry.example/os:{name}"),
+            digest: format!("sha256:{}", sha256(name.as_bytes())),
+            manifest_digest: format!("sha256:{}", sha256(name.as_bytes())),
+            version: "1.0".into(),
+            labels: [].into(),
+            layers: Vec::new(),
+            root_hash: sha256(b""),
+            filesystem_length: bytes.len() as u64,
+            superblock_sha256: sha256(&bytes[..4096]),
+            kernel: file(format!("kernel of {name}").as_bytes()),
+            initrd: file(b"initrd"),
+            kernel_options: "quiet dyndbg=+p;x $root".into(),
+            plan_id: None,
+            written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        };
+        window.write_at(slot.record_at(), &record.encode().unwrap()).unwrap();
+        (slot, record)
+    }
+
+    fn grub(&self) -> Box<dyn Bootloader> {
+        boot::open(&self.disk).unwrap()
+    }
+
+    /// A file of the boot partition as GRUB's own FAT driver reads it.
+    fn read(&self, path: &str) -> Vec<u8> {
+        let to = self.folder.path().join("read");
+        let esp = self.folder.path().join("esp.img");
+        let partition = self.disk.partition(Role::Esp).unwrap();
+        let place = [partition.disk_offset, partition.length].map(|bytes| (bytes >> 20).to_string());
+        let (skip, count) = (format!("skip={}", place[0]), format!("count={}", place[1]));
+        let files = [format!("if={}", self.disk.path().display()), format!("of={}", esp.display())];
+        run("dd", &["bs=1M", "conv=sparse", "status=none", &skip, &count, &files[0], &files[1]]);
+        let _ = fs::remove_file(&to);
+        run("grub-fstest", &[esp.to_str().unwrap(), "cp", &format!("(loop0)/{path}"), to.to_str().unwrap()]);
+        fs::read(&to).unwrap()
+    }
+
+    /// A variable of GRUB's environment, as GRUB's own program lists it.
+    fn variable(&self, name: &str) -> Option<String> {
+        let block = self.folder.path().join("grubenv");
+        fs::write(&block, self.read(ENV)).unwrap();
+        let listing = run("grub-editenv", &[block.to_str().unwrap(), "list"]);
+        let value = listing.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
+    /// What GRUB does to its environment, by GRUB's own program, in place.
+    fn edit(&self, setting: &str) {
+        let block = self.folder.path().join("grubenv");
+        fs::write(&block, self.read(ENV)).unwrap();
+        run("grub-editenv", &[block.to_str().unwrap(), "set", setting]);
+        let bytes = fs::read(&block).unwrap();
+        esp::open(&self.disk).unwrap().overwrite(ENV, &bytes).unwrap();
+    }
+
+    fn script(&self, path: &str) -> String {
+        let file = self.folder.path().join("script");
+        let bytes = self.read(path);
+        fs::write(&file, &bytes).unwrap();
+        run("grub-script-check", &[file.to_str().unwrap()]);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// The slot that boots next, and its tries.
+    fn next(&self) -> (String, Option<u32>) {
+        let entries = self.grub().entries().unwrap();
+        let report = slots::report(&self.disk, &entries, &Memory::default()).unwrap();
+        let next = report.into_iter().find(|slot| slot.default).unwrap();
+        (next.name, next.tries_left)
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+#[test]
+fn what_is_installed_is_what_grub_reads() {
+    let machine = Machine::new();
+    let (a, record) = machine.fill("a");
+    install::make_bootable_with(&machine.disk, &a, &record, Loader::Grub).unwrap();
+    assert_eq!(machine.read("EFI/BOOT/BOOTX64.EFI"), b"MZ stands for GRUB");
+    machine.script("EFI/debian/grub.cfg");
+    let script = machine.script("evenkeel/grub/a.cfg");
+    assert!(script.contains(&format!(" evenkeel.roothash={} ", record.root_hash)), "{script}");
+    assert!(script.contains(" 'dyndbg=+p;x' '$root' "), "{script}");
+    let kernel = script.lines().find_map(|line| line.strip_prefix("linux /")).unwrap();
+    assert_eq!(machine.read(kernel.split(' ').next().unwrap()), b"kernel of a");
+    assert_eq!(machine.variable("saved_entry").as_deref(), Some("evenkeel-a"));
+    assert_eq!(machine.next(), ("a".into(), None));
+    // A disk keeps its loader.
+    let other = install::make_bootable(&machine.disk, &a, &record).unwrap_err();
+    assert!(matches!(other, InstallError::OtherLoader("GRUB")), "{other}");
+}
+
+#[test]
+fn a_trial_is_one_write_of_the_block_and_is_kept_or_gone_by_another() {
+    let machine = Machine::installed();
+    let (b, record) = machine.fill("b");
+    let grub = machine.grub();
+    machine.edit("kernelopts=a person's own");
+    grub.arm_trial(&b, &record, 3).unwrap();
+    machine.script("evenkeel/grub/b.cfg");
+    assert_eq!((machine.next(), machine.read(ENV).len()), (("b".into(), Some(3)), 1024));
+    for left in ["2", "1", "0"] {
+        machine.edit(&format!("evenkeel_tries={left}"));
+    }
+    // Used up: GRUB's configuration boots the kept one, and so do we think.
+    assert_eq!(machine.next().0, "a");
+    machine.edit("evenkeel_loader=writes");
+    grub.arm_trial(&b, &record, 2).unwrap();
+    for slot in ["a", "b", "b"] {
+        grub.disarm(slot).unwrap();
+    }
+    assert_eq!((machine.next(), machine.variable("evenkeel_trial")), (("a".into(), None), None));
+    assert!(matches!(grub.commit("b"), Err(BootError::NoEntry(_))));
+    grub.arm_trial(&b, &record, 2).unwrap();
+    grub.commit("b").unwrap();
+    grub.commit("b").unwrap();
+    assert_eq!((machine.next(), machine.variable("evenkeel_trial")), (("b".into(), None), None));
+    assert_eq!(machine.variable("saved_entry").as_deref(), Some("evenkeel-b"));
+    assert_eq!(machine.variable("kernelopts").as_deref(), Some("a person's own"));
+    grub.clear("b").unwrap();
+    assert_eq!(machine.next(), ("a".into(), None));
+    assert_eq!(machine.variable("saved_entry").as_deref(), Some("evenkeel-a"));
+}
+
+#[test]
+fn a_grub_that_cannot_write_gets_no_second_trial() {
+    let machine = Machine::installed();
+    let (b, record) = machine.fill("b");
+    let grub = machine.grub();
+    machine.edit("evenkeel_loader=asked:another-boot");
+    let error = grub.arm_trial(&b, &record, 3).unwrap_err();
+    assert_eq!((error.reason(), error.retryable()), ("LoaderCannotCount", false));
+    assert_eq!((machine.next(), machine.variable("evenkeel_trial")), (("a".into(), None), None));
+    machine.edit("evenkeel_loader=writes");
+    grub.arm_trial(&b, &record, 3).unwrap();
+    assert!(machine.variable("evenkeel_loader").unwrap().starts_with("asked:"));
+}
+
+#[test]
+fn an_image_without_grub_is_refused() {
+    let machine = Machine::new();
+    let (a, record) = machine.fill("a");
+    a.open_rw().unwrap().write_at(0, &[0; 8192]).unwrap();
+    let error = install::make_bootable_with(&machine.disk, &a, &record, Loader::Grub).unwrap_err();
+    assert!(error.to_string().contains("grub-efi-amd64-bin"), "{error}");
+}
