@@ -1,7 +1,7 @@
 //! `make bench-node`: how long an image takes from a registry on this machine into a slot, beside what the machine could do
 //! at best, and beside the usual tools; and how much memory it takes. Needs root, and nobody else on the machine.
 //!
-//! Options: `--size MIB`, `--files N`, `--rounds N`.
+//! Options: `--size MIB`, `--files N`, `--rounds N`, `--ours` (no other tools).
 
 mod bound;
 mod contenders;
@@ -22,6 +22,7 @@ struct Options {
     bytes: u64,
     files: usize,
     rounds: usize,
+    only_ours: bool,
 }
 
 impl Options {
@@ -35,6 +36,7 @@ impl Options {
             bytes: number("--size", 400) << 20,
             files: usize::try_from(number("--files", 15_000)).unwrap(),
             rounds: usize::try_from(number("--rounds", 3)).unwrap(),
+            only_ours: arguments.iter().any(|argument| argument == "--ours"),
         }
     }
 }
@@ -59,9 +61,11 @@ fn main() {
         let ours = contenders::agent(folder.path(), &name, image.bytes);
         rounds.inflate.push(bound::inflate_and_hash(&image.image));
         rounds.write.push(bound::write(folder.path(), ours.written));
-        rounds.tools.push(contenders::tools(folder.path(), &name));
-        rounds.containerd.extend(contenders::containerd(folder.path(), &name));
         rounds.ours.push(ours);
+        if !options.only_ours {
+            rounds.tools.push(contenders::tools(folder.path(), &name));
+            rounds.containerd.extend(contenders::containerd(folder.path(), &name));
+        }
     }
     rounds.print(cores);
 }
@@ -86,8 +90,10 @@ impl Rounds {
         line("inflate and hash all layers, s", &inflate);
         line("write the slot's bytes past the cache, s", &write);
         line("ours / the larger of the two", &ratios(&ours, &bound));
-        line("skopeo, umoci, mkfs.erofs, dd, s", &seconds(&self.tools));
-        line("these / ours", &ratios(&seconds(&self.tools), &ours));
+        if !self.tools.is_empty() {
+            line("skopeo, umoci, mkfs.erofs, dd, s", &seconds(&self.tools));
+            line("these / ours", &ratios(&seconds(&self.tools), &ours));
+        }
         if self.containerd.is_empty() {
             println!("containerd was left out: put `containerd` and `ctr` into the PATH to compare");
         } else {

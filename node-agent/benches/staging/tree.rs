@@ -30,7 +30,7 @@ pub struct Tree {
 
 /// Makes the image; the machine's files come several times where they are not enough.
 pub fn image(bytes: u64, files: usize) -> Tree {
-    let sources = sources(bytes / 10);
+    let sources = sources(bytes / 10, bytes / files as u64);
     let mut tree = Tree {
         image: Image { config: blob("", Vec::new()), layers: Vec::new(), manifest: blob("", Vec::new()) },
         bytes: 0,
@@ -95,8 +95,24 @@ fn put(builder: &mut Builder<Vec<u8>>, tree: &mut Tree, path: &str, content: &[u
     tree.files += 1;
 }
 
-/// Files below `largest` bytes, in one order.
-fn sources(largest: u64) -> Vec<PathBuf> {
+/// Files below `largest` bytes, of all kinds and folders in turn, without so many of the smallest that the rest has `mean` bytes each.
+fn sources(largest: u64, mean: u64) -> Vec<PathBuf> {
+    let mut files = all_files(largest);
+    files.sort_by_cached_key(|(path, _)| digest(path.as_os_str().as_encoded_bytes()));
+    let mut sizes: Vec<u64> = files.iter().map(|(_, size)| *size).collect();
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    let (mut sum, mut least) = (0, u64::MAX);
+    for (size, count) in sizes.into_iter().zip(1..) {
+        sum += size;
+        if sum / count < mean {
+            break;
+        }
+        least = size;
+    }
+    files.into_iter().filter(|(_, size)| *size >= least).map(|(path, _)| path).collect()
+}
+
+fn all_files(largest: u64) -> Vec<(PathBuf, u64)> {
     let mut files = Vec::new();
     let mut open: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
     while let Some(path) = open.pop() {
@@ -106,7 +122,7 @@ fn sources(largest: u64) -> Vec<PathBuf> {
             below.sort();
             open.append(&mut below);
         } else if meta.is_file() && meta.len() < largest {
-            files.push(path);
+            files.push((path, meta.len()));
         }
     }
     files

@@ -13,8 +13,6 @@ mod directory;
 mod inode;
 mod superblock;
 
-use std::collections::BTreeMap;
-
 use crate::tree::{Attributes, InodeId, Kind, ROOT, Tree};
 
 /// Bytes of a block.
@@ -92,15 +90,17 @@ pub fn encode(tree: &Tree, data_end: u32, uuid: [u8; 16]) -> Result<Metadata, Er
         places.push(place);
     }
     let meta_block = next_block;
-    let numbers: BTreeMap<InodeId, u64> =
-        places.iter().map(|place| (place.id, (place.offset / SLOT) as u64)).collect();
+    let mut numbers = vec![0; tree.inodes()];
+    for place in &places {
+        numbers[place.id] = (place.offset / SLOT) as u64;
+    }
     let data_blocks = (next_block - data_end) as usize;
     let meta_blocks = offset.div_ceil(BLOCK);
     let mut blocks = vec![0; (data_blocks + meta_blocks) * BLOCK];
     for place in &places {
         let content = match &tree.inode(place.id).kind {
             Kind::Directory(entries) => {
-                directory::encode(tree, entries, numbers[&place.id], numbers[&parents[&place.id]], &numbers)
+                directory::encode(tree, entries, numbers[place.id], numbers[parents[place.id]], &numbers)
             }
             Kind::Symlink(target) => target.clone(),
             _ => Vec::new(),
@@ -110,7 +110,7 @@ pub fn encode(tree: &Tree, data_end: u32, uuid: [u8; 16]) -> Result<Metadata, Er
             content.split_at(if place.inline { content.len() / BLOCK * BLOCK } else { content.len() });
         let start = (place.block.max(data_end) - data_end) as usize * BLOCK;
         blocks[start..start + whole.len()].copy_from_slice(whole);
-        let encoded = inode::encode(tree.inode(place.id), place, links[&place.id], numbers[&place.id]);
+        let encoded = inode::encode(tree.inode(place.id), place, links[place.id], numbers[place.id]);
         let at = data_blocks * BLOCK + place.offset;
         blocks[at..at + encoded.len()].copy_from_slice(&encoded);
         let tail_at = at + encoded.len();
@@ -118,29 +118,30 @@ pub fn encode(tree: &Tree, data_end: u32, uuid: [u8; 16]) -> Result<Metadata, Er
     }
     let total = u64::from(meta_block) + meta_blocks as u64;
     let total_blocks = u32::try_from(total).map_err(|_| ErofsError::TooManyBlocks)?;
-    let root = u16::try_from(numbers[&ROOT]).expect("the root is the first inode");
+    let root = u16::try_from(numbers[ROOT]).expect("the root is the first inode");
     let first_block = superblock::encode(root, places.len() as u64, total_blocks, meta_block, uuid);
     Ok(Metadata { blocks, first_block, total_blocks })
 }
 
-/// Inodes in the order of a walk by name, each directory's parent, and each inode's link count.
-fn reach(tree: &Tree) -> (Vec<InodeId>, BTreeMap<InodeId, InodeId>, BTreeMap<InodeId, u32>) {
+/// Inodes in the order of a walk by name; and by inode, each directory's parent, and the link count. Lists and no maps:
+/// they are small beside the tree.
+fn reach(tree: &Tree) -> (Vec<InodeId>, Vec<InodeId>, Vec<u32>) {
     let mut order = vec![ROOT];
-    let mut parents = BTreeMap::from([(ROOT, ROOT)]);
-    let mut links = BTreeMap::from([(ROOT, 2)]);
+    let mut parents = vec![ROOT; tree.inodes()];
+    let mut links = vec![0; tree.inodes()];
+    links[ROOT] = 2;
     let mut next = 0;
     while let Some(&directory) = order.get(next) {
         next += 1;
         for entry in tree.entries(directory).values() {
             let is_directory = matches!(tree.inode(entry.inode).kind, Kind::Directory(_));
-            let count = links.entry(entry.inode).or_insert(0);
-            if *count == 0 {
+            if links[entry.inode] == 0 {
                 order.push(entry.inode);
             }
-            *count += if is_directory { 2 } else { 1 };
+            links[entry.inode] += if is_directory { 2 } else { 1 };
             if is_directory {
-                parents.insert(entry.inode, directory);
-                *links.entry(directory).or_insert(0) += 1;
+                parents[entry.inode] = directory;
+                links[directory] += 1;
             }
         }
     }

@@ -170,6 +170,11 @@ impl Tree {
         self.pruned.clear();
     }
 
+    /// How many inodes were ever made: the largest [`InodeId`] and one.
+    pub fn inodes(&self) -> usize {
+        self.inodes.len()
+    }
+
     /// An inode of this tree.
     pub fn inode(&self, id: InodeId) -> &Inode {
         &self.inodes[id]

@@ -22,8 +22,8 @@ use crate::slot::Inflater;
 
 /// Bytes that travel together: they stay in a core's cache from the inflater to the hash.
 const PIECE: usize = 256 << 10;
-/// 8 MiB: the beginning of the next layer is there when the last one is finished.
-const PIECES: usize = 32;
+/// 4 MiB: the beginning of the next layer is there when the last one is finished.
+const PIECES: usize = 16;
 
 /// Why a layer's stream ended before its end.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::BLOCK;
-use crate::tree::{Entry, InodeId, Kind, Tree};
+use crate::tree::{Entry, Kind, Tree};
 
 const DIRENT: usize = 12;
 const TYPE_DIRECTORY: u8 = 2;
@@ -43,7 +43,7 @@ pub fn encode(
     entries: &BTreeMap<Vec<u8>, Entry>,
     own: u64,
     parent: u64,
-    numbers: &BTreeMap<InodeId, u64>,
+    numbers: &[u64],
 ) -> Vec<u8> {
     let names = names(entries);
     let (counts, _) = split(&names);
@@ -55,7 +55,7 @@ pub fn encode(
         let mut name_at = count * DIRENT;
         for name in here {
             let (number, kind) = match entries.get(*name) {
-                Some(entry) => (numbers[&entry.inode], file_type(&tree.inode(entry.inode).kind)),
+                Some(entry) => (numbers[entry.inode], file_type(&tree.inode(entry.inode).kind)),
                 None if *name == b"." => (own, TYPE_DIRECTORY),
                 None => (parent, TYPE_DIRECTORY),
             };
