@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use evenkeel_trust::{BUNDLE_BYTES_MAX, Evidence, PAYLOAD_BYTES_MAX, Subject, bundle, simple_signing};
 use serde::Deserialize;
 
@@ -57,22 +58,15 @@ impl Registry {
         let name = format!("{}:{}", subject.repository(), simple_signing::tag(subject.hex()));
         let layers = match self.signature_layers(&name, &[simple_signing::MEDIA_TYPE]).await {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            other => other,
+            Err(error) => return Ok(vec![unreadable(error)?]),
+            Ok(layers) => layers,
         };
         let mut found = Vec::new();
-        match layers {
-            Ok(layers) => {
-                for Layer { digest, mut annotations, .. } in layers.into_iter().take(SIGNATURES_MAX) {
-                    let payload = self.small_blob(subject.repository(), &digest, PAYLOAD_BYTES_MAX).await;
-                    let signature =
-                        annotations.remove(simple_signing::SIGNATURE_ANNOTATION).unwrap_or_default();
-                    found.push(match payload {
-                        Ok(payload) => Evidence::SimpleSigning { payload: payload.to_vec(), signature },
-                        Err(error) => unreadable(error)?,
-                    });
-                }
-            }
-            Err(error) => found.push(unreadable(error)?),
+        for Layer { digest, mut annotations, .. } in layers.into_iter().take(SIGNATURES_MAX) {
+            let payload = self.small_blob(subject.repository(), &digest, PAYLOAD_BYTES_MAX).await;
+            let signature = annotations.remove(simple_signing::SIGNATURE_ANNOTATION).unwrap_or_default();
+            let signed = |payload: Bytes| Evidence::SimpleSigning { payload: payload.to_vec(), signature };
+            found.push(payload.map(signed).or_else(unreadable)?);
         }
         Ok(found)
     }
@@ -92,23 +86,20 @@ impl Registry {
         });
         let mut found = Vec::new();
         for referrer in referrers.into_iter().take(SIGNATURES_MAX) {
-            let name = format!("{repository}@{}", referrer.digest);
-            let layers = self.signature_layers(&name, &[bundle::MEDIA_TYPE, bundle::MEDIA_TYPE_BEFORE]).await;
-            match layers {
-                Ok(layers) => {
-                    // `cosign` writes one; whatever else is there is no signature of its making.
-                    for layer in layers.into_iter().take(1) {
-                        let bytes = self.small_blob(repository, &layer.digest, BUNDLE_BYTES_MAX).await;
-                        found.push(match bytes {
-                            Ok(bytes) => Evidence::Bundle(bytes.to_vec()),
-                            Err(error) => unreadable(error)?,
-                        });
-                    }
-                }
-                Err(error) => found.push(unreadable(error)?),
-            }
+            let bundle = self.bundle(repository, &referrer.digest).await;
+            found.extend(bundle.or_else(|error| unreadable(error).map(Some))?);
         }
         Ok(found)
+    }
+
+    /// The bundle of a manifest; `None` if it holds something else.
+    async fn bundle(&self, repository: &str, digest: &str) -> Result<Option<Evidence>, RegistryError> {
+        let name = format!("{repository}@{digest}");
+        let layers = self.signature_layers(&name, &[bundle::MEDIA_TYPE, bundle::MEDIA_TYPE_BEFORE]).await?;
+        // `cosign` writes one; whatever else is there is no signature of its making.
+        let Some(layer) = layers.first() else { return Ok(None) };
+        let bytes = self.small_blob(repository, &layer.digest, BUNDLE_BYTES_MAX).await?;
+        Ok(Some(Evidence::Bundle(bytes.to_vec())))
     }
 
     /// The layers of a signature's manifest that are of one of these types.

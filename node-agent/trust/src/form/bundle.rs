@@ -10,7 +10,8 @@
 //! | `dsseEnvelope.payload` | the statement, in Base64 |
 //! | `dsseEnvelope.signatures` | exactly one, its `sig` in Base64 |
 //!
-//! The envelope is that of `secure-systems-lab/dsse`, its signature is over [`pre_authentication_encoding`]. The statement
+//! The envelope is that of `secure-systems-lab/dsse`, its signature is over
+//! `DSSEv1 LENGTH payloadType LENGTH payload`, with the payload as it is and lengths as decimal digits. The statement
 //! is that of `in-toto/attestation` (`spec/v1/statement.md`):
 //!
 //! | field | value |
