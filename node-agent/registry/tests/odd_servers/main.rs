@@ -27,7 +27,8 @@ fn machine() -> Platform {
 /// Plain HTTP, and a patience that fits tests.
 fn options() -> RegistryOptions {
     let limits = Limits {
-        idle: Duration::from_millis(300),
+        // Longer than a busy machine lets a healthy server wait.
+        idle: Duration::from_secs(1),
         pause: Duration::from_millis(2),
         pause_busy: Duration::from_millis(5),
         pause_max: Duration::from_millis(20),
