@@ -27,7 +27,7 @@ use crate::{
     boot,
     disk::{RegionError, SlotRegion},
     pins,
-    slot::{self, LayerError, SlotWriter, WriteError, reuse, verity},
+    slot::{self, LayerError, SlotWriter, WriteError, reuse, scrub},
 };
 
 const READ: u64 = 1 << 20;
@@ -46,7 +46,8 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
         Err(error) => return Err(error.into()),
     };
     let unreadable = |source| StageError::Read { slot: region.name.clone(), source };
-    if !verity::holds(&region, &record).map_err(unreadable)? {
+    // The hash tree too: without it nothing of the slot can be read when it runs.
+    if scrub::first_damage(&region, &record).map_err(unreadable)?.is_some() {
         tracing::warn!(
             slot = region.name,
             digest,

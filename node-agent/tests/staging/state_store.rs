@@ -110,6 +110,17 @@ async fn a_byte_that_changed_is_found_and_remembered() {
     assert_eq!(verify("recovery").0, 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_hash_tree_changed_is_written_again() {
+    let (shell, registry) = three_slots().await;
+    let file = File::options().read(true).write(true).open(&shell.disk).unwrap();
+    let offset = shell.slot("c")["offset"].as_u64().unwrap();
+    file.write_all_at(b"?", offset + blocks_of(&file, offset) * 4096).unwrap();
+    assert_eq!(shell.agent(&["verify", "--slot", "c"]).0, 6);
+    assert_eq!(stage(&shell, &registry, "os:c", &["--slot", "c"]).await, Ok("c".into()));
+    assert_eq!(shell.agent(&["verify", "--slot", "c"]).0, 0);
+}
+
 /// Blocks of the file system at a place, as its superblock says.
 fn blocks_of(file: &File, offset: u64) -> u64 {
     let mut blocks = [0; 4];
