@@ -79,7 +79,7 @@ impl SlotWriter {
     }
 
     /// The same, and of what is there the sections of the layers in `keep` stay, which are the slot's first; their data
-    /// has to be taken over by [`SlotWriter::keep_layer`], one after the other.
+    /// has to be taken over by `keep_data`, one after the other.
     pub fn begin_with(region: &SlotRegion, keep: &[HeldLayer]) -> Result<Self, WriteError> {
         let disk =
             |operation| move |source| WriteError::Disk { operation, slot: region.name.clone(), source };
