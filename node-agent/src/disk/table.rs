@@ -1,6 +1,6 @@
 //! The partition table: written once on an empty disk, afterwards only read.
 
-use std::{collections::BTreeMap, fs::OpenOptions, path::Path};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::Path};
 
 use evenkeel_node_agent_core::layout::{Place, Role};
 use gpt::{
@@ -21,9 +21,22 @@ pub(super) struct Entry {
     pub length: u64,
 }
 
+/// What begins a table's header, and where in it the number of its entries and the bytes of each are (UEFI
+/// specification 2.10, 5.3.2).
+const SIGNATURE: &[u8] = b"EFI PART";
+const ENTRIES_AT: usize = 80;
+const ENTRY_BYTES_AT: usize = 84;
+/// The only length of an entry that the library reads; of another it makes a panic.
+const ENTRY_BYTES: u32 = 128;
+/// Every program makes 128; the library would read as many as are named.
+const ENTRIES_MAX: u32 = 1024;
+
 /// The partitions in the table of `path`, which `disk` reads.
 pub(super) fn read(path: &Path, disk: &Window, size: LogicalBlockSize) -> Result<Vec<Entry>, DiskError> {
     let no_table = |source| DiskError::NoTable { path: path.to_owned(), source };
+    for header in [size.as_u64(), disk.length().saturating_sub(size.as_u64())] {
+        check_header(disk, header).map_err(|error| no_table(error.into()))?;
+    }
     let disk =
         GptConfig::new().logical_block_size(size).open_from_device(disk.cursor(0)).map_err(no_table)?;
     disk.partitions()
@@ -38,6 +51,20 @@ pub(super) fn read(path: &Path, disk: &Window, size: LogicalBlockSize) -> Result
         .collect()
 }
 
+/// Fails for a header that the library must not see. One that is none is the library's to tell.
+fn check_header(disk: &Window, at: u64) -> io::Result<()> {
+    let mut header = [0; 512];
+    disk.read_at(at, &mut header)?;
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (entries, bytes) = (word(ENTRIES_AT), word(ENTRY_BYTES_AT));
+    if header.starts_with(SIGNATURE) && (bytes != ENTRY_BYTES || entries > ENTRIES_MAX) {
+        let what =
+            format!("it has {entries} entries of {bytes} bytes, and up to {ENTRIES_MAX} of 128 are read");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(())
+}
+
 pub(super) fn write(path: &Path, places: &[Place]) -> Result<(), DiskError> {
     let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
     let failed = |source| DiskError::WriteTable { path: path.to_owned(), source };
@@ -48,7 +75,7 @@ pub(super) fn write(path: &Path, places: &[Place]) -> Result<(), DiskError> {
     let sectors = u32::try_from(bytes / size.as_u64() - 1).unwrap_or(u32::MAX);
     ProtectiveMBR::with_lb_size(sectors)
         .overwrite_lba0(&mut file)
-        .map_err(|error| io_error("write the boot sector of", std::io::Error::other(error.to_string())))?;
+        .map_err(|error| io_error("write the boot sector of", io::Error::other(error.to_string())))?;
     let mut table = GptConfig::new()
         .writable(true)
         .logical_block_size(size)
