@@ -24,12 +24,13 @@ pub struct Run {
 }
 
 /// Ours, into the empty slot of a new disk.
-pub fn agent(folder: &Path, image: &str, bytes: u64) -> Run {
+pub fn agent(folder: &Path, image: &str, bytes: u64, files: usize) -> Run {
     let disk = folder.join("disk.img");
     let _ = fs::remove_file(&disk);
     let agent = env!("CARGO_BIN_EXE_evenkeel-agent");
-    // Blocks that are not full, metadata and the hash tree fit into a half more, and two slots and the rest into four.
-    let slot = (bytes * 3 / 2).max(256 << 20) >> 20;
+    // Each file ends in a block that is not full; metadata and the hash tree fit into a half more, and two slots and the
+    // rest into four.
+    let slot = ((bytes + files as u64 * 4096) * 3 / 2).max(256 << 20) >> 20;
     let (size, slot) = (format!("{}MiB", 4 * slot + 2048), format!("{slot}MiB"));
     run(Command::new(agent).args(["disk", "create", "--size", &size, "--slot-size", &slot]).arg(&disk));
     let account = folder.join("account.json");

@@ -58,7 +58,7 @@ fn main() {
     );
     let mut rounds = Rounds::default();
     for _ in 0..options.rounds {
-        let ours = contenders::agent(folder.path(), &name, image.bytes);
+        let ours = contenders::agent(folder.path(), &name, image.bytes, image.files);
         rounds.inflate.push(bound::inflate_and_hash(&image.image));
         rounds.write.push(bound::write(folder.path(), ours.written));
         rounds.ours.push(ours);
