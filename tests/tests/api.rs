@@ -365,7 +365,7 @@ async fn absent_fields_have_the_defaults_that_the_documentation_names() -> Resul
         json!({ "enabled": true, "timeoutSeconds": 3600, "force": false, "deleteEmptydirData": true });
     assert_eq!(spec["drain"], drain);
     assert_eq!(spec["reboot"], json!({ "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 }));
-    assert_eq!(spec["pull"], json!({ "plainHttp": false }));
+    assert_eq!(spec["pull"], json!({ "plainHttp": false, "background": false }));
     assert_eq!(spec["rollout"], json!({ "order": "ControlPlaneFirst", "soakSeconds": 0 }));
     Ok(())
 }
