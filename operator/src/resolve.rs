@@ -101,7 +101,7 @@ impl Unresolved {
     }
 }
 
-/// A patience that ends before [`RESOLVE_TIMEOUT`], so that what is told is what the registry said: 4 × 5 + 3.5 s for one
+/// A patience that ends before `RESOLVE_TIMEOUT`, so that what is told is what the registry said: 4 × 5 + 3.5 s for one
 /// that cannot be reached, 5 + 5 + 8 s for one that is busy. It is asked again later, as [`Failure::pause`] says.
 pub fn limits() -> Limits {
     let few = Duration::from_secs(5);
