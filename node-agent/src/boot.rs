@@ -10,7 +10,8 @@ mod systemd;
 use std::io;
 
 use evenkeel_node_agent_core::{
-    boot_entry::BootEntry,
+    boot_entry::{BootEntry, EntryBody},
+    erofs::BLOCK,
     slot_record::{BootFile, SlotRecord},
 };
 
@@ -19,15 +20,23 @@ pub use systemd::SystemdBoot;
 
 use crate::{
     disk::{Disk, SlotRegion},
-    esp::{self, EspError},
+    esp::{self, Esp, EspError},
 };
 
 /// A boot loader with one entry per slot.
 pub trait Bootloader {
+    /// The boot partition that it is on.
+    fn esp(&self) -> &dyn Esp;
     /// Removes what no entry needs, and fails if the files of a slot do not fit then. Changes nothing that boots.
-    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError>;
+    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError> {
+        files::collect(self.esp(), &self.entries()?, Some((kernel, initrd)))?;
+        files::missing(self.esp(), kernel, initrd).map(|_| ())
+    }
     /// Copies the slot's kernel and initrd to where the loader finds them. Changes nothing that boots.
-    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
+    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+        files::collect(self.esp(), &self.entries()?, Some((&record.kernel, &record.initrd)))?;
+        files::place(self.esp(), slot, record)
+    }
     /// Makes the slot boot next, at most `tries` times.
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError>;
     /// Keeps a slot that was on trial: its entry loses the count.
@@ -141,4 +150,21 @@ pub fn installed(disk: &Disk) -> Result<Option<Loader>, BootError> {
 pub fn open(disk: &Disk) -> Result<Box<dyn Bootloader>, BootError> {
     let esp = esp::open(disk)?;
     Ok(if Grub::is_on(&*esp)? { Box::new(Grub::new(esp)) } else { Box::new(SystemdBoot::new(esp)) })
+}
+
+/// What boots a slot, whatever the loader.
+fn entry_body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryBody {
+    let (kernel, initrd) = files::names(&record.kernel, &record.initrd);
+    EntryBody {
+        title: format!("Evenkeel {} (slot {})", record.version, slot.name),
+        generation,
+        slot: slot.name.clone(),
+        digest: record.digest.clone(),
+        part_uuid: slot.part_uuid.clone(),
+        root_hash: record.root_hash.clone(),
+        blocks: record.filesystem_length / BLOCK as u64,
+        linux: format!("/{}/{kernel}", files::FOLDER),
+        initrd: format!("/{}/{initrd}", files::FOLDER),
+        kernel_options: record.kernel_options.clone(),
+    }
 }

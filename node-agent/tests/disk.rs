@@ -1,10 +1,11 @@
 //! Disks in files, judged by programs that are not ours: sgdisk, fsck.fat, mtools, e2fsck, mkfs.erofs.
 
+mod machine_on_disk;
+
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
 };
 
 use evenkeel_node_agent::{
@@ -13,40 +14,12 @@ use evenkeel_node_agent::{
     install,
     slots::{self, Memory, SlotState},
 };
-use evenkeel_node_agent_core::{
-    digest::hex,
-    layout::Role,
-    slot_record::{BootFile, SlotRecord},
-};
-use sha2::{Digest as _, Sha256};
+use evenkeel_node_agent_core::{layout::Role, slot_record::SlotRecord};
+use machine_on_disk::{Content, Machine, SIZE, SIZES, path, run, sha256};
 
-const SIZE: u64 = 1100 << 20;
-const SLOT_SIZE: u64 = 64 << 20;
-const SIZES: Sizes = Sizes { disk: Some(SIZE), slot: Some(SLOT_SIZE), slots: 2 };
 const LOADER: &[u8] = b"MZ not a real loader, but longer than nothing";
 
-fn run(program: &str, args: &[&str]) -> String {
-    let output =
-        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {text}");
-    text
-}
-
-struct Machine {
-    folder: tempfile::TempDir,
-    disk: Disk,
-}
-
 impl Machine {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk.img");
-        let disk = install::create_disk(&path, SIZES).unwrap();
-        Self { folder, disk }
-    }
-
     fn file(&self) -> &str {
         self.disk.path().to_str().unwrap()
     }
@@ -64,53 +37,14 @@ impl Machine {
         names
     }
 
-    /// Fills a slot as the slot writer would: an EROFS made by mkfs.erofs, and behind it kernel and initrd.
     fn fill(&self, name: &str, kernel: &str) -> (SlotRegion, SlotRecord) {
-        let slot = self.disk.slot(name).unwrap();
-        let root = self.folder.path().join(format!("root-{name}"));
-        let loader = root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
-        fs::create_dir_all(loader.parent().unwrap()).unwrap();
-        fs::write(&loader, LOADER).unwrap();
-        let image = self.folder.path().join(format!("{name}.erofs"));
-        run("mkfs.erofs", &[path(&image), path(&root)]);
-        let bytes = fs::read(&image).unwrap();
-        let file = slot.open_rw().unwrap();
-        file.write_at(0, &bytes).unwrap();
-        let mut place = bytes.len() as u64;
-        let mut boot_file = |path: &str, content: &[u8]| {
-            file.write_at(place, content).unwrap();
-            let length = content.len() as u64;
-            let found = BootFile { path: path.into(), offset: place, length, sha256: sha256(content) };
-            place += length;
-            found
-        };
-        let record = SlotRecord {
-            image: format!("registry.example/os:{name}"),
-            digest: format!("sha256:{}", sha256(name.as_bytes())),
-            manifest_digest: format!("sha256:{}", sha256(name.as_bytes())),
-            version: "1.0".into(),
-            labels: [].into(),
-            layers: Vec::new(),
-            root_hash: sha256(b""),
-            filesystem_length: bytes.len() as u64,
-            superblock_sha256: sha256(&bytes[..4096]),
-            kernel: boot_file("/boot/vmlinuz", kernel.as_bytes()),
-            initrd: boot_file("/boot/initrd", &vec![7; 3 << 20]),
-            kernel_options: String::new(),
-            plan_id: None,
-            written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        };
-        file.write_at(slot.record_at(), &record.encode().unwrap()).unwrap();
-        (slot, record)
+        let loader = ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", LOADER);
+        let initrd = vec![7; 3 << 20];
+        self.fill_with(
+            name,
+            &Content { loader, kernel: kernel.as_bytes(), initrd: &initrd, kernel_options: "" },
+        )
     }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 #[test]

@@ -1,45 +1,23 @@
 //! GRUB's files on a disk's boot partition, judged by GRUB's own programs: grub-editenv, grub-script-check, grub-fstest.
 
-use std::{fs, process::Command};
+mod machine_on_disk;
+
+use std::fs;
 
 use evenkeel_node_agent::{
     boot::{self, BootError, Bootloader, Loader},
-    disk::{Disk, Sizes, SlotRegion},
+    disk::SlotRegion,
     esp,
     install::{self, InstallError},
     slots::{self, Memory},
 };
-use evenkeel_node_agent_core::{
-    digest::hex,
-    layout::Role,
-    slot_record::{BootFile, SlotRecord},
-};
-use sha2::{Digest as _, Sha256};
+use evenkeel_node_agent_core::{layout::Role, slot_record::SlotRecord};
+use machine_on_disk::{Content, Machine, run};
 
 const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 const ENV: &str = "evenkeel/grub/grubenv";
 
-fn run(program: &str, args: &[&str]) -> String {
-    let output =
-        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {error}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-struct Machine {
-    folder: tempfile::TempDir,
-    disk: Disk,
-}
-
 impl Machine {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let sizes = Sizes { disk: Some(1100 << 20), slot: Some(64 << 20), slots: 2 };
-        let disk = install::create_disk(&folder.path().join("disk.img"), sizes).unwrap();
-        Self { folder, disk }
-    }
-
     /// One that boots slot a by GRUB.
     fn installed() -> Self {
         let machine = Self::new();
@@ -50,41 +28,16 @@ impl Machine {
 
     /// A slot with a file system that has GRUB in it, and kernel and initrd behind that.
     fn fill(&self, name: &str) -> (SlotRegion, SlotRecord) {
-        let slot = self.disk.slot(name).unwrap();
-        let root = self.folder.path().join(format!("root-{name}"));
-        fs::create_dir_all(root.join(GRUB).parent().unwrap()).unwrap();
-        fs::write(root.join(GRUB), b"MZ stands for GRUB").unwrap();
-        let image = self.folder.path().join(format!("{name}.erofs"));
-        run("mkfs.erofs", &[image.to_str().unwrap(), root.to_str().unwrap()]);
-        let bytes = fs::read(&image).unwrap();
-        let window = slot.open_rw().unwrap();
-        window.write_at(0, &bytes).unwrap();
-        let mut place = bytes.len() as u64;
-        let mut file = |content: &[u8]| {
-            window.write_at(place, content).unwrap();
-            let length = content.len() as u64;
-            let found = BootFile { path: "/boot/x".into(), offset: place, length, sha256: sha256(content) };
-            place += length;
-            found
-        };
-        let record = SlotRecord {
-            image: format!("registry.example/os:{name}"),
-            digest: format!("sha256:{}", sha256(name.as_bytes())),
-            manifest_digest: format!("sha256:{}", sha256(name.as_bytes())),
-            version: "1.0".into(),
-            labels: [].into(),
-            layers: Vec::new(),
-            root_hash: sha256(b""),
-            filesystem_length: bytes.len() as u64,
-            superblock_sha256: sha256(&bytes[..4096]),
-            kernel: file(format!("kernel of {name}").as_bytes()),
-            initrd: file(b"initrd"),
-            kernel_options: "quiet dyndbg=+p;x $root".into(),
-            plan_id: None,
-            written_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        };
-        window.write_at(slot.record_at(), &record.encode().unwrap()).unwrap();
-        (slot, record)
+        let kernel = format!("kernel of {name}");
+        self.fill_with(
+            name,
+            &Content {
+                loader: (GRUB, b"MZ stands for GRUB"),
+                kernel: kernel.as_bytes(),
+                initrd: b"initrd",
+                kernel_options: "quiet dyndbg=+p;x $root",
+            },
+        )
     }
 
     fn grub(&self) -> Box<dyn Bootloader> {
@@ -138,10 +91,6 @@ impl Machine {
         let next = report.into_iter().find(|slot| slot.default).unwrap();
         (next.name, next.tries_left)
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 #[test]

@@ -155,12 +155,12 @@ fn number(text: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn body(slot: &str, generation: u64) -> EntryBody {
+    pub(crate) fn body(slot: &str, generation: u64) -> EntryBody {
         EntryBody {
             title: "Evenkeel 1.0 (slot a)".into(),
             generation,

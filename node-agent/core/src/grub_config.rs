@@ -86,21 +86,12 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot_entry;
 
     #[test]
     fn a_script_is_read_again_and_takes_no_word_for_more_than_a_word() {
-        let body = EntryBody {
-            title: "Evenkeel 1.0 (slot a)".into(),
-            generation: 7,
-            slot: "a".into(),
-            digest: "sha256:00ff".into(),
-            part_uuid: "0d0b7f1e-8f3e-4f0e-9f5a-0c5a3c0f7b11".into(),
-            root_hash: "5e".repeat(32),
-            blocks: 25_600,
-            linux: "/evenkeel/vmlinuz-1".into(),
-            initrd: "/evenkeel/initrd-1".into(),
-            kernel_options: "dyndbg=\"file a.c +p;b\" quiet $prefix it's".into(),
-        };
+        let kernel_options = "dyndbg=\"file a.c +p;b\" quiet $prefix it's".into();
+        let body = EntryBody { kernel_options, ..boot_entry::tests::body("a", 7) };
         let script = encode(&body);
         assert_eq!(parse(&script), Some(body));
         for word in [" '+p;b\"' ", " '$prefix' ", r" 'it'\''s' ", " $evenkeel_counted_a\n"] {

@@ -99,6 +99,11 @@ fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result
     esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
 }
 
+/// Writes a small file, durably.
+pub(super) fn write(esp: &dyn Esp, path: &str, mut bytes: &[u8]) -> Result<(), BootError> {
+    esp.write(path, &mut bytes).map_err(|source| failed("write", path, source))
+}
+
 pub(super) fn failed(operation: &'static str, path: &str, source: io::Error) -> BootError {
     BootError::Io { operation, path: path.to_owned(), source }
 }

@@ -11,13 +11,12 @@ use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, EntryBody, EntryName, Tries, next_generation},
     grub_config::{self, CONFIG, ENV},
     grub_env::GrubEnv,
-    slot_record::{BootFile, SlotRecord},
+    slot_record::SlotRecord,
 };
 
 use super::{
-    BootError, Bootloader,
+    BootError, Bootloader, entry_body,
     files::{self, failed},
-    systemd,
 };
 use crate::{disk::SlotRegion, esp::Esp};
 
@@ -53,17 +52,13 @@ impl Grub {
 
     /// Writes GRUB itself, its configuration to where this build of it looks for one, and an empty block.
     pub fn install(&self, loader: &[u8], config_path: &str) -> Result<(), BootError> {
-        self.write(config_path, CONFIG.as_bytes())?;
+        files::write(&*self.esp, config_path, CONFIG.as_bytes())?;
         if !Self::is_on(&*self.esp)? {
             let mut env = GrubEnv::default();
             env.set(CANARY, ASKED);
-            self.write(ENV, &encode(&env)?)?;
+            files::write(&*self.esp, ENV, &encode(&env)?)?;
         }
-        self.write(LOADER_PATH, loader)
-    }
-
-    fn write(&self, path: &str, mut bytes: &[u8]) -> Result<(), BootError> {
-        self.esp.write(path, &mut bytes).map_err(|source| failed("write", path, source))
+        files::write(&*self.esp, LOADER_PATH, loader)
     }
 
     fn env(&self) -> Result<GrubEnv, BootError> {
@@ -107,10 +102,10 @@ impl Grub {
     }
 
     fn write_script(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-        let body = systemd::body(slot, record, next_generation(&self.entries()?));
+        let body = entry_body(slot, record, next_generation(&self.entries()?));
         let path = grub_config::script_path(&slot.name);
         let unfinished = format!("{path}.new");
-        self.write(&unfinished, grub_config::encode(&body).as_bytes())?;
+        files::write(&*self.esp, &unfinished, grub_config::encode(&body).as_bytes())?;
         self.remove_script(&slot.name)?;
         self.esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
     }
@@ -142,14 +137,8 @@ impl Grub {
 }
 
 impl Bootloader for Grub {
-    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError> {
-        files::collect(&*self.esp, &self.entries()?, Some((kernel, initrd)))?;
-        files::missing(&*self.esp, kernel, initrd).map(|_| ())
-    }
-
-    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-        files::collect(&*self.esp, &self.entries()?, Some((&record.kernel, &record.initrd)))?;
-        files::place(&*self.esp, slot, record)
+    fn esp(&self) -> &dyn Esp {
+        &*self.esp
     }
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {

@@ -2,12 +2,11 @@
 
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, ENTRIES_FOLDER, EntryBody, EntryName, Tries, next_generation},
-    erofs::BLOCK,
-    slot_record::{BootFile, SlotRecord},
+    slot_record::SlotRecord,
 };
 
 use super::{
-    BootError, Bootloader,
+    BootError, Bootloader, entry_body,
     files::{self, failed},
 };
 use crate::{disk::SlotRegion, esp::Esp};
@@ -39,13 +38,9 @@ impl SystemdBoot {
     /// Writes the loader itself and its configuration.
     pub fn install(&self, loader: &[u8]) -> Result<(), BootError> {
         for path in LOADER_PATHS {
-            self.write(path, loader)?;
+            files::write(&*self.esp, path, loader)?;
         }
-        self.write(&format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
-    }
-
-    fn write(&self, path: &str, mut bytes: &[u8]) -> Result<(), BootError> {
-        self.esp.write(path, &mut bytes).map_err(|source| failed("write", path, source))
+        files::write(&*self.esp, &format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
     }
 
     fn remove(&self, path: &str) -> Result<(), BootError> {
@@ -65,9 +60,9 @@ impl SystemdBoot {
         record: &SlotRecord,
         tries: Option<Tries>,
     ) -> Result<(), BootError> {
-        let body = body(slot, record, next_generation(&self.entries()?));
+        let body = entry_body(slot, record, next_generation(&self.entries()?));
         let unfinished = format!("{ENTRIES_FOLDER}/evenkeel-{}.new", slot.name);
-        self.write(&unfinished, body.encode().as_bytes())?;
+        files::write(&*self.esp, &unfinished, body.encode().as_bytes())?;
         self.clear(&slot.name)?;
         let name = EntryName { slot: slot.name.clone(), tries };
         let path = path(&name);
@@ -80,14 +75,8 @@ impl SystemdBoot {
 }
 
 impl Bootloader for SystemdBoot {
-    fn make_room(&self, kernel: &BootFile, initrd: &BootFile) -> Result<(), BootError> {
-        files::collect(&*self.esp, &self.entries()?, Some((kernel, initrd)))?;
-        files::missing(&*self.esp, kernel, initrd).map(|_| ())
-    }
-
-    fn place_files(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-        files::collect(&*self.esp, &self.entries()?, Some((&record.kernel, &record.initrd)))?;
-        files::place(&*self.esp, slot, record)
+    fn esp(&self) -> &dyn Esp {
+        &*self.esp
     }
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
@@ -135,23 +124,6 @@ impl Bootloader for SystemdBoot {
             }
         }
         Ok(entries)
-    }
-}
-
-/// What boots a slot, whatever the loader.
-pub(super) fn body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryBody {
-    let (kernel, initrd) = files::names(&record.kernel, &record.initrd);
-    EntryBody {
-        title: format!("Evenkeel {} (slot {})", record.version, slot.name),
-        generation,
-        slot: slot.name.clone(),
-        digest: record.digest.clone(),
-        part_uuid: slot.part_uuid.clone(),
-        root_hash: record.root_hash.clone(),
-        blocks: record.filesystem_length / BLOCK as u64,
-        linux: format!("/{}/{kernel}", files::FOLDER),
-        initrd: format!("/{}/{initrd}", files::FOLDER),
-        kernel_options: record.kernel_options.clone(),
     }
 }
 

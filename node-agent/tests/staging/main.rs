@@ -10,6 +10,7 @@ mod machine;
 mod memory;
 mod odd_server;
 mod power_cut;
+mod recorder;
 mod refusals;
 mod registry;
 mod reuse;

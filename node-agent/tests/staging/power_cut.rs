@@ -10,7 +10,6 @@ mod cuts;
 mod firmware;
 mod node;
 mod promises;
-mod recorder;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,13 +32,13 @@ use evenkeel_node_agent_core::{
 use crate::{
     image::{INITRD, KERNEL, LOADER, Recipe, noise, tar},
     machine::Machine,
+    recorder::{Op, Recorder, Sectors},
     registry::Registry,
 };
 use cuts::{Cut, Dice, Story};
 use firmware::Fat;
 use node::{CAUSE, Known, Node};
 use promises::{Images, hold};
-use recorder::{Op, Recorder, Sectors};
 
 /// The slots that updates write.
 const UPDATE_SLOTS: [&str; 2] = ["a", "b"];

@@ -22,7 +22,8 @@ const SECTOR: usize = 512;
 /// A directory entry, and the byte that begins one which was removed.
 const ENTRY: usize = 32;
 const REMOVED: u8 = 0xE5;
-/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry of their number.
+/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry of
+/// their number.
 const TABLE_ENTRY: usize = 4;
 const TABLE_ENTRY_BITS: u32 = 0x0FFF_FFFF;
 const FIRST_CLUSTER: u64 = 2;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::recorder::{Bytes, Op, Recorder, Sectors};
+use crate::recorder::{Bytes, Op, Recorder, Sectors};
 
 /// What happened on a disk.
 pub struct Story<K> {

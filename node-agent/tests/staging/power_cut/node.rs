@@ -20,7 +20,8 @@ use evenkeel_node_agent_core::{
 use evenkeel_registry::RegistryOptions;
 use jiff::Timestamp;
 
-use super::{UPDATE_SLOTS, firmware, recorder::Recorder};
+use super::{UPDATE_SLOTS, firmware};
+use crate::recorder::Recorder;
 
 const TURNS_MAX: usize = 60;
 const START: i64 = 1_800_000_000;

@@ -13,8 +13,8 @@ use super::{
     UPDATE_SLOTS,
     firmware::{self, Entry},
     node::{Known, esp_of, said},
-    recorder::Recorder,
 };
+use crate::recorder::Recorder;
 
 /// Root hashes of the images' file systems, by the images' digests.
 pub type Images = BTreeMap<String, String>;
