@@ -35,6 +35,8 @@ pub struct Options {
     pub htpasswd: Option<(String, String)>,
     /// Its certificate; absent: it speaks plain HTTP.
     pub certificate: Option<Certificate>,
+    /// The authority (PEM) that each client's certificate must be from; absent: clients need none. Needs a certificate.
+    pub client_authority: Option<String>,
 }
 
 /// A running registry. It ends when this is dropped; what it stores stays in its folder.
@@ -122,6 +124,11 @@ fn configure(folder: &Path, options: &Options, port: u16) -> Result<()> {
             fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
         }
         config["http"]["tls"] = json!({ "certificate": chain_path, "key": key_path });
+        if let Some(authority) = &options.client_authority {
+            let path = folder.join("clients.pem");
+            fs::write(&path, authority).with_context(|| format!("write {}", path.display()))?;
+            config["http"]["tls"]["clientcas"] = json!([path]);
+        }
     }
     // JSON is YAML.
     fs::write(folder.join("config.yml"), config.to_string()).context("write the registry's configuration")

@@ -120,7 +120,8 @@ pub struct PullArgs {
     /// registries. May be given several times. It is believed what tags mean there.
     #[arg(long = "mirror", value_name = "REGISTRY=URL", value_parser = parse_mirror)]
     pub mirrors: Vec<Mirror>,
-    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors.
+    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors, and
+    /// certificates for single registries, also in Docker's form.
     #[arg(long, env = "EVENKEEL_HOSTS_DIR")]
     pub hosts_dir: Option<PathBuf>,
     /// Proxy to registries and mirrors, such as `http://proxy.example:3128`; default: what the environment says.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use oci_spec::distribution::Reference;
 use serde::Deserialize;
 
-use crate::{Registry, RegistryError, digest, endpoint::Content, image, registry::MANIFEST_BYTES_MAX};
+use crate::{Registry, RegistryError, digest, endpoint::Content, image};
 
 /// A manifest or an index, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,24 +78,43 @@ impl Registry {
             manifests: Vec<Referrer>,
         }
         let reference = named(repository, digest)?;
-        let content = Content::Referrers(digest);
-        let list = match self.client.fetch(&reference, content, MANIFEST_BYTES_MAX).await {
+        let pages = match self.client.pages(&reference, Content::Referrers(digest)).await {
             Err(error) if error.is_not_found() => {
-                self.manifest(&tagged(&reference, &digest.replace(':', "-"))).await
+                self.manifest(&tagged(&reference, &digest.replace(':', "-"))).await.map(|index| vec![index])
             }
             other => other,
         };
-        let bytes = match list {
+        let pages = match pages {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             other => other?,
         };
         let invalid = |detail: &str| image::invalid(&reference, "the list of referrers", detail);
-        let index: Index = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
-        let mut found = index.manifests;
+        let mut found = Vec::new();
+        for page in pages {
+            let index: Index = serde_json::from_slice(&page).map_err(|error| invalid(&error.to_string()))?;
+            found.extend(index.manifests);
+        }
         // A registry need not know how to choose, and the tag never does.
         found.retain(|one| artifact_type.is_none_or(|wanted| one.artifact_type == wanted));
         for one in &found {
             image::checkable(&reference, &one.digest)?;
+        }
+        Ok(found)
+    }
+
+    /// All tags of `repository` (`REGISTRY/REPOSITORY`), in the registry's order.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+        #[derive(Deserialize)]
+        struct List {
+            /// Some registries have `null` for none.
+            tags: Option<Vec<String>>,
+        }
+        let reference = image::parse_reference(repository)?;
+        let mut found = Vec::new();
+        for page in self.client.pages(&reference, Content::Tags).await? {
+            let list: List = serde_json::from_slice(&page)
+                .map_err(|error| image::invalid(&reference, "the list of tags", &error.to_string()))?;
+            found.extend(list.tags.unwrap_or_default());
         }
         Ok(found)
     }

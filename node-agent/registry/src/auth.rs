@@ -58,22 +58,23 @@ impl Auth {
         self.all().remove(&endpoint.door(reference));
     }
 
-    /// Meets what a place wants, with credentials as they are now.
+    /// Meets what a place wants, in the name of one login or of nobody.
     pub(crate) async fn meet(
         &self,
         visit: Visit<'_>,
-        challenge: Option<Challenge>,
+        challenge: Option<&Challenge>,
+        login: Option<&Login>,
     ) -> Result<HeaderValue, RegistryError> {
-        let header = match (challenge, visit.login()?) {
+        let header = match (challenge, login) {
             // Somebody else got it from the token server.
             (_, Some(Login::Token(token))) => format!("Bearer {token}"),
-            (Some(Challenge::Basic), Some(Login::Password { user, password })) => basic(&user, &password),
+            (Some(Challenge::Basic), Some(Login::Password { user, password })) => basic(user, password),
             (Some(Challenge::Basic), Some(Login::Identity(_))) => {
                 return Err(visit.unauthorized("401; it wants a password, and there is an identity token"));
             }
             (Some(Challenge::Basic), None) => return Err(visit.unauthorized("401")),
             (Some(Challenge::Bearer(server)), login) => {
-                format!("Bearer {}", visit.token(server, login.as_ref()).await?)
+                format!("Bearer {}", visit.token(server, login).await?)
             }
             (None, _) => return Err(visit.unauthorized("401, and not how to log in")),
         };
@@ -93,22 +94,29 @@ impl Auth {
 impl Visit<'_> {
     /// The refusal of the place, with what can be done about it.
     pub(crate) fn unauthorized(&self, found: &str) -> RegistryError {
-        let remedy = match (&self.options.docker_config, self.login()) {
-            (_, Err(error)) => return error,
-            (Some(path), Ok(Some(_))) => format!("check the credentials for it in {}", path.display()),
-            (Some(path), Ok(None)) => format!("{} has no credentials for it; add them", path.display()),
+        let logins = match self.logins() {
+            Ok(logins) => logins,
+            Err(error) => return error,
+        };
+        let remedy = match (&self.options.docker_config, logins.as_slice()) {
+            (Some(path), []) => format!("{} has no credentials for it; add them", path.display()),
+            (Some(path), [_]) => format!("check the credentials for it in {}", path.display()),
+            (Some(path), all) => {
+                format!("check the {} credentials in {} that match it", all.len(), path.display())
+            }
             (None, _) => "give credentials for it in a Docker config.json".to_owned(),
         };
         let repository = self.endpoint.place(self.reference);
         RegistryError::Unauthorized { repository, found: found.to_owned(), remedy }
     }
 
-    fn login(&self) -> Result<Option<Login>, RegistryError> {
-        let Some(path) = &self.options.docker_config else { return Ok(None) };
+    /// Those whom we can be there, as the file says now.
+    pub(crate) fn logins(&self) -> Result<Vec<Login>, RegistryError> {
+        let Some(path) = &self.options.docker_config else { return Ok(Vec::new()) };
         credentials::find(path, &self.endpoint.host, &self.endpoint.repository(self.reference))
     }
 
-    async fn token(&self, server: TokenServer, login: Option<&Login>) -> Result<String, RegistryError> {
+    async fn token(&self, server: &TokenServer, login: Option<&Login>) -> Result<String, RegistryError> {
         let Some(url) = self.address(&server.realm) else {
             return Err(self.unauthorized("401; its token server has no address to trust"));
         };
@@ -151,12 +159,12 @@ impl Visit<'_> {
     fn request(
         &self,
         mut url: Url,
-        server: TokenServer,
+        server: &TokenServer,
         login: Option<&Login>,
     ) -> Result<RequestBuilder, RegistryError> {
         let own_scope = || format!("repository:{}:pull", self.endpoint.repository(self.reference));
-        let mut pairs = vec![("scope", server.scope.unwrap_or_else(own_scope))];
-        pairs.extend(server.service.map(|service| ("service", service)));
+        let mut pairs = vec![("scope", server.scope.clone().unwrap_or_else(own_scope))];
+        pairs.extend(server.service.clone().map(|service| ("service", service)));
         if let Some(Login::Identity(token)) = login {
             // RFC 6749, section 6, as the distribution project's "OAuth2 token authentication" has it.
             pairs.extend([
@@ -164,10 +172,10 @@ impl Visit<'_> {
                 ("client_id", CLIENT_ID.to_owned()),
                 ("refresh_token", token.clone()),
             ]);
-            return Ok(self.http.steady(&self.endpoint.ca)?.post(url).form(&pairs));
+            return Ok(self.http.steady(&self.endpoint.tls)?.post(url).form(&pairs));
         }
         url.query_pairs_mut().extend_pairs(&pairs);
-        let request = self.http.follower(&self.endpoint.ca)?.client.get(url);
+        let request = self.http.follower(&self.endpoint.tls)?.client.get(url);
         Ok(match login {
             Some(Login::Password { user, password }) => request.basic_auth(user, Some(password)),
             _ => request,

@@ -60,9 +60,32 @@ impl Client {
             return self.judge(endpoint, ask, response).await;
         }
         let challenge = Challenge::find(response.headers());
-        let header = self.auth.meet(self.visit(endpoint, ask.reference), challenge).await?;
-        let response = self.send(endpoint, ask, Some(header)).await?;
-        self.judge(endpoint, ask, response).await
+        self.ask_as_each(endpoint, ask, challenge.as_ref()).await
+    }
+
+    /// Meets a challenge in the name of each login in turn, until one is let in.
+    async fn ask_as_each(
+        &self,
+        endpoint: &Endpoint,
+        ask: Ask<'_>,
+        challenge: Option<&Challenge>,
+    ) -> Result<Response, RegistryError> {
+        let visit = self.visit(endpoint, ask.reference);
+        let logins = visit.logins()?;
+        let mut logins = logins.iter().peekable();
+        loop {
+            let answer = match self.auth.meet(visit, challenge, logins.next()).await {
+                Ok(header) => {
+                    let response = self.send(endpoint, ask, Some(header)).await?;
+                    self.judge(endpoint, ask, response).await
+                }
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(RegistryError::Unauthorized { .. }) if logins.peek().is_some() => {}
+                answer => return answer,
+            }
+        }
     }
 
     fn visit<'a>(&'a self, endpoint: &'a Endpoint, reference: &'a Reference) -> Visit<'a> {
@@ -85,7 +108,7 @@ impl Client {
         ask: Ask<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<RequestBuilder, RegistryError> {
-        let client = self.http.follower(&endpoint.ca)?.client;
+        let client = self.http.follower(&endpoint.tls)?.client;
         let mut request = client.get(endpoint.url(ask.reference, ask.content));
         if !matches!(ask.content, Content::Blob(_)) {
             request = request.header(ACCEPT, MANIFEST_TYPES);
@@ -148,7 +171,7 @@ impl Client {
                 answer: error::beginning(&error::innermost(&source)),
             };
         }
-        let trusts_nobody = self.http.follower(&endpoint.ca).is_ok_and(|follower| follower.trusts_nobody);
+        let trusts_nobody = self.http.follower(&endpoint.tls).is_ok_and(|follower| follower.trusts_nobody);
         if trusts_nobody && endpoint.scheme() == "https" && source.is_connect() {
             return RegistryError::NoTrustRoots { registry: endpoint.host.clone() };
         }
@@ -164,6 +187,8 @@ fn not_found(endpoint: &Endpoint, ask: Ask<'_>) -> RegistryError {
         Content::Referrers(digest) => {
             format!("the list of referrers of {}@{digest}", endpoint.place(ask.reference))
         }
+        Content::Tags => format!("the list of tags of {}", endpoint.place(ask.reference)),
+        Content::Page(url) => format!("the next page of a list of {}, {url}", endpoint.place(ask.reference)),
     };
     RegistryError::NotFound { image }
 }

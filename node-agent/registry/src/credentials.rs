@@ -1,7 +1,7 @@
 //! Credentials for registries, from a Docker `config.json`. Read again for each use: a mounted secret changes while we
 //! run.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{cmp::Reverse, collections::BTreeMap, fs, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -10,6 +10,8 @@ use crate::RegistryError;
 
 /// A file with thousands of registries is smaller.
 const BYTES_MAX: u64 = 1 << 20;
+/// Logins that are tried at one place: somebody counts failures there.
+const LOGINS_MAX: usize = 4;
 /// What Docker Hub is called, and the key under which Docker keeps its credentials.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
@@ -51,40 +53,51 @@ struct Entry {
     identitytoken: String,
 }
 
-/// The credentials for a repository; `None` when there are none for it, or no file.
-pub(crate) fn find(path: &Path, registry: &str, repository: &str) -> Result<Option<Login>, RegistryError> {
+/// The credentials for a repository, those that name most of it first; none when there are none for it, or no file.
+pub(crate) fn find(path: &Path, registry: &str, repository: &str) -> Result<Vec<Login>, RegistryError> {
     let failed = |source| RegistryError::Credentials { path: path.to_owned(), source };
     let bytes = match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(failed)?,
     };
     find_in(&bytes, registry, repository).map_err(failed)
 }
 
 /// The credentials for a repository in a file's bytes.
-pub(crate) fn find_in(bytes: &[u8], registry: &str, repository: &str) -> io::Result<Option<Login>> {
+pub(crate) fn find_in(bytes: &[u8], registry: &str, repository: &str) -> io::Result<Vec<Login>> {
     let config: Config = serde_json::from_slice(bytes)?;
     config.find(registry, repository)
 }
 
 impl Config {
-    fn find(self, registry: &str, repository: &str) -> io::Result<Option<Login>> {
-        fn best<T>(all: BTreeMap<String, T>, registry: &str, repository: &str) -> Option<T> {
-            let matching = all.into_iter();
-            let matching =
-                matching.filter_map(|(key, value)| Some((match_length(&key, registry, repository)?, value)));
-            matching.max_by_key(|(length, _)| *length).map(|(_, value)| value)
+    fn find(self, registry: &str, repository: &str) -> io::Result<Vec<Login>> {
+        /// What matches, the longest match first.
+        fn matching<T>(all: BTreeMap<String, T>, registry: &str, repository: &str) -> Vec<T> {
+            let all = all.into_iter();
+            let mut found: Vec<_> = all
+                .filter_map(|(key, value)| Some((match_length(&key, registry, repository)?, value)))
+                .collect();
+            found.sort_by_key(|(length, _)| Reverse(*length));
+            found.into_iter().map(|(_, value)| value).collect()
         }
-        let entry = best(self.auths, registry, repository);
-        let listed = entry.is_some();
-        if let Some(login) = entry.map_or(Ok(None), Entry::login)? {
-            return Ok(Some(login));
+        let entries = matching(self.auths, registry, repository);
+        let listed = !entries.is_empty();
+        let mut logins = Vec::new();
+        for login in entries.into_iter().filter_map(|entry| entry.login().transpose()).take(LOGINS_MAX) {
+            let login = login?;
+            // The same under a second name would be refused a second time.
+            if !logins.contains(&login) {
+                logins.push(login);
+            }
         }
-        let helper = best(self.cred_helpers, registry, repository);
+        if !logins.is_empty() {
+            return Ok(logins);
+        }
+        let helper = matching(self.cred_helpers, registry, repository).into_iter().next();
         // Where a program has the credentials, Docker leaves an empty entry.
         let helper = helper.or_else(|| listed.then_some(self.creds_store));
         match helper.filter(|helper| !helper.is_empty()) {
-            None => Ok(None),
+            None => Ok(Vec::new()),
             Some(helper) => Err(io::Error::other(format!(
                 "the credentials for {registry} are not in it, but in the program docker-credential-{helper} of the \
                  machine where it was made; programs are not run: write user name and password, or an identity token"
@@ -176,6 +189,8 @@ mod tests {
         "r.example:5000": {"username": "whole", "password": "p"},
         "r.example:5000/team/os": {"username": "team", "password": "p"},
         "*.cloud.example": {"registrytoken": "t"},
+        "us.cloud.example": {"username": "us", "password": "p"},
+        "http://us.cloud.example/": {"username": "us", "password": "p"},
         "old.example": {"auth": "dXNlcjo=", "identitytoken": "t"},
         "alone.example": {"auth": "PHRva2VuPjppZA=="},
         "broken.example": {"auth": "%%%"},
@@ -193,7 +208,7 @@ mod tests {
         }
     }
 
-    fn found(registry: &str, repository: &str) -> Option<Login> {
+    fn found(registry: &str, repository: &str) -> Vec<Login> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         fs::write(&path, CONFIG).unwrap();
@@ -205,19 +220,20 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_match_wins() {
+    fn the_longest_match_comes_first() {
         for (registry, repository, expected) in [
-            ("docker.io", "library/os", Some(user("hub", "pw"))),
-            ("r.example:5000", "other", Some(user("whole", "p"))),
-            ("r.example:5000", "team/os", Some(user("team", "p"))),
-            ("r.example:5000", "team/os/deep", Some(user("team", "p"))),
-            ("r.example:5000", "team/osx", Some(user("whole", "p"))),
-            ("eu.cloud.example", "x", Some(Login::Token("t".into()))),
-            ("a.eu.cloud.example", "x", None),
-            ("r.example", "team/os", None),
-            ("old.example", "x", Some(Login::Identity("t".into()))),
-            ("alone.example", "x", Some(Login::Identity("id".into()))),
-            ("helped.example", "team/os", Some(user("team", "p"))),
+            ("docker.io", "library/os", vec![user("hub", "pw")]),
+            ("r.example:5000", "other", vec![user("whole", "p")]),
+            ("r.example:5000", "team/os", vec![user("team", "p"), user("whole", "p")]),
+            ("r.example:5000", "team/os/deep", vec![user("team", "p"), user("whole", "p")]),
+            ("r.example:5000", "team/osx", vec![user("whole", "p")]),
+            ("eu.cloud.example", "x", vec![Login::Token("t".into())]),
+            ("us.cloud.example", "x", vec![user("us", "p"), Login::Token("t".into())]),
+            ("a.eu.cloud.example", "x", vec![]),
+            ("r.example", "team/os", vec![]),
+            ("old.example", "x", vec![Login::Identity("t".into())]),
+            ("alone.example", "x", vec![Login::Identity("id".into())]),
+            ("helped.example", "team/os", vec![user("team", "p")]),
         ] {
             assert_eq!(found(registry, repository), expected, "{registry}/{repository}");
         }
@@ -243,7 +259,7 @@ mod tests {
     fn a_broken_file_is_named_and_a_missing_one_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        assert!(find(&path, "r.example", "x").unwrap().is_none());
+        assert!(find(&path, "r.example", "x").unwrap().is_empty());
         fs::write(&path, CONFIG).unwrap();
         let error = find(&path, "broken.example", "x").unwrap_err();
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");

@@ -1,7 +1,5 @@
 //! The places where a registry's content can be had, in the order in which they are asked: its mirrors, then itself.
 
-use std::path::PathBuf;
-
 use evenkeel_crds::managed_os_image::Mirror;
 use oci_spec::distribution::Reference;
 use reqwest::Url;
@@ -9,7 +7,11 @@ use reqwest::Url;
 use crate::{
     RegistryError, RegistryOptions, digest,
     hosts::{self, Hosts},
+    tls::Tls,
 };
+
+/// Tags that are asked for at once: as many as the registries of clouds give.
+const TAGS_PER_PAGE: u32 = 1000;
 
 /// One place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub(crate) struct Endpoint {
     resolves: bool,
     /// The registry that it stands for, if it is a mirror.
     mirror_of: Option<String>,
-    /// Files with authorities that its certificate may be from.
-    pub ca: Vec<PathBuf>,
+    /// What TLS needs there.
+    pub tls: Tls,
 }
 
 /// The parts of a place's address that matter.
@@ -67,6 +69,10 @@ pub(crate) enum Content<'a> {
     Blob(&'a str),
     /// The list of what refers to a digest.
     Referrers(&'a str),
+    /// The list of the repository's tags.
+    Tags,
+    /// What follows in a list, by its whole address. It means something only where it comes from.
+    Page(&'a str),
 }
 
 impl<'a> Content<'a> {
@@ -75,7 +81,7 @@ impl<'a> Content<'a> {
         match self {
             Self::Blob(digest) => Some(digest),
             Self::Manifest(name) => digest::is_sha256(name).then_some(name),
-            Self::Referrers(_) => None,
+            Self::Referrers(_) | Self::Tags | Self::Page(_) => None,
         }
     }
 }
@@ -91,7 +97,8 @@ pub(crate) fn all(options: &RegistryOptions, reference: &Reference) -> Result<Ve
         None => Hosts::default(),
     };
     all.extend(hosts.mirrors);
-    all.push(hosts.server.unwrap_or_else(|| Endpoint::origin(reference, options.pull.plain_http)));
+    let origin = || Endpoint { tls: hosts.tls, ..Endpoint::origin(reference, options.pull.plain_http) };
+    all.push(hosts.server.unwrap_or_else(origin));
     Ok(all)
 }
 
@@ -104,7 +111,7 @@ impl Endpoint {
             host: host.to_owned(),
             resolves: true,
             mirror_of: None,
-            ca: Vec::new(),
+            tls: Tls::default(),
         }
     }
 
@@ -172,12 +179,14 @@ impl Endpoint {
             Content::Manifest(name) => ("manifests", name),
             Content::Blob(digest) => ("blobs", digest),
             Content::Referrers(digest) => ("referrers", digest),
+            Content::Tags => ("tags", "list"),
+            Content::Page(url) => return url.to_owned(),
         };
         let url = format!("{}/{}/{kind}/{name}", self.api, self.repository(reference));
-        match &self.mirror_of {
-            Some(registry) => format!("{url}?ns={registry}"),
-            None => url,
-        }
+        let length = matches!(content, Content::Tags).then(|| format!("n={TAGS_PER_PAGE}"));
+        let stands_for = self.mirror_of.as_ref().map(|registry| format!("ns={registry}"));
+        let query: Vec<String> = length.into_iter().chain(stands_for).collect();
+        if query.is_empty() { url } else { format!("{url}?{}", query.join("&")) }
     }
 }
 

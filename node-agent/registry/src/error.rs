@@ -30,6 +30,17 @@ pub enum RegistryError {
         /// What is wrong with it.
         source: io::Error,
     },
+    /// A certificate that is to say who we are cannot be used.
+    #[error(
+        "read the client certificate in {}: certificate and key must be there in PEM form, the key without a password",
+        path.display()
+    )]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// A proxy that cannot be one.
     #[error("{url:?} is not the address of a proxy: write http://HOST:PORT or https://HOST:PORT")]
     Proxy {
@@ -50,6 +61,16 @@ pub enum RegistryError {
     #[error("read the mirrors in {path}: it must be a hosts.toml as containerd has it")]
     Hosts {
         /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A folder with a registry's certificates, as Docker has them, cannot be used.
+    #[error(
+        "read the certificates in {path}: *.crt are authorities, and NAME.cert with NAME.key is who we are"
+    )]
+    HostCertificates {
+        /// The folder.
         path: PathBuf,
         /// What is wrong with it.
         source: io::Error,
@@ -262,6 +283,7 @@ impl RegistryError {
         match self {
             Self::Client(_) | Self::CaBundle { .. } => "InvalidCaBundle",
             Self::NoTrustRoots { .. } => "NoTrustRoots",
+            Self::ClientCertificate { .. } | Self::HostCertificates { .. } => "InvalidClientCertificate",
             Self::Proxy { .. } => "InvalidProxy",
             Self::Mirror { .. } | Self::Hosts { .. } => "InvalidMirror",
             Self::Mirrors { source, .. } => source.reason(),
@@ -290,6 +312,8 @@ impl RegistryError {
             | Self::Credentials { .. }
             | Self::Client(_)
             | Self::CaBundle { .. }
+            | Self::ClientCertificate { .. }
+            | Self::HostCertificates { .. }
             | Self::NoTrustRoots { .. }
             | Self::WrongMirror { .. }
             | Self::WrongParts { .. }

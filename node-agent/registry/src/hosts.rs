@@ -1,6 +1,8 @@
 //! Mirrors as containerd is told of them: `FOLDER/REGISTRY/hosts.toml`, as its `docs/hosts.md` has it. What is in there
 //! and not known here is refused: it was meant to matter.
 
+mod certificates;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -12,6 +14,7 @@ use toml::{Table, Value};
 use crate::{
     RegistryError,
     endpoint::{Address, Endpoint},
+    tls::{ClientFiles, Tls},
 };
 
 /// A file with hundreds of mirrors is smaller.
@@ -24,6 +27,8 @@ pub(crate) struct Hosts {
     pub mirrors: Vec<Endpoint>,
     /// The registry itself, if its address is not its name.
     pub server: Option<Endpoint>,
+    /// What TLS needs at the registry itself, if its address is its name.
+    pub tls: Tls,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +49,7 @@ struct Host {
     override_path: bool,
     #[serde(default)]
     skip_verify: bool,
-    client: Option<Value>,
+    client: Option<Client>,
     header: Option<Value>,
 }
 
@@ -55,14 +60,35 @@ enum Ca {
     Many(Vec<PathBuf>),
 }
 
+/// Client certificates in all the ways in which they may be written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Client {
+    One(PathBuf),
+    Many(Vec<CertificateAndKey>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CertificateAndKey {
+    InOne(PathBuf),
+    InTwo(PathBuf, PathBuf),
+}
+
 /// What the folder says of a registry; nothing if it has no file for it.
 pub(crate) fn find(folder: &Path, registry: &str) -> Result<Hosts, RegistryError> {
     for name in names(registry) {
-        let path = folder.join(name).join("hosts.toml");
+        let folder = folder.join(name);
+        let path = folder.join("hosts.toml");
         let failed = |source| RegistryError::Hosts { path: path.clone(), source };
         match read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             text => return parse(&text.map_err(failed)?, &path, registry).map_err(failed),
+        }
+        let failed = |source| RegistryError::HostCertificates { path: folder.clone(), source };
+        let tls = certificates::find(&folder).map_err(failed)?;
+        if tls != Tls::default() {
+            return Ok(Hosts { tls, ..Hosts::default() });
         }
     }
     Ok(Hosts::default())
@@ -93,7 +119,8 @@ fn parse(text: &str, path: &Path, registry: &str) -> io::Result<Hosts> {
     }
     let server = file.server.filter(|address| !address.is_empty());
     let server = server.map(|address| file.own.endpoint(&address, path)).transpose()?;
-    Ok(Hosts { mirrors, server })
+    file.own.check(registry)?;
+    Ok(Hosts { mirrors, server, tls: file.own.tls(path)? })
 }
 
 impl Host {
@@ -103,15 +130,7 @@ impl Host {
     }
 
     fn endpoint(&self, address: &str, file: &Path) -> io::Result<Endpoint> {
-        for (name, used) in [
-            ("skip_verify", self.skip_verify),
-            ("client", self.client.is_some()),
-            ("header", self.header.is_some()),
-        ] {
-            if used {
-                return Err(io::Error::other(format!("`{name}` of {address} is not supported")));
-            }
-        }
+        self.check(address)?;
         let whole = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
         let Address { scheme, host, path } = Address::parse(&whole).map_err(io::Error::other)?;
         let path = match path.as_str() {
@@ -120,13 +139,51 @@ impl Host {
             path => format!("{path}/v2"),
         };
         let mut endpoint = Endpoint::new(scheme, &host, &host).with_api_at(&path);
+        endpoint.tls = self.tls(file)?;
+        Ok(endpoint)
+    }
+
+    /// Refuses what is not done.
+    fn check(&self, address: &str) -> io::Result<()> {
+        for (name, used) in [("skip_verify", self.skip_verify), ("header", self.header.is_some())] {
+            if used {
+                return Err(io::Error::other(format!("{name} of {address} is not supported")));
+            }
+        }
+        Ok(())
+    }
+
+    fn tls(&self, file: &Path) -> io::Result<Tls> {
         let beside = file.parent().unwrap_or(file);
-        endpoint.ca = match &self.ca {
+        let authorities = match &self.ca {
             None => Vec::new(),
             Some(Ca::One(path)) => vec![beside.join(path)],
             Some(Ca::Many(paths)) => paths.iter().map(|path| beside.join(path)).collect(),
         };
-        Ok(endpoint)
+        let client = self.client.as_ref().map(|client| client.files(beside)).transpose()?;
+        Ok(Tls { authorities, client })
+    }
+}
+
+impl Client {
+    fn files(&self, beside: &Path) -> io::Result<ClientFiles> {
+        let in_one = |path: &PathBuf| ClientFiles { certificate: beside.join(path), key: None };
+        let all = match self {
+            Self::One(path) => return Ok(in_one(path)),
+            Self::Many(all) => all,
+        };
+        let [certificate] = all.as_slice() else {
+            let text = format!("`client` has {} certificates: one is supported", all.len());
+            return Err(io::Error::other(text));
+        };
+        Ok(match certificate {
+            CertificateAndKey::InOne(path) => in_one(path),
+            // As containerd has it, an empty name is that of the certificate.
+            CertificateAndKey::InTwo(path, key) if key.as_os_str().is_empty() => in_one(path),
+            CertificateAndKey::InTwo(path, key) => {
+                ClientFiles { certificate: beside.join(path), key: Some(beside.join(key)) }
+            }
+        })
     }
 }
 
@@ -167,7 +224,7 @@ mod tests {
         let found: Vec<_> = hosts
             .mirrors
             .iter()
-            .map(|mirror| (mirror.url(&reference, tag), mirror.may_serve(tag), mirror.ca.len()))
+            .map(|mirror| (mirror.url(&reference, tag), mirror.may_serve(tag), mirror.tls.authorities.len()))
             .collect();
         let url = |start: &str| format!("{start}/library/os/manifests/1?ns=docker.io");
         assert_eq!(
@@ -179,10 +236,11 @@ mod tests {
             ]
         );
         let beside = folder.path().join("docker.io");
-        assert_eq!(hosts.mirrors[1].ca, [PathBuf::from("/etc/a.pem"), beside.join("b.pem")]);
+        assert_eq!(hosts.mirrors[1].tls.authorities, [PathBuf::from("/etc/a.pem"), beside.join("b.pem")]);
         let server = hosts.server.unwrap();
         assert_eq!(server.url(&reference, tag), "https://registry-1.docker.io/v2/library/os/manifests/1");
-        assert_eq!((server.ca, server.host.as_str()), (vec![beside.join("own.pem")], "registry-1.docker.io"));
+        assert_eq!(server.tls.authorities, [beside.join("own.pem")]);
+        assert_eq!(server.host, "registry-1.docker.io");
     }
 
     #[test]
@@ -203,11 +261,31 @@ mod tests {
     }
 
     #[test]
+    fn a_client_certificate_is_one_file_or_two_and_lies_beside_the_file_that_names_it() {
+        for (text, certificate, key) in [
+            ("\"me.pem\"", "me.pem", None),
+            ("[\"/etc/me.pem\"]", "/etc/me.pem", None),
+            ("[[\"me.cert\", \"\"]]", "me.cert", None),
+            ("[[\"me.cert\", \"/run/me.key\"]]", "me.cert", Some("/run/me.key")),
+        ] {
+            let whole = format!("client = {text}\n[host.\"https://m.example\"]\nclient = {text}");
+            let folder = folder(&[("r.example", &whole)]);
+            let hosts = find(folder.path(), "r.example").unwrap();
+            let beside = |path: &str| folder.path().join("r.example").join(path);
+            let expected = ClientFiles { certificate: beside(certificate), key: key.map(beside) };
+            assert_eq!(hosts.mirrors[0].tls.client.as_ref(), Some(&expected), "{text}");
+            assert_eq!(hosts.tls.client, Some(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_or_not_safe_is_refused_with_the_name_of_the_file() {
         for (text, word) in [
             ("[host", "expected"),
             ("[host.\"https://m.example\"]\nskip_verify = true", "skip_verify"),
-            ("[host.\"https://m.example\"]\nclient = \"/etc/me.pem\"", "client"),
+            ("[host.\"https://m.example\"]\nclient = [[\"a\", \"b\"], [\"c\", \"\"]]", "2 certificates"),
+            ("[host.\"https://m.example\"]\nclient = [[\"a\", \"b\", \"c\"]]", "client"),
+            ("skip_verify = true", "skip_verify of r.example"),
             ("[host.\"https://m.example\".header]\nx = \"y\"", "header"),
             ("[host.\"ftp://m.example\"]", "ftp://m.example"),
             ("server = \"https://u:p@m.example\"", "u:p@m.example"),

@@ -2,16 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
+    io,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Response, redirect};
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, redirect};
 
-use crate::{RegistryError, RegistryOptions};
+use crate::{RegistryError, RegistryOptions, tls::Tls};
 
 /// Registries send us to a store, and that one perhaps to another place.
 const REDIRECTS_MAX: usize = 5;
@@ -19,13 +18,11 @@ const REDIRECTS_MAX: usize = 5;
 const ALIVE: Duration = Duration::from_secs(15);
 /// Signed addresses and tokens are long, and all other headers short.
 const HEADER_BYTES_MAX: u32 = 256 << 10;
-/// A bundle of all certificates of the web has about 250 kB.
-const CA_BYTES_MAX: u64 = 4 << 20;
 
 /// The HTTP clients, one for each set of certificates that single places have.
 pub(crate) struct Http {
     options: RegistryOptions,
-    known: Mutex<BTreeMap<Vec<PathBuf>, Follower>>,
+    known: Mutex<BTreeMap<Tls, Follower>>,
 }
 
 /// A client that lets itself be sent elsewhere, and does not take credentials there.
@@ -40,26 +37,25 @@ impl Http {
     pub(crate) fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         let http = Self { options, known: Mutex::default() };
         // What is wrong with the settings is said at once.
-        http.follower(&[])?;
+        http.follower(&Tls::default())?;
         Ok(http)
     }
 
-    /// The client for places whose certificates are from the authorities in these files, or from any other that is
-    /// trusted.
-    pub(crate) fn follower(&self, ca: &[PathBuf]) -> Result<Follower, RegistryError> {
+    /// The client for places with these certificates.
+    pub(crate) fn follower(&self, tls: &Tls) -> Result<Follower, RegistryError> {
         // Each change is one insertion, so that a panic elsewhere leaves nothing half done.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(follower) = known.get(ca) {
+        if let Some(follower) = known.get(tls) {
             return Ok(follower.clone());
         }
-        let follower = self.build(ca)?;
-        known.insert(ca.to_vec(), follower.clone());
+        let follower = self.build(tls)?;
+        known.insert(tls.clone(), follower.clone());
         Ok(follower)
     }
 
-    fn build(&self, ca: &[PathBuf]) -> Result<Follower, RegistryError> {
-        let extra = certificates(&self.options, ca)?;
-        let build = || Ok(builder(&self.options)?.redirect(policy()));
+    fn build(&self, tls: &Tls) -> Result<Follower, RegistryError> {
+        let extra = tls.trusted(&self.options)?;
+        let build = || Ok(builder(&self.options, tls)?.redirect(policy()));
         match build()?.tls_certs_merge(extra.iter().cloned()).build() {
             Ok(client) => Ok(Follower { client, trusts_nobody: false }),
             // A client without certificates is made only when none are looked for.
@@ -72,20 +68,20 @@ impl Http {
     }
 
     /// A client that does not let itself be sent elsewhere: for a request that carries a secret in its body.
-    pub(crate) fn steady(&self, ca: &[PathBuf]) -> Result<Client, RegistryError> {
-        let builder = builder(&self.options)?.redirect(redirect::Policy::none());
-        let builder = if self.follower(ca)?.trusts_nobody {
+    pub(crate) fn steady(&self, tls: &Tls) -> Result<Client, RegistryError> {
+        let builder = builder(&self.options, tls)?.redirect(redirect::Policy::none());
+        let builder = if self.follower(tls)?.trusts_nobody {
             builder.tls_certs_only([])
         } else {
-            builder.tls_certs_merge(certificates(&self.options, ca)?)
+            builder.tls_certs_merge(tls.trusted(&self.options)?)
         };
         builder.build().map_err(RegistryError::Client)
     }
 }
 
-fn builder(options: &RegistryOptions) -> Result<ClientBuilder, RegistryError> {
+fn builder(options: &RegistryOptions, tls: &Tls) -> Result<ClientBuilder, RegistryError> {
     let limits = &options.limits;
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(limits.connect)
         .read_timeout(limits.idle)
@@ -93,6 +89,9 @@ fn builder(options: &RegistryOptions) -> Result<ClientBuilder, RegistryError> {
         .http2_keep_alive_timeout(ALIVE)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .referer(false);
+    if let Some(identity) = tls.identity()? {
+        builder = builder.identity(identity);
+    }
     let Some(proxy) = &options.pull.proxy else { return Ok(builder) };
     let wrong = |source| RegistryError::Proxy { url: proxy.url.clone(), source };
     let no_proxy = NoProxy::from_string(&proxy.no_proxy.join(","));
@@ -111,42 +110,6 @@ fn policy() -> redirect::Policy {
             attempt.follow()
         }
     })
-}
-
-fn certificates(options: &RegistryOptions, ca: &[PathBuf]) -> Result<Vec<Certificate>, RegistryError> {
-    let mut all = Vec::new();
-    if let Some(pem) = &options.pull.ca_bundle {
-        all.extend(parse("pull.caBundle", pem.as_bytes())?);
-    }
-    if let Some(path) = options.ca_file.as_ref().filter(|path| path.exists()) {
-        all.extend(parse_file(path)?);
-    }
-    for path in ca {
-        all.extend(parse_file(path)?);
-    }
-    Ok(all)
-}
-
-fn parse_file(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
-    let from = path.display().to_string();
-    let pem = read_file(path).map_err(|source| RegistryError::CaBundle { from: from.clone(), source })?;
-    parse(&from, &pem)
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > CA_BYTES_MAX {
-        return Err(io::Error::other("the file is larger than 4 MiB"));
-    }
-    fs::read(path)
-}
-
-fn parse(from: &str, pem: &[u8]) -> Result<Vec<Certificate>, RegistryError> {
-    let wrong = |source| RegistryError::CaBundle { from: from.to_owned(), source };
-    let found = Certificate::from_pem_bundle(pem).map_err(|error| wrong(io::Error::other(error)))?;
-    if found.is_empty() {
-        return Err(wrong(io::Error::other("there is no certificate in it")));
-    }
-    Ok(found)
 }
 
 /// Why a body was not read.

@@ -21,6 +21,7 @@ mod hosts;
 mod http;
 mod image;
 mod options;
+mod pages;
 mod patience;
 mod platform;
 mod registry;
@@ -28,6 +29,7 @@ mod reputation;
 mod retry_after;
 mod route;
 mod signatures;
+mod tls;
 
 pub use attached::{RawManifest, Referrer};
 pub use blob::Blob;

@@ -116,6 +116,8 @@ impl Client {
             Content::Manifest(name) => format!("the manifest {name} of {place}"),
             Content::Blob(digest) => format!("blob {digest} of {place}"),
             Content::Referrers(digest) => format!("the list of referrers of {digest} in {place}"),
+            Content::Tags => format!("the list of tags of {place}"),
+            Content::Page(url) => format!("the page {url} of a list of {place}"),
         };
         let bytes = match http::read(response, limit).await {
             Ok(bytes) => bytes,

@@ -1,11 +1,11 @@
 //! Debian's docker-registry: with TLS (and so HTTP/2), passwords, and a process that dies.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
 use evenkeel_crds::managed_os_image::{Mirror, Pull};
 use evenkeel_e2e::registry::{self as real, Certificate, Compression, Layer, Pushed};
-use evenkeel_registry::{Blob, Image, Platform, Registry, RegistryError, RegistryOptions};
+use evenkeel_registry::{Blob, Image, Limits, Platform, Registry, RegistryError, RegistryOptions};
 use serde_json::json;
 
 /// More than the buffers between hold, so that a registry that dies takes some of it with it.
@@ -49,7 +49,11 @@ async fn over_tls_with_a_password_and_through_the_death_of_the_registry() -> Res
     let folder = tempfile::tempdir()?;
     let certificate = Certificate::new()?;
     let login = ("reader".to_owned(), "correct horse".to_owned());
-    let options = real::Options { htpasswd: Some(login), certificate: Some(certificate.clone()) };
+    let options = real::Options {
+        htpasswd: Some(login),
+        certificate: Some(certificate.clone()),
+        ..real::Options::default()
+    };
     let (mut server, pushed) = start(folder.path(), options).await?;
     let config = folder.path().join("config.json");
     let pull = Pull { ca_bundle: Some(certificate.authority), ..Pull::default() };
@@ -84,6 +88,57 @@ async fn a_mirror_that_dies_in_the_middle_is_replaced_by_the_registry() -> Resul
     let first = blob.next().await?.expect("it has bytes").len();
     mirror.kill();
     assert_eq!(first + rest(blob).await?, LAYER_BYTES);
+    Ok(())
+}
+
+/// A registry that wants a certificate of each client, with our files as containerd and as Docker have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_client_certificate() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (certificate, clients) = (Certificate::new()?, Certificate::new()?);
+    let (open, pushed) = start(folder.path(), real::Options::default()).await?;
+    drop(open);
+    let options = real::Options {
+        certificate: Some(certificate.clone()),
+        client_authority: Some(clients.authority.clone()),
+        ..real::Options::default()
+    };
+    let server = real::Registry::start(folder.path(), options).await?;
+    let stranger = Certificate::new()?;
+    let both = |one: &Certificate| format!("{}{}", one.key, one.chain);
+    let hosts = |certificate: &str| format!("ca = \"ca.pem\"\nclient = {certificate}");
+    for (files, known) in [
+        (
+            vec![
+                ("hosts.toml", hosts("[[\"c\", \"k\"]]")),
+                ("c", clients.chain.clone()),
+                ("k", clients.key.clone()),
+            ],
+            true,
+        ),
+        (vec![("hosts.toml", hosts("\"both\"")), ("both", both(&clients))], true),
+        (vec![("me.cert", clients.chain.clone()), ("me.key", clients.key.clone())], true),
+        (vec![("hosts.toml", hosts("\"both\"")), ("both", both(&stranger))], false),
+        (vec![("hosts.toml", "ca = \"ca.pem\"".to_owned())], false),
+    ] {
+        let hosts_dir = tempfile::tempdir()?;
+        let own = hosts_dir.path().join(server.address());
+        fs::create_dir(&own)?;
+        let authority = if files[0].0 == "hosts.toml" { "ca.pem" } else { "ca.crt" };
+        fs::write(own.join(authority), &certificate.authority)?;
+        for (name, text) in &files {
+            fs::write(own.join(name), text)?;
+        }
+        let options =
+            RegistryOptions { hosts_dir: Some(hosts_dir.path().to_owned()), ..RegistryOptions::default() };
+        let options =
+            RegistryOptions { limits: Limits { pause: Duration::ZERO, ..Limits::default() }, ..options };
+        let resolved = Registry::new(options)?.resolve(&format!("{}/team/os:1", server.address())).await;
+        match resolved {
+            Ok(resolved) => assert!(known && resolved.digest == pushed.digest, "{files:?}"),
+            Err(error) => assert!(!known && error.reason() == "RegistryUnreachable", "{files:?}: {error}"),
+        }
+    }
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 /// Follow this node's plan: the DaemonSet's command.
+///
+/// Who must have signed an image is in the plan (`verification` of the image object), and not among these options.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
     /// Name of this node, which is the name of its plan.
@@ -20,7 +22,8 @@ pub struct RunArgs {
     /// File with CA certificates (PEM) that registries may have, beside those of the machine.
     #[arg(long, env = "EVENKEEL_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors.
+    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors, and
+    /// certificates for single registries, also in Docker's form.
     #[arg(long, env = "EVENKEEL_HOSTS_DIR")]
     pub hosts_dir: Option<PathBuf>,
     /// Where the kernel tells of the running system: `cmdline` and `sys/kernel/random/boot_id` are read below it.

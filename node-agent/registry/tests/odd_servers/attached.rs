@@ -92,3 +92,51 @@ async fn a_list_of_referrers_that_cannot_be_read_is_not_an_empty_one() {
         assert_eq!(error.reason(), reason, "{error}");
     }
 }
+
+/// A server of lists with `pages` pages, whose links are made from the number of the next one.
+async fn in_pages(pages: usize, link: impl Fn(usize) -> String + Send + Sync + 'static) -> Server {
+    Server::start(move |request, _| {
+        let number: usize =
+            request.query.rsplit_once("page=").map_or(0, |(_, number)| number.parse().unwrap());
+        let entry = json!({ "mediaType": "m", "digest": digest(&[number.to_le_bytes()[0]]), "size": 1 });
+        let body = json!({ "manifests": [entry], "tags": [format!("t{number}")] });
+        let answer = Answer::new(200, body.to_string());
+        if number + 1 < pages { answer.header("Link", &link(number + 1)) } else { answer }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn lists_are_read_page_by_page() {
+    let server = in_pages(3, |next| format!("<?page={next}>; rel=\"next\"")).await;
+    let registry = registry(None);
+    let found = registry.referrers(&server.repository(), &digest(SUBJECT), None).await.unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(registry.tags(&server.repository()).await.unwrap(), ["t0", "t1", "t2"]);
+    assert_eq!(server.seen("/v2/os/tags/list")[0].query, "n=1000");
+}
+
+#[tokio::test]
+async fn a_list_without_an_end_or_with_an_end_elsewhere_is_refused() {
+    let endless = in_pages(usize::MAX, |next| format!("</v2/os/tags/list?page={next}>; rel=next")).await;
+    let error = registry(None).tags(&endless.repository()).await.unwrap_err();
+    assert_eq!((error.reason(), endless.all().len()), ("InvalidManifest", 100), "{error}");
+    let thief = in_pages(1, |_| String::new()).await;
+    let address = thief.address.clone();
+    let lure =
+        in_pages(2, move |next| format!("<http://{address}/v2/os/tags/list?page={next}>; rel=next")).await;
+    let error = registry(None).tags(&lure.repository()).await.unwrap_err();
+    assert_eq!(error.reason(), "RegistryRefused", "{error}");
+    assert!(thief.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_repository_may_have_no_tags_and_a_list_of_them_may_be_none() {
+    for (body, tags) in
+        [(r#"{"name":"os","tags":null}"#, Some(0)), (r#"{"tags":["1"]}"#, Some(1)), ("[]", None)]
+    {
+        let server = Server::start(move |_, _| Answer::new(200, body)).await;
+        let found = registry(None).tags(&server.repository()).await;
+        assert_eq!(found.ok().map(|tags| tags.len()), tags, "{body}");
+    }
+}

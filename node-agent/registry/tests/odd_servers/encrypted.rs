@@ -60,6 +60,29 @@ async fn the_authority_of_a_mirror_in_containerds_files_is_trusted_there_alone()
 }
 
 #[tokio::test]
+async fn a_client_certificate_that_cannot_be_used_is_named() {
+    let certificate = Certificate::new().unwrap();
+    let server = Server::start_tls(&certificate, |_, _| Answer::new(200, "{}")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let default = folder.path().join("_default");
+    fs::create_dir(&default).unwrap();
+    fs::write(default.join("me.key"), &certificate.key).unwrap();
+    let options = RegistryOptions { hosts_dir: Some(folder.path().to_owned()), ..trusting(None) };
+    for (content, reason, path) in [
+        (None, "InvalidClientCertificate", default.clone()),
+        (Some("no certificate"), "InvalidClientCertificate", default.join("me.cert")),
+    ] {
+        if let Some(content) = content {
+            fs::write(default.join("me.cert"), content).unwrap();
+        }
+        let error = fetch_with(options.clone(), &server).await.unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), (reason, true), "{error}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(!format!("{error:?}").contains("PRIVATE"), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_bundle() {
     let server = one_image().serve().await;
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -10,6 +10,7 @@ mod mirrors;
 mod proxies;
 mod server;
 mod tokens;
+mod tunnel;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

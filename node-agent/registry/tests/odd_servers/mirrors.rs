@@ -121,6 +121,25 @@ async fn wrong_bytes_from_a_mirror_are_found_out_and_not_taken_twice() {
     assert_eq!(pull(&registry, &image).await.unwrap(), layer());
 }
 
+/// Before a byte of it is taken.
+#[tokio::test]
+async fn a_length_that_is_not_the_manifests_makes_the_next_one_be_asked() {
+    let other = |bytes: Vec<u8>| one_image().serve_layer(move |_, _, _| Answer::new(200, bytes.clone()));
+    let (short, long) = (other(layer()[1..].to_vec()).await, other([layer(), layer()].concat()).await);
+    let (good, origin) = (one_image().serve().await, one_image().serve().await);
+    assert_eq!(fetch_with(mirrored(&[&short, &long, &good]), &origin).await.unwrap(), layer());
+    assert_eq!((asked(&short), asked(&long), asked(&good), asked(&origin)), (1, 1, 1, 0));
+    let wrong_too = other(layer()[2..].to_vec()).await;
+    let error = fetch_with(mirrored(&[&short]), &wrong_too).await.unwrap_err();
+    assert_eq!((error.reason(), error.retryable()), ("TruncatedLayer", true), "{error}");
+    let text = format!("{:#}", anyhow::Error::from(error));
+    for word in
+        [&short.address, "299999 bytes", "299998 bytes", "300000 in the manifest", "push the image again"]
+    {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn when_nobody_has_it_everybody_is_named() {
     let mirror = Server::start(|_, _| Answer::new(503, "")).await;
