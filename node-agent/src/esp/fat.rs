@@ -1,5 +1,6 @@
 //! The partition through a FAT library: for disks in files, which no kernel has mounted.
 
+mod cache;
 mod change;
 
 use std::{
@@ -13,7 +14,7 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 
 use self::change::{Change, Held};
 use super::{Esp, EspFile};
-use crate::disk::{Access, Cursor, Partition, Window};
+use crate::disk::{Access, Partition, Window};
 
 /// Firmware renames no file whose times are not valid, as those of the library's own clock are: without this no boot
 /// loader would count a try.
@@ -59,8 +60,10 @@ impl FatEsp {
         Ok(Self { window })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&FileSystem<Cursor>) -> io::Result<T>) -> io::Result<T> {
-        let file_system = FileSystem::new(self.window.cursor(0), FsOptions::new().time_provider(&UTC))?;
+    /// For reading: what the library writes nevertheless, its count of free clusters, is dropped.
+    fn with<T>(&self, work: impl FnOnce(&FileSystem<Shared>) -> io::Result<T>) -> io::Result<T> {
+        let held = Shared(Rc::new(RefCell::new(Held::begin(&self.window)?)));
+        let file_system = FileSystem::new(held, FsOptions::new().time_provider(&UTC))?;
         let outcome = work(&file_system);
         file_system.unmount()?;
         outcome

@@ -2,7 +2,7 @@
 //!
 //! The library writes directory entries, allocation tables and data as it comes to them. Cut in between, a name could be
 //! left with clusters that the tables call free, and the next file would be written over them. So: data goes to clusters
-//! that nobody has, and is written at once; tables and directories are kept, sector by sector, and written at the end.
+//! that nobody has, and is written before all else; tables and directories are kept, sector by sector, and written at the end.
 //! What can be left is clusters that no name has: some room is lost, and nothing else.
 //!
 //! Each flush here has a disk that goes wrong without it, in the tests of power cuts.
@@ -15,6 +15,7 @@ use std::{
     ops::Range,
 };
 
+use super::cache::Cache;
 use crate::disk::Window;
 
 /// The unit that a disk writes as a whole or not at all.
@@ -49,7 +50,7 @@ struct Parts {
 
 /// The change. A reader and writer for the library.
 pub(super) struct Held {
-    window: Window,
+    disk: Cache,
     parts: Parts,
     position: u64,
     /// Sectors by their number, as they are to be.
@@ -59,20 +60,21 @@ pub(super) struct Held {
 type Sectors = Vec<(u64, [u8; SECTOR])>;
 
 impl Held {
-    /// Begins a change.
+    /// Begins a change. Dropped, nothing of it was.
     pub(super) fn begin(window: &Window) -> io::Result<Self> {
+        let mut disk = Cache::new(window.clone());
         let mut boot = [0; SECTOR];
-        window.read_at(0, &mut boot)?;
-        Ok(Self { window: window.clone(), parts: Parts::of(&boot)?, position: 0, sectors: BTreeMap::new() })
+        disk.read_at(0, &mut boot)?;
+        Ok(Self { disk, parts: Parts::of(&boot)?, position: 0, sectors: BTreeMap::new() })
     }
 
     /// Writes what was held back.
     pub(super) fn write_out(self, change: Change) -> io::Result<()> {
-        let Self { window, parts, sectors, .. } = self;
+        let Self { mut disk, parts, sectors, .. } = self;
         let (mut tables, mut removals, mut names) = (Sectors::new(), Sectors::new(), Sectors::new());
         for (number, new) in sectors {
             let mut old = [0; SECTOR];
-            window.read_at(number * SECTOR as u64, &mut old)?;
+            disk.read_at(number * SECTOR as u64, &mut old)?;
             if old == new {
                 // The library marks the file system as in use, and takes the mark back.
             } else if number * (SECTOR as u64) < parts.data {
@@ -83,36 +85,34 @@ impl Held {
                 names.push((number, new));
             }
         }
-        let write = |sectors: &Sectors| -> io::Result<()> {
-            sectors.iter().try_for_each(|(number, sector)| window.write_at(number * SECTOR as u64, sector))
-        };
         let (before, behind) = match change {
             Change::Create | Change::Rename => ([tables, removals, names], Sectors::new()),
             Change::Remove => ([removals, names, Sectors::new()], tables),
         };
         for step in before.iter().filter(|step| !step.is_empty()) {
-            write(step)?;
-            window.flush()?;
+            write(&mut disk, step)?;
+            disk.flush()?;
         }
         // Not worth a flush: what is not free yet when the power goes is lost room, and no more.
-        write(&behind)
+        write(&mut disk, &behind)?;
+        disk.write_run()
     }
 
     /// Whether the bytes at a place belong to a cluster that is free on the disk, and so to nobody yet.
-    fn is_unseen(&self, at: u64) -> io::Result<bool> {
+    fn is_unseen(&mut self, at: u64) -> io::Result<bool> {
         let Some(behind) = at.checked_sub(self.parts.data) else { return Ok(false) };
         let cluster = behind / self.parts.cluster + FIRST_CLUSTER;
         let mut entry = [0; TABLE_ENTRY];
-        self.window.read_at(self.parts.table + cluster * TABLE_ENTRY as u64, &mut entry)?;
+        self.disk.read_at(self.parts.table + cluster * TABLE_ENTRY as u64, &mut entry)?;
         Ok(u32::from_le_bytes(entry) & TABLE_ENTRY_BITS == 0)
     }
 
-    fn sector(&self, number: u64) -> io::Result<[u8; SECTOR]> {
+    fn sector(&mut self, number: u64) -> io::Result<[u8; SECTOR]> {
         if let Some(sector) = self.sectors.get(&number) {
             return Ok(*sector);
         }
         let mut sector = [0; SECTOR];
-        self.window.read_at(number * SECTOR as u64, &mut sector)?;
+        self.disk.read_at(number * SECTOR as u64, &mut sector)?;
         Ok(sector)
     }
 
@@ -144,6 +144,10 @@ impl Parts {
     }
 }
 
+fn write(disk: &mut Cache, sectors: &Sectors) -> io::Result<()> {
+    sectors.iter().try_for_each(|(number, sector)| disk.write_at(number * SECTOR as u64, sector))
+}
+
 fn only_removes(old: &[u8; SECTOR], new: &[u8; SECTOR]) -> bool {
     let mut changed = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
     changed.all(|(at, (_, new))| at.is_multiple_of(ENTRY) && *new == REMOVED)
@@ -152,11 +156,22 @@ fn only_removes(old: &[u8; SECTOR], new: &[u8; SECTOR]) -> bool {
 impl Read for Held {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (number, bytes) = self.here(buffer.len());
-        if number * (SECTOR as u64) >= self.window.length() {
+        if number * (SECTOR as u64) >= self.disk.length() {
             return Ok(0);
         }
-        let count = bytes.len();
-        buffer[..count].copy_from_slice(&self.sector(number)?[bytes]);
+        let count = match self.sectors.range(number..).next() {
+            Some((held, _)) if *held == number => {
+                let count = bytes.len();
+                buffer[..count].copy_from_slice(&self.sectors[&number][bytes]);
+                count
+            }
+            held => {
+                let end = held.map_or(self.disk.length(), |(held, _)| held * SECTOR as u64);
+                let count = usize::try_from(end - self.position).unwrap_or(usize::MAX).min(buffer.len());
+                self.disk.read_at(self.position, &mut buffer[..count])?;
+                count
+            }
+        };
         self.position += count as u64;
         Ok(count)
     }
@@ -171,14 +186,14 @@ impl Write for Held {
             let behind = (self.position - self.parts.data) % self.parts.cluster;
             let room = usize::try_from(self.parts.cluster - behind).unwrap_or(usize::MAX);
             let count = whole.min(room);
-            self.window.write_at(self.position, &new[..count])?;
+            self.disk.write_at(self.position, &new[..count])?;
             count
         } else {
             let count = bytes.len();
             let mut sector = self.sector(number)?;
             sector[bytes].copy_from_slice(&new[..count]);
             if unseen {
-                self.window.write_at(number * SECTOR as u64, &sector)?;
+                self.disk.write_at(number * SECTOR as u64, &sector)?;
             } else {
                 self.sectors.insert(number, sector);
             }
@@ -198,7 +213,7 @@ impl Seek for Held {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(delta) => self.window.length().checked_add_signed(delta),
+            SeekFrom::End(delta) => self.disk.length().checked_add_signed(delta),
             SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
         };
         self.position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
