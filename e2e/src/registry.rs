@@ -1,6 +1,7 @@
 //! A real image registry on a loopback port, and how images get into it.
 
 mod certificate;
+mod chunked;
 mod image;
 mod push;
 
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use certificate::Certificate;
+pub use chunked::Form;
 pub use image::{Compression, Flavour, Image, Layer, digest_of};
 pub use push::{Pushed, push, push_document, push_index};
 

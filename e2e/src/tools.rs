@@ -26,6 +26,7 @@ pub enum Tool {
     Containerd,
     ContainerdShim,
     Cosign,
+    Chunked,
 }
 
 /// A folder below `e2e/tools` with a `go.mod`.
@@ -35,9 +36,11 @@ enum Module {
     Helm,
     Containerd,
     Cosign,
+    Chunked,
 }
 
-const MODULES: [Module; 4] = [Module::Kubernetes, Module::Helm, Module::Containerd, Module::Cosign];
+const MODULES: [Module; 5] =
+    [Module::Kubernetes, Module::Helm, Module::Containerd, Module::Cosign, Module::Chunked];
 
 impl Tool {
     /// The program's name.
@@ -53,6 +56,7 @@ impl Tool {
             Self::Containerd => "containerd",
             Self::ContainerdShim => "containerd-shim-runc-v2",
             Self::Cosign => "cosign",
+            Self::Chunked => "chunked",
         }
     }
 
@@ -61,6 +65,7 @@ impl Tool {
             Self::Helm => Module::Helm,
             Self::Containerd | Self::ContainerdShim => Module::Containerd,
             Self::Cosign => Module::Cosign,
+            Self::Chunked => Module::Chunked,
             _ => Module::Kubernetes,
         }
     }
@@ -70,6 +75,7 @@ impl Tool {
             Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
             Self::Helm => "helm.sh/helm/v3/cmd/helm".to_owned(),
             Self::Cosign => "github.com/sigstore/cosign/v3/cmd/cosign".to_owned(),
+            Self::Chunked => "evenkeel.dev/e2e/tools/chunked".to_owned(),
             Self::Containerd | Self::ContainerdShim => {
                 format!("github.com/containerd/containerd/v2/cmd/{}", self.name())
             }
@@ -116,6 +122,7 @@ impl Module {
             Self::Helm => "helm",
             Self::Containerd => "containerd",
             Self::Cosign => "cosign",
+            Self::Chunked => "chunked",
         }
     }
 
@@ -132,7 +139,9 @@ impl Module {
         let (module, sums) = (read("go.mod")?, read("go.sum")?);
         let flags = self.flags(&module)?;
         let go = go_version().await?;
-        let parts = [module, sums, flags.join("\0"), go];
+        // Where the program is our own.
+        let own = fs::read_to_string(source.join("main.go")).unwrap_or_default();
+        let parts = [module, sums, own, flags.join("\0"), go];
         let key = format!("{}-{}", self.name(), cache::key(parts.iter().map(String::as_bytes)));
         let tools = cache::root()?.join("tools");
         let folder = tools.join(&key);
@@ -244,7 +253,7 @@ mod tests {
     #[test]
     fn every_program_is_a_tool_of_its_module() {
         use Tool::{
-            Containerd, ContainerdShim, Cosign, Etcd, Helm, KubeApiserver, KubeControllerManager,
+            Chunked, Containerd, ContainerdShim, Cosign, Etcd, Helm, KubeApiserver, KubeControllerManager,
             KubeScheduler, Kubectl, Kubelet,
         };
         for tool in [
@@ -258,6 +267,7 @@ mod tests {
             Containerd,
             ContainerdShim,
             Cosign,
+            Chunked,
         ] {
             let module = fs::read_to_string(tool.module().source().join("go.mod")).unwrap();
             assert!(module.contains(&tool.package()), "{} is not in its go.mod", tool.package());

@@ -1,6 +1,7 @@
 //! Staging: an image from a registry becomes a complete slot, verified, its kernel and initrd on the boot partition,
 //! and not bootable. Until the last step, and after any failure, the slot is neither complete nor bootable.
 
+mod delta;
 mod download;
 mod error;
 mod feed;
@@ -25,6 +26,7 @@ use evenkeel_trust::Policy;
 pub use error::StageError;
 pub use meter::Meter;
 
+use delta::Asking;
 use pace::Pace;
 
 use crate::{
@@ -90,32 +92,46 @@ async fn fetch(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, Sta
             return Ok(Staged { record, cost: meter.cost(WriteCost::default()) });
         }
     }
-    let mut spoilt = BTreeSet::new();
+    let mut spoilt = Spoilt::default();
     loop {
         match fetch_once(&registry, &image, request, &spoilt, meter).await {
             // Each time one more, so that this ends.
-            Err(StageError::Write(WriteError::Held { digest })) if spoilt.insert(digest.clone()) => {
+            Err(StageError::Write(WriteError::Held { digest })) if spoilt.held.insert(digest.clone()) => {
                 tracing::warn!(digest, "a layer that a slot should hold is damaged there; fetching it");
-                meter.applied.store(0, Ordering::Relaxed);
+            }
+            Err(StageError::Parts { digest, reason }) if spoilt.parts.insert(digest.clone()) => {
+                tracing::warn!(digest, reason, "a layer cannot be put together; fetching all of it");
             }
             staged => return staged,
         }
+        meter.applied.store(0, Ordering::Relaxed);
     }
+}
+
+/// Layers, by their digests, that cannot be had in a way that was tried.
+#[derive(Clone, Debug, Default)]
+struct Spoilt {
+    /// Slots do not hold them as they say.
+    held: BTreeSet<String>,
+    /// They cannot be put together from parts.
+    parts: BTreeSet<String>,
 }
 
 async fn fetch_once(
     registry: &Registry,
     image: &Image,
     request: &StageRequest,
-    spoilt: &BTreeSet<String>,
+    spoilt: &Spoilt,
     meter: &Arc<Meter>,
 ) -> Result<Staged, StageError> {
-    let (request, image_here, spoilt) = (request.clone(), image.clone(), spoilt.clone());
-    let find = move || Ok((sources::find(&request, &image_here, &spoilt), request, image_here));
-    let (sources, request, image_here) = blocking(find).await?;
+    let (request, image_here, held) = (request.clone(), image.clone(), spoilt.held.clone());
+    let find = move || Ok((sources::find(&request, &image_here, &held), request, image_here));
+    let (mut sources, request, image_here) = blocking(find).await?;
+    let mut pace = Pace::new(request.registry.pull.max_bytes_per_second);
+    let asking = Asking { registry, image, pace: &mut pace, meter };
+    delta::prepare_all(asking, &request, &spoilt.parts, &mut sources).await?;
     let (sender, feed) = feed::channel(meter.clone());
     let (sources_here, meter_here) = (sources.clone(), meter.clone());
-    let pace = Pace::new(request.registry.pull.max_bytes_per_second);
     let writer = blocking(move || {
         let _yielding = request.registry.pull.background.then(priority::yield_the_disk);
         write::write(&request, &image_here, &sources_here, feed, &meter_here)

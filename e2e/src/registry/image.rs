@@ -43,6 +43,8 @@ pub struct Layer {
     pub length: u64,
     /// Digest of the archive without compression, `sha256:…`.
     pub diff_id: String,
+    /// Annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +103,8 @@ impl Layer {
             }
         }
         let (digest, length) = (digest(&sent.hash), sent.length);
-        Ok(Self { source, compression, digest, length, diff_id: self::digest(&archive.hash) })
+        let diff_id = self::digest(&archive.hash);
+        Ok(Self { source, compression, digest, length, diff_id, annotations: BTreeMap::new() })
     }
 
     pub(super) fn descriptor(&self, flavour: Flavour) -> Value {
@@ -113,7 +116,11 @@ impl Layer {
             (Flavour::Docker, Compression::None) => manifest::IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE.to_owned(),
             (Flavour::Docker, Compression::Gzip) => manifest::IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE.to_owned(),
         };
-        json!({ "mediaType": media_type, "digest": self.digest, "size": self.length })
+        let mut descriptor = json!({ "mediaType": media_type, "digest": self.digest, "size": self.length });
+        if !self.annotations.is_empty() {
+            descriptor["annotations"] = json!(self.annotations);
+        }
+        descriptor
     }
 }
 

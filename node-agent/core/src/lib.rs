@@ -4,6 +4,7 @@
 
 pub mod boot_entry;
 pub mod boot_files;
+pub mod chunks;
 pub mod content_index;
 pub mod digest;
 pub mod erofs;

@@ -1,12 +1,14 @@
 //! What is fuzzed: everything that comes from outside, one function for each kind. The seeds of each lie in the folder of
 //! its name in `seeds/`; ordinary tests run them through the same functions.
 
+mod chunks;
 mod disk;
 mod documents;
 mod layer;
 mod memory;
 mod signature;
 
+pub use chunks::chunk_table;
 pub use disk::{boot_entry, content_index, erofs_read, partition_table, slot_record};
 pub use documents::{docker_config, image_documents, journal, kernel_options};
 pub use layer::{layer, pax};
@@ -16,7 +18,7 @@ pub use signature::signature;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("layer", layer),
     ("pax", pax),
     ("erofs_read", erofs_read),
@@ -29,6 +31,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("docker_config", docker_config),
     ("signature", signature),
     ("content_index", content_index),
+    ("chunk_table", chunk_table),
 ];
 
 /// The bytes before and behind the first `mark`.

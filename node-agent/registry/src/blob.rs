@@ -119,7 +119,8 @@ impl<'a> Blob<'a> {
 
     /// Asks for what is missing, from place to place.
     async fn open(&mut self) -> Result<Answer, RegistryError> {
-        let ask = Ask { reference: self.reference, content: Content::Blob(self.digest), from: 0 };
+        let ask =
+            Ask { reference: self.reference, content: Content::Blob(self.digest), from: 0, before: None };
         let mut route = Route::new(self.client, ask)?;
         loop {
             let endpoint = route.next();

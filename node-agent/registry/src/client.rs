@@ -38,6 +38,8 @@ pub(crate) struct Ask<'a> {
     pub content: Content<'a>,
     /// First byte that is wanted.
     pub from: u64,
+    /// The byte behind the last one that is wanted; absent: all.
+    pub before: Option<u64>,
 }
 
 impl Client {
@@ -113,8 +115,10 @@ impl Client {
         if !matches!(ask.content, Content::Blob(_)) {
             request = request.header(ACCEPT, MANIFEST_TYPES);
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        match (ask.from, ask.before) {
+            (from, Some(before)) => request = request.header(RANGE, format!("bytes={from}-{}", before - 1)),
+            (0, None) => {}
+            (from, None) => request = request.header(RANGE, format!("bytes={from}-")),
         }
         Ok(match authorization {
             Some(value) => request.header(AUTHORIZATION, value),
@@ -133,7 +137,7 @@ impl Client {
         let repository = endpoint.place(ask.reference);
         match status.as_u16() {
             200 | 206 => Ok(response),
-            416 if ask.from > 0 => Ok(response),
+            416 if ask.from > 0 || ask.before.is_some() => Ok(response),
             404 => Err(not_found(endpoint, ask)),
             status @ (408 | 429 | 500..) => {
                 let retry_after = retry_after::find(response.headers(), SystemTime::now());

@@ -232,6 +232,20 @@ pub enum RegistryError {
         /// What came.
         actual: String,
     },
+    /// The place does not give parts of a blob, or not this one.
+    #[error(
+        "registry {registry} does not give bytes {from} to {before} of layer {digest} alone: it does not know ranges"
+    )]
+    NoParts {
+        /// Its name.
+        registry: String,
+        /// The layer.
+        digest: String,
+        /// The first byte.
+        from: u64,
+        /// The byte behind the last.
+        before: u64,
+    },
     /// A document that is not what it should be.
     #[error("{what} of {image} cannot be used ({detail}): build and push the image again")]
     InvalidManifest {
@@ -293,7 +307,7 @@ impl RegistryError {
             Self::Unauthorized { .. } => "Unauthorized",
             Self::Credentials { .. } => "InvalidCredentials",
             Self::Unavailable { .. } => "RegistryUnavailable",
-            Self::Refused { .. } => "RegistryRefused",
+            Self::Refused { .. } | Self::NoParts { .. } => "RegistryRefused",
             Self::Truncated { .. } => "TruncatedLayer",
             Self::DigestMismatch { .. } | Self::WrongMirror { .. } | Self::WrongParts { .. } => {
                 "DigestMismatch"
@@ -328,6 +342,15 @@ impl RegistryError {
         match self {
             Self::NotFound { .. } => true,
             Self::Mirrors { source, .. } => source.is_not_found(),
+            _ => false,
+        }
+    }
+
+    /// Whether only parts of a blob cannot be had.
+    pub fn is_no_parts(&self) -> bool {
+        match self {
+            Self::NoParts { .. } => true,
+            Self::Mirrors { source, .. } => source.is_no_parts(),
             _ => false,
         }
     }

@@ -47,6 +47,8 @@ pub struct Layer {
     pub size: u64,
     /// `sha256:…` of the tar stream in them.
     pub diff_id: String,
+    /// The annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Image {
@@ -155,7 +157,8 @@ fn layer(reference: &Reference, layer: &Descriptor, diff_id: &str) -> Result<Lay
     if !digest::is_sha256(diff_id) {
         return Err(invalid(reference, "the configuration", &format!("{diff_id:?} is not a sha256 diff ID")));
     }
-    Ok(Layer { digest, size, diff_id: diff_id.to_owned() })
+    let annotations = layer.annotations().clone().unwrap_or_default().into_iter().collect();
+    Ok(Layer { digest, size, diff_id: diff_id.to_owned(), annotations })
 }
 
 /// A digest that can be checked.

@@ -29,7 +29,7 @@ impl Client {
         reference: &Reference,
         content: Content<'_>,
     ) -> Result<Vec<Bytes>, RegistryError> {
-        let ask = Ask { reference, content, from: 0 };
+        let ask = Ask { reference, content, from: 0, before: None };
         let mut patience = Patience::new(&self.options.limits);
         loop {
             match self.pages_once(ask).await {

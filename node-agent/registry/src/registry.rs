@@ -1,10 +1,12 @@
 //! The client.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use oci_spec::{distribution::Reference, image::ImageManifest};
 
 use crate::{
-    Blob, Image, Layer, Platform, RegistryError, RegistryOptions,
+    Blob, Image, Layer, Part, Platform, RegistryError, RegistryOptions,
     client::Client,
     digest,
     endpoint::Content,
@@ -66,6 +68,11 @@ impl Registry {
     /// Begins to fetch a layer.
     pub fn layer<'a>(&'a self, image: &'a Image, layer: &'a Layer) -> Blob<'a> {
         Blob::new(&self.client, &image.reference, &layer.digest, layer.size)
+    }
+
+    /// Begins to fetch a part of a layer: bytes of the blob, of which there are some, all inside of it.
+    pub fn part<'a>(&'a self, image: &'a Image, layer: &'a Layer, part: Range<u64>) -> Part<'a> {
+        Part::new(&self.client, &image.reference, (&layer.digest, layer.size), part)
     }
 
     /// The manifest that `image` names, for one machine or for any; and the digest of what it names.

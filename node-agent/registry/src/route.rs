@@ -49,12 +49,12 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Remembers what a mirror's failure says of it. That it does not have something says nothing.
+/// Remembers what a mirror's failure says of it. That it does not have something, or gives no parts, says nothing.
 pub(crate) fn note(client: &Client, mirror: &Endpoint, content: Content<'_>, error: &RegistryError) {
     let reputation = &client.options.reputation;
     tracing::info!(mirror = mirror.host, %error, "a mirror does not serve; going on without it");
     match (error, content.digest()) {
-        (RegistryError::NotFound { .. }, _) => {}
+        (RegistryError::NotFound { .. } | RegistryError::NoParts { .. }, _) => {}
         (
             RegistryError::DigestMismatch { .. }
             | RegistryError::Truncated { .. }
@@ -83,7 +83,7 @@ impl Client {
         content: Content<'_>,
         limit: usize,
     ) -> Result<Bytes, RegistryError> {
-        let ask = Ask { reference, content, from: 0 };
+        let ask = Ask { reference, content, from: 0, before: None };
         let mut patience = Patience::new(&self.options.limits);
         loop {
             match self.fetch_once(ask, limit).await {

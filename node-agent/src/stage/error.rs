@@ -69,6 +69,14 @@ pub enum StageError {
         /// The one that came.
         actual: String,
     },
+    /// A layer cannot be put together from what slots hold and the parts that were fetched. It can be fetched whole.
+    #[error("layer {digest} cannot be put together from its parts ({reason}): fetch it whole")]
+    Parts {
+        /// The layer.
+        digest: String,
+        /// Why.
+        reason: String,
+    },
     /// The image cannot be booted.
     #[error("{image} cannot be booted")]
     BootFiles {
@@ -108,7 +116,7 @@ impl StageError {
             }
             Self::Write(WriteError::TooLarge { .. }) => "ImageTooLarge",
             Self::Write(WriteError::Erofs(_) | WriteError::Record(_)) => "ImageNotSupported",
-            Self::Write(WriteError::Source(_)) | Self::Layer { .. } => "MalformedLayer",
+            Self::Write(WriteError::Source(_)) | Self::Layer { .. } | Self::Parts { .. } => "MalformedLayer",
             Self::DiffId { .. } => "DiffIdMismatch",
             Self::BootFiles { source: BootFilesError::NoKernel, .. } => "NoKernel",
             Self::BootFiles { source: BootFilesError::NoInitrd(_), .. } => "NoInitrd",
@@ -139,6 +147,7 @@ impl StageError {
             | Self::Disk(_)
             | Self::Layer { .. }
             | Self::DiffId { .. }
+            | Self::Parts { .. }
             | Self::Pinned(_)
             | Self::BootFiles { .. } => false,
         }

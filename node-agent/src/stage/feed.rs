@@ -35,18 +35,25 @@ pub(super) struct Feed {
     current: Vec<u8>,
     taken: usize,
     ended: bool,
+    /// Whether its bytes are counted as applied.
+    counted: bool,
     failure: Option<RegistryError>,
 }
 
 pub(super) fn channel(meter: Arc<Meter>) -> (Sender, Feed) {
     let (sender, pieces) = mpsc::channel(QUEUE);
-    (sender, Feed { pieces, meter, current: Vec::new(), taken: 0, ended: true, failure: None })
+    (sender, Feed { pieces, meter, current: Vec::new(), taken: 0, ended: true, counted: true, failure: None })
 }
 
 impl Feed {
-    /// Goes on to the next layer.
-    pub(super) fn next_layer(&mut self) {
-        self.ended = false;
+    /// Goes on to the next layer. `counted` says whether its bytes count as applied when they are read.
+    pub(super) fn next_layer(&mut self, counted: bool) {
+        (self.ended, self.counted) = (false, counted);
+    }
+
+    /// How far staging is.
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Why the bytes stopped before the layer's end, if they did: the reader above saw no more than an I/O error.
@@ -86,7 +93,9 @@ impl Read for Feed {
         let count = buffer.len().min(self.current.len() - self.taken);
         buffer[..count].copy_from_slice(&self.current[self.taken..self.taken + count]);
         self.taken += count;
-        self.meter.applied.fetch_add(count as u64, Ordering::Relaxed);
+        if self.counted {
+            self.meter.applied.fetch_add(count as u64, Ordering::Relaxed);
+        }
         Ok(count)
     }
 }

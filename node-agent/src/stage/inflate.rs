@@ -1,10 +1,11 @@
 //! The way from the downloaded bytes to tar streams: inflate, then hash, each a thread, so that both go on while entries
-//! are put into the slot, and the next layer begins before the last one is finished.
+//! are put into the slot, and the next layer begins before the last one is finished. A layer of which only parts were
+//! downloaded is put together here instead of being inflated.
 //!
 //! Buffers go round: there is a fixed number of them, which bounds the memory.
 
 use std::{
-    io::{self, Read},
+    io::{self, Read, Write},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +18,10 @@ use evenkeel_node_agent_core::digest::hex;
 use evenkeel_registry::RegistryError;
 use sha2::{Digest as _, Sha256};
 
-use super::feed::Feed;
+use super::{
+    delta::{Delta, assemble},
+    feed::Feed,
+};
 use crate::slot::Inflater;
 
 /// Bytes that travel together: they stay in a core's cache from the inflater to the hash.
@@ -32,6 +36,8 @@ pub(super) enum Broken {
     Registry(RegistryError),
     /// The bytes are right, and cannot be inflated.
     Stream(io::Error),
+    /// The layer cannot be put together from its parts.
+    Parts(io::Error),
     /// It was asked to stop.
     Stopped,
 }
@@ -43,14 +49,22 @@ enum Part {
     Broken(Broken),
 }
 
-/// The tar streams of `layers` layers that come out of `feed`, one after the other.
-pub(super) fn start(feed: Feed, layers: usize) -> TarStream {
+/// What `feed` has of a layer.
+pub(super) enum Coming {
+    /// All of it.
+    Whole,
+    /// The parts that this names.
+    Parts(Arc<Delta>),
+}
+
+/// The tar streams of the layers that come out of `feed`, one after the other.
+pub(super) fn start(feed: Feed, layers: Vec<Coming>) -> TarStream {
     let (inflated, to_hash) = channel();
     let (hashed, parts) = channel();
     let (give_back, spare) = channel();
     let unwanted = Arc::new(AtomicBool::new(false));
     let next = Next { parts: inflated, spare, made: 0, unwanted: unwanted.clone() };
-    thread::spawn(move || inflate_all(feed, layers, next));
+    thread::spawn(move || inflate_all(feed, &layers, next));
     thread::spawn(move || hash(&to_hash, &hashed));
     TarStream { parts, give_back, unwanted, current: Vec::new(), taken: 0, state: State::Open }
 }
@@ -77,13 +91,17 @@ impl Next {
     }
 }
 
-fn inflate_all(mut feed: Feed, layers: usize, mut next: Next) {
-    for _ in 0..layers {
-        feed.next_layer();
-        let part = match inflate(&mut feed, &mut next) {
+fn inflate_all(mut feed: Feed, layers: &[Coming], mut next: Next) {
+    for layer in layers {
+        feed.next_layer(matches!(layer, Coming::Whole));
+        let sent = match layer {
+            Coming::Whole => inflate(&mut feed, &mut next).map_err(|error| why(&mut feed, error)),
+            Coming::Parts(delta) => put_together(delta, &mut feed, &mut next),
+        };
+        let part = match sent {
             Ok(true) => Part::End(String::new()),
             Ok(false) => return,
-            Err(error) => Part::Broken(why(&mut feed, error)),
+            Err(broken) => Part::Broken(broken),
         };
         let broken = matches!(part, Part::Broken(_));
         if next.parts.send(part).is_err() || broken {
@@ -111,6 +129,63 @@ fn inflate(feed: &mut Feed, next: &mut Next) -> io::Result<bool> {
         if next.parts.send(Part::Bytes(buffer)).is_err() {
             return Ok(false);
         }
+    }
+}
+
+/// The same for a layer that is put together.
+fn put_together(delta: &Delta, feed: &mut Feed, next: &mut Next) -> Result<bool, Broken> {
+    let mut pieces = Pieces { next, piece: Vec::new(), unheard: false };
+    let put = assemble::assemble(delta, feed, &mut pieces).and_then(|()| pieces.flush());
+    match (put, feed.failure()) {
+        (Ok(()), _) => Ok(true),
+        (Err(_), _) if pieces.unheard => Ok(false),
+        (Err(error), Some(failure)) if failure.is_no_parts() => Err(Broken::Parts(error)),
+        (Err(_), Some(failure)) => Err(Broken::Registry(failure)),
+        (Err(_), None) if feed.is_stopped() => Err(Broken::Stopped),
+        (Err(error), None) => Err(Broken::Parts(error)),
+    }
+}
+
+/// Sends what is written, in large pieces.
+struct Pieces<'a> {
+    next: &'a mut Next,
+    piece: Vec<u8>,
+    /// Whether nobody listens.
+    unheard: bool,
+}
+
+impl Pieces<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        let unwanted = self.next.unwanted.load(Ordering::Relaxed);
+        if unwanted || self.next.parts.send(Part::Bytes(piece)).is_err() {
+            self.unheard = !unwanted;
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.capacity() == 0 {
+            let Some(mut buffer) = self.next.buffer() else {
+                self.unheard = true;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            };
+            buffer.clear();
+            self.piece = buffer;
+        }
+        let count = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE {
+            self.send()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() { Ok(()) } else { self.send() }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Meter {
     pub(super) total: AtomicU64,
     pub(super) downloaded: AtomicU64,
     pub(super) applied: AtomicU64,
+    /// Bytes of files that were taken from slots of this disk.
+    pub(super) copied: AtomicU64,
     /// When somebody looked, and how far it was.
     looks: Mutex<VecDeque<(Instant, u64)>>,
     stop: watch::Sender<bool>,
@@ -39,6 +41,7 @@ impl Default for Meter {
             total: AtomicU64::new(0),
             downloaded: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
             looks: Mutex::new(VecDeque::from([(started, 0)])),
             stop: watch::Sender::new(false),
         }
@@ -90,7 +93,7 @@ impl Meter {
     pub(super) fn cost(&self, write: WriteCost) -> StagingCost {
         StagingCost {
             bytes_downloaded: signed(self.downloaded.load(Ordering::Relaxed)),
-            bytes_copied: signed(write.copied),
+            bytes_copied: signed(write.copied + self.copied.load(Ordering::Relaxed)),
             bytes_written: signed(write.written),
             bytes_skipped: signed(write.skipped),
             milliseconds: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),

@@ -1,10 +1,10 @@
 //! Where each layer comes from: the slot itself, another slot of the disk, or the registry.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use evenkeel_registry::{Image, Layer};
 
-use super::StageRequest;
+use super::{StageRequest, delta::Delta};
 use crate::{
     disk::{SlotRegion, Window},
     slot::index::{self, HeldLayer},
@@ -21,24 +21,26 @@ pub(super) enum Source {
     Copied(Window, HeldLayer),
     /// Nobody has it.
     Registry,
+    /// Nobody has it, and slots have so much of it that only parts of it are fetched.
+    Parts(Arc<Delta>),
 }
 
 /// Finds a source for each layer. Those in `spoilt` were found not to be what the index says.
 pub(super) fn find(request: &StageRequest, image: &Image, spoilt: &BTreeSet<String>) -> Vec<Source> {
     let own = request.disk.slot(&request.slot).ok().map(|region| layers(&region)).unwrap_or_default();
-    let others: Vec<(Window, HeldLayer)> = SLOTS
-        .iter()
-        .filter(|name| **name != request.slot)
-        .filter_map(|name| request.disk.slot(name).ok())
-        .flat_map(|region| complete(&region))
-        .collect();
+    let others = others(request);
     let mut own = own.into_iter();
     let mut from_base = true;
     let mut source = |layer: &Layer| {
         let usable = |held: &HeldLayer| same(held, layer) && !spoilt.contains(&layer.digest);
         let kept = own.next().filter(|held| from_base && usable(held));
         from_base = kept.is_some();
-        let copied = || others.iter().find(|(_, held)| usable(held)).cloned();
+        let copied = || {
+            let held = |(slot, layers): &(Window, Vec<HeldLayer>)| {
+                layers.iter().find(|held| usable(held)).map(|held| (slot.clone(), held.clone()))
+            };
+            others.iter().find_map(held)
+        };
         match (kept, copied) {
             (Some(held), _) => Source::Kept(held),
             (None, copied) => copied().map_or(Source::Registry, |(slot, held)| Source::Copied(slot, held)),
@@ -47,16 +49,26 @@ pub(super) fn find(request: &StageRequest, image: &Image, spoilt: &BTreeSet<Stri
     image.layers.iter().map(&mut source).collect()
 }
 
+/// The complete slots of the disk but the one that is written, and the layers in each.
+pub(super) fn others(request: &StageRequest) -> Vec<(Window, Vec<HeldLayer>)> {
+    let others = SLOTS.iter().filter(|name| **name != request.slot);
+    others
+        .filter_map(|name| request.disk.slot(name).ok())
+        .filter_map(|region| complete(&region))
+        .filter(|(_, layers)| !layers.is_empty())
+        .collect()
+}
+
 fn same(held: &HeldLayer, layer: &Layer) -> bool {
     held.data.digest == layer.digest && held.data.diff_id == layer.diff_id
 }
 
 /// The layers of a complete slot, by the sections that its record names.
-fn complete(region: &SlotRegion) -> Vec<(Window, HeldLayer)> {
-    let (Ok(record), Ok(window)) = (region.read_record(), region.open_ro()) else { return Vec::new() };
+fn complete(region: &SlotRegion) -> Option<(Window, Vec<HeldLayer>)> {
+    let (record, window) = (region.read_record().ok()?, region.open_ro().ok()?);
     let named =
         |held: &HeldLayer| record.layers.iter().any(|layer| layer.index_sha256 == held.section_sha256);
-    layers(region).into_iter().filter(named).map(|held| (window.clone(), held)).collect()
+    Some((window, layers(region).into_iter().filter(named).collect()))
 }
 
 /// What cannot be read is fetched.

@@ -19,8 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Meter, StageError, StageRequest, Staged,
+    delta::assemble,
     feed::Feed,
-    inflate::{self, Broken, TarStream},
+    inflate::{self, Broken, Coming, TarStream},
     sources::Source,
 };
 use crate::{
@@ -83,12 +84,20 @@ pub(super) fn write(
     });
     let mut writer = SlotWriter::begin_with(&region, &kept.collect::<Vec<_>>())?;
     let mut tree = Tree::default();
-    let fetched = sources.iter().filter(|source| matches!(source, Source::Registry)).count();
-    let mut stream = inflate::start(feed, fetched);
+    let coming = sources.iter().filter_map(|source| match source {
+        Source::Registry => Some(Coming::Whole),
+        Source::Parts(delta) => Some(Coming::Parts(delta.clone())),
+        Source::Kept(_) | Source::Copied(..) => None,
+    });
+    let mut stream = inflate::start(feed, coming.collect());
     for (layer, source) in image.layers.iter().zip(sources) {
         stop_if_asked(meter)?;
         match source {
             Source::Registry => stream = fetch(&request.image, layer, stream, &mut tree, &mut writer)?,
+            Source::Parts(_) => {
+                let fetched = fetch(&request.image, layer, stream, &mut tree, &mut writer);
+                stream = fetched.map_err(|error| not_from_parts(layer, error))?;
+            }
             Source::Copied(slot, held) => reuse::copy(slot, held, &mut tree, &mut writer)?,
             Source::Kept(held) => {
                 let slot = region.open_ro();
@@ -96,9 +105,12 @@ pub(super) fn write(
                 reuse::keep(&slot, held, &mut tree, &mut writer)?;
             }
         }
-        if !matches!(source, Source::Registry) {
-            meter.applied.fetch_add(layer.size, Ordering::Relaxed);
-        }
+        let counted = match source {
+            Source::Registry => layer.size,
+            Source::Parts(delta) => assemble::counted(delta),
+            Source::Kept(_) | Source::Copied(..) => 0,
+        };
+        meter.applied.fetch_add(layer.size.saturating_sub(counted), Ordering::Relaxed);
     }
     writer.settle()?;
     let (kernel, initrd) = boot_files::find(&tree)
@@ -152,6 +164,7 @@ fn fetch(
             return Err(match stream.give_up() {
                 Some(Broken::Registry(error)) => error.into(),
                 Some(Broken::Stopped) => StageError::Stopped,
+                Some(Broken::Parts(error)) => broken_parts(layer, &error),
                 Some(Broken::Stream(_)) | None => refused(source),
             });
         }
@@ -160,6 +173,7 @@ fn fetch(
     let actual = stream.next_layer().map_err(|broken| match broken {
         Broken::Registry(error) => error.into(),
         Broken::Stopped => StageError::Stopped,
+        Broken::Parts(error) => broken_parts(layer, &error),
         Broken::Stream(source) => refused(LayerError::Stream(source)),
     })?;
     if actual != layer.diff_id {
@@ -167,6 +181,24 @@ fn fetch(
     }
     writer.end_layer(&layer.digest, &layer.diff_id)?;
     Ok(stream)
+}
+
+fn broken_parts(layer: &Layer, error: &io::Error) -> StageError {
+    StageError::Parts { digest: layer.digest.clone(), reason: error.to_string() }
+}
+
+/// What is wrong with a layer that was put together may be wrong with the table alone.
+fn not_from_parts(layer: &Layer, error: StageError) -> StageError {
+    match error {
+        StageError::Layer { digest, source, .. } => StageError::Parts { digest, reason: source.to_string() },
+        StageError::DiffId { digest, actual, .. } => {
+            StageError::Parts { digest, reason: format!("its diff ID is {actual} then") }
+        }
+        StageError::Write(WriteError::TooLarge { .. }) => {
+            StageError::Parts { digest: layer.digest.clone(), reason: error.to_string() }
+        }
+        error => error,
+    }
 }
 
 fn stop_if_asked(meter: &Meter) -> Result<(), StageError> {

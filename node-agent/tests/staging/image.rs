@@ -1,6 +1,6 @@
 //! Images made by hand, in every form that registries hold.
 
-use std::io::Write as _;
+use std::{collections::BTreeMap, io::Write as _};
 
 use evenkeel_node_agent_core::digest::hex;
 use flate2::{Compression, write::GzEncoder};
@@ -37,6 +37,8 @@ pub struct Blob {
     pub media_type: String,
     pub digest: String,
     pub bytes: Vec<u8>,
+    /// Of its descriptor.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// An image as a registry holds it.
@@ -113,6 +115,12 @@ impl Recipe {
     }
 
     pub fn build(&self) -> Image {
+        let layer = |tar: &Vec<u8>| Blob::new(self.layer_type(), compress(tar, self.compressed));
+        self.with_blobs(self.layers.iter().map(layer).collect())
+    }
+
+    /// The image with these blobs for its layers.
+    pub fn with_blobs(&self, layers: Vec<Blob>) -> Image {
         let diff_ids: Vec<String> = self.layers.iter().map(|layer| digest(layer)).collect();
         let config = json!({
             "architecture": self.architecture,
@@ -121,11 +129,6 @@ impl Recipe {
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids.clone().unwrap_or(diff_ids) },
         });
         let config = Blob::new(self.config_type(), config.to_string().into_bytes());
-        let layers: Vec<Blob> = self
-            .layers
-            .iter()
-            .map(|layer| Blob::new(self.layer_type(), compress(layer, self.compressed)))
-            .collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": self.manifest_type(),
@@ -163,11 +166,17 @@ impl Recipe {
 
 impl Blob {
     pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
-        Self { media_type: media_type.to_owned(), digest: digest(&bytes), bytes }
+        let digest = digest(&bytes);
+        Self { media_type: media_type.to_owned(), digest, bytes, annotations: BTreeMap::new() }
     }
 
     pub fn descriptor(&self) -> Value {
-        json!({ "mediaType": self.media_type, "digest": self.digest, "size": self.bytes.len() })
+        let (digest, size) = (&self.digest, self.bytes.len());
+        let mut descriptor = json!({ "mediaType": self.media_type, "digest": digest, "size": size });
+        if !self.annotations.is_empty() {
+            descriptor["annotations"] = json!(self.annotations);
+        }
+        descriptor
     }
 }
 

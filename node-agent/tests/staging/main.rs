@@ -1,8 +1,10 @@
 //! Staging against real registries, and against one that misbehaves on purpose: what becomes of a slot, and what is
 //! said when nothing can.
 
+mod chunked;
 mod command_line;
 mod credentials;
+mod delta;
 mod image;
 mod interruptions;
 mod kinds;

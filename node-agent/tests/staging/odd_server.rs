@@ -34,7 +34,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// What it does to the last layer, or to everybody.
 #[derive(Clone, Debug, Default)]
 pub struct Habits {
-    /// Bytes of the last layer after which the connection breaks, each once.
+    /// Bytes of the last layer that are not sent because the connection breaks shortly before, each once.
     pub cuts: Vec<u64>,
     /// Every answer begins at the beginning.
     pub no_ranges: bool,
@@ -177,17 +177,19 @@ impl State {
             return whole(Response::builder().status(429).header("Retry-After", "2"), "later");
         }
         let range = request.headers().get(RANGE).map(|value| value.to_str().unwrap());
-        let from = range.map_or(0, |text| text["bytes=".len()..text.len() - 1].parse::<usize>().unwrap());
+        let range = range.map(|text| text["bytes=".len()..].split_once('-').unwrap());
+        let from = range.map_or(0, |(from, _)| from.parse::<usize>().unwrap());
+        let end = range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(bytes.len(), |last| last + 1);
         self.ranges.lock().unwrap().push((path, from as u64));
         let builder = Response::builder().header(CONTENT_TYPE, media_type);
-        let (builder, from) = if from > 0 && !self.habits.no_ranges {
-            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-            (builder.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, range), from)
+        let (builder, from, end) = if range.is_some() && !self.habits.no_ranges {
+            let range = format!("bytes {from}-{}/{}", end - 1, bytes.len());
+            (builder.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, range), from, end)
         } else {
-            (builder, 0)
+            (builder, 0, bytes.len())
         };
-        let builder = builder.header(CONTENT_LENGTH, bytes.len() - from);
-        builder.body(self.pieces(bytes, from, odd)).unwrap()
+        let builder = builder.header(CONTENT_LENGTH, end - from);
+        builder.body(self.pieces(&bytes.slice(..end), from, odd)).unwrap()
     }
 
     fn pieces(self: &Arc<Self>, bytes: &Bytes, from: usize, odd: bool) -> Body {
@@ -196,13 +198,13 @@ impl State {
             let (state, bytes) = (state.clone(), bytes.clone());
             async move {
                 let at = at.filter(|at| *at < bytes.len())?;
-                if odd && state.breaks(at as u64) {
+                let end = bytes.len().min(at + PIECE);
+                if odd && state.breaks(at as u64..end as u64) {
                     return Some((Err(std::io::ErrorKind::ConnectionReset.into()), None));
                 }
                 if odd && state.habits.stall_at.is_some_and(|stall| at as u64 >= stall) {
                     std::future::pending::<()>().await;
                 }
-                let end = bytes.len().min(at + PIECE);
                 if odd {
                     state.sent.fetch_add((end - at) as u64, Ordering::SeqCst);
                 }
@@ -212,11 +214,11 @@ impl State {
         StreamBody::new(pieces).boxed_unsync()
     }
 
-    /// Whether a cut was reached; each happens once.
-    fn breaks(&self, at: u64) -> bool {
+    /// Whether there is a cut in a piece; each happens once.
+    fn breaks(&self, piece: std::ops::Range<u64>) -> bool {
         let mut cuts = self.cuts.lock().unwrap();
         let before = cuts.len();
-        cuts.retain(|cut| *cut > at);
+        cuts.retain(|cut| !piece.contains(cut));
         cuts.len() < before
     }
 

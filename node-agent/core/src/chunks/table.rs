@@ -1,0 +1,215 @@
+//! The chunk table: which bytes of the blob hold which files.
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `version` | 1 |
+//! | `tarSplitDigest` | `sha256:…` of the tar-split, compressed |
+//! | `entries` | the tar's entries, in its order; of each are read: |
+//! | `type` | `reg`, `chunk` (one more chunk of the `reg` before it), or another that has no data |
+//! | `size` | bytes of the file (`reg`) |
+//! | `digest` | `sha256:…` of the file's bytes (`reg`); absent if it is empty |
+//! | `offset` | where in the blob the first frame of the file or chunk begins |
+//! | `endOffset` | where the last frame of the file ends (`reg`) |
+//! | `chunkOffset` | where in the file the chunk begins |
+//! | `chunkSize` | bytes of the chunk; absent in a file that has only one |
+//! | `chunkDigest` | `sha256:…` of the chunk's bytes; absent in a file that has only one |
+//! | `chunkType` | `zeros` for a chunk of nothing but zeros; absent for others |
+//!
+//! The other fields of an entry repeat what the tar has, and are not read.
+
+use std::{fmt, io::Read, ops::Range};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, SeqAccess, Visitor},
+};
+
+use super::BadTable;
+use crate::digest::unhex;
+
+/// Files with data, and chunks, in one table: more than any image has, in 48 and 64 bytes of memory each.
+const COUNT_MAX: usize = 400_000;
+
+/// Which bytes of the blob hold which files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Files that are not empty, in the order of the tar.
+    pub files: Vec<File>,
+    chunks: Vec<Chunk>,
+    /// SHA-256 of the compressed tar-split.
+    pub tar_split: [u8; 32],
+}
+
+/// A file that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// SHA-256 of its bytes.
+    pub digest: [u8; 32],
+    /// How many there are.
+    pub length: u64,
+    first: u32,
+    count: u32,
+}
+
+/// A part of a file that has frames of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where its frames begin in the blob.
+    pub offset: u64,
+    /// Where they end.
+    pub end: u64,
+    /// Bytes when they are inflated.
+    pub length: u64,
+    /// SHA-256 of these.
+    pub digest: [u8; 32],
+    /// Whether they are all zeros, so that nobody needs to fetch them.
+    pub zeros: bool,
+}
+
+impl Table {
+    /// Reads the table's JSON. The data of files ends at `data_end` of the blob.
+    pub fn parse(json: impl Read, data_end: u64) -> Result<Self, BadTable> {
+        let document: Document = serde_json::from_reader(json)
+            .map_err(|error| BadTable::new(format!("it cannot be read: {error}")))?;
+        if document.version != 1 {
+            return Err(BadTable::new("its version is not 1"));
+        }
+        let mut table = document.entries.0;
+        let last = table.chunks.last().map_or(0, |chunk| chunk.end);
+        if last > data_end {
+            return Err(BadTable::new("a file lies behind the layer's data"));
+        }
+        let digest = document.tar_split_digest.as_deref().and_then(unhex);
+        table.tar_split = digest.ok_or(BadTable::new("it has no digest of a tar-split"))?;
+        Ok(table)
+    }
+
+    /// The chunks of a file of this table.
+    pub fn chunks(&self, file: &File) -> &[Chunk] {
+        &self.chunks[file.chunks()]
+    }
+
+    /// Where the frames of a file of this table lie in the blob.
+    pub fn span(&self, file: &File) -> Range<u64> {
+        let chunks = self.chunks(file);
+        chunks.first().map_or(0, |chunk| chunk.offset)..chunks.last().map_or(0, |chunk| chunk.end)
+    }
+
+    /// Takes in a file: its first entry, and those of the chunks behind the first.
+    fn add(&mut self, file: &Entry, more: &[Entry]) -> Result<(), BadTable> {
+        let wrong = |what: &'static str| Err(BadTable::new(what));
+        let Some(digest) = file.digest.as_deref().and_then(unhex) else {
+            return wrong("a file has no sha256 digest");
+        };
+        let first = self.chunks.len();
+        let all = || std::iter::once(file).chain(more);
+        let ends = more.iter().map(|next| next.offset).chain([file.end_offset]);
+        let mut length = 0_u64;
+        for (entry, end) in all().zip(ends) {
+            let of_file = more.is_empty() && entry.chunk_size == 0;
+            let size = if of_file { file.size } else { entry.chunk_size };
+            let named = if of_file { &file.digest } else { &entry.chunk_digest };
+            let Some(digest) = named.as_deref().and_then(unhex) else {
+                return wrong("a chunk has no sha256 digest");
+            };
+            let before = self.chunks.last().map_or(0, |chunk| chunk.end);
+            if entry.chunk_offset != length || size == 0 || entry.offset < before || end <= entry.offset {
+                return wrong("the chunks of a file do not lie one behind the other");
+            }
+            let zeros = match entry.chunk_type.as_deref() {
+                None | Some("") => false,
+                Some("zeros") => true,
+                Some(_) => return wrong("a chunk is of a type that is not known"),
+            };
+            let Some(sum) = length.checked_add(size) else {
+                return wrong("a file has more bytes than there can be");
+            };
+            length = sum;
+            self.chunks.push(Chunk { offset: entry.offset, end, length: size, digest, zeros });
+        }
+        if length != file.size {
+            return wrong("the chunks of a file have not as many bytes as the file");
+        }
+        if self.files.len() >= COUNT_MAX || self.chunks.len() > COUNT_MAX {
+            return wrong("it has more than 400,000 files or chunks");
+        }
+        let number = |number: usize| u32::try_from(number).expect("at most COUNT_MAX");
+        let (first, count) = (number(first), number(self.chunks.len() - first));
+        self.files.push(File { digest, length, first, count });
+        Ok(())
+    }
+}
+
+impl File {
+    fn chunks(&self) -> Range<usize> {
+        self.first as usize..(self.first + self.count) as usize
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    version: u64,
+    entries: Entries,
+    tar_split_digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Entry {
+    r#type: String,
+    size: u64,
+    digest: Option<String>,
+    offset: u64,
+    end_offset: u64,
+    chunk_offset: u64,
+    chunk_size: u64,
+    chunk_digest: Option<String>,
+    chunk_type: Option<String>,
+}
+
+/// The entries, as they are kept: the list itself would need many times the memory.
+struct Entries(Table);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Collect).map(Self)
+    }
+}
+
+struct Collect;
+
+impl<'de> Visitor<'de> for Collect {
+    type Value = Table;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Table, A::Error> {
+        let mut table = Table::default();
+        let mut file: Option<(Entry, Vec<Entry>)> = None;
+        while let Some(entry) = entries.next_element::<Entry>()? {
+            if entry.r#type == "chunk" {
+                let (_, more) =
+                    file.as_mut().ok_or_else(|| A::Error::custom("a chunk belongs to no file"))?;
+                if more.len() >= COUNT_MAX {
+                    return Err(A::Error::custom("a file has more than 400,000 chunks"));
+                }
+                more.push(entry);
+                continue;
+            }
+            if let Some((file, more)) = file.take() {
+                table.add(&file, &more).map_err(A::Error::custom)?;
+            }
+            if entry.r#type == "reg" && entry.size > 0 {
+                file = Some((entry, Vec::new()));
+            }
+        }
+        if let Some((file, more)) = file {
+            table.add(&file, &more).map_err(A::Error::custom)?;
+        }
+        Ok(table)
+    }
+}

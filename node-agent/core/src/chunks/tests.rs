@@ -1,0 +1,191 @@
+//! Tables as they should be, what is refused of others, and what is planned.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    plan::{Plan, REQUEST_BYTES, worth_a_look},
+    position::{COMPRESSED_MAX, INFLATED_MAX, Position, Span},
+    table::Table,
+    tar_split::{Record, Records},
+};
+use crate::digest::hex;
+
+fn digest(byte: u8) -> String {
+    format!("sha256:{}", hex(&[byte; 32]))
+}
+
+fn annotations(table: &str, tar_split: &str) -> BTreeMap<String, String> {
+    let name = |end| format!("io.github.containers.zstd-chunked.{end}");
+    BTreeMap::from([
+        (name("manifest-position"), table.to_owned()),
+        (name("manifest-checksum"), digest(9)),
+        (name("tarsplit-position"), tar_split.to_owned()),
+    ])
+}
+
+/// Files of the given offsets, ends and digests, 10 bytes each.
+fn table(files: &[(u64, u64, u8)]) -> Table {
+    let entries: Vec<_> = files
+        .iter()
+        .map(|(offset, end, byte)| {
+            json!({ "type": "reg", "name": "x", "size": 10, "digest": digest(*byte), "offset": offset,
+                "endOffset": end })
+        })
+        .collect();
+    let table = json!({ "version": 1, "entries": entries, "tarSplitDigest": digest(8) });
+    Table::parse(table.to_string().as_bytes(), 10 << 20).unwrap()
+}
+
+#[test]
+fn annotations_say_where_a_table_is() {
+    let found = Position::find(&annotations("100:20:300:1", "128:30:400"), 200).unwrap().unwrap();
+    assert_eq!(found.table, Span { offset: 100, length: 20, inflated: 300 });
+    assert_eq!(found.tar_split, Span { offset: 128, length: 30, inflated: 400 });
+    assert_eq!((found.checksum, found.bytes(), found.data_end()), ([9; 32], 50, 100));
+    assert!(worth_a_look(&found, 100) && !worth_a_look(&found, 99));
+    assert_eq!(Position::find(&BTreeMap::new(), 200), Ok(None));
+}
+
+#[test]
+fn positions_that_no_table_has() {
+    let (large, long) = (COMPRESSED_MAX + 1, INFLATED_MAX + 1);
+    for table in [
+        "",
+        "100",
+        "100:20:300",
+        "100:20:300:2",
+        "100:20:300:1:1",
+        "0:20:300:1",
+        "100:0:300:1",
+        "190:20:300:1",
+        "-1:20:300:1",
+        "+1:20:300:1",
+        " 1:20:300:1",
+        "99999999999999999999:20:300:1",
+        "18446744073709551615:20:300:1",
+        &format!("1:{large}:300:1"),
+        &format!("1:20:{long}:1"),
+    ] {
+        let size = if table.contains(&large.to_string()) { u64::MAX } else { 200 };
+        assert!(Position::find(&annotations(table, "128:30:400"), size).is_err(), "{table}");
+        let tar_split = table.strip_suffix(":1").unwrap_or(table);
+        let swapped = Position::find(&annotations("100:20:300:1", tar_split), size);
+        assert!(swapped.is_err() || tar_split == "100:20:300", "{tar_split}");
+    }
+}
+
+#[test]
+fn a_file_of_chunks_has_their_frames_and_zeros_are_not_fetched() {
+    let first = json!({ "type": "reg", "name": "x", "size": 60, "digest": digest(1), "offset": 100,
+        "endOffset": 400, "chunkSize": 10, "chunkDigest": digest(2) });
+    let chunk = |at, size, offset, kind| {
+        json!({ "type": "chunk", "name": "x", "chunkOffset": at, "chunkSize": size, "offset": offset,
+            "chunkDigest": digest(3), "chunkType": kind })
+    };
+    let entries = [first, chunk(10, 30, 200, "zeros"), chunk(40, 20, 300, "")];
+    let json = json!({ "version": 1, "entries": entries, "tarSplitDigest": digest(8) });
+    let table = Table::parse(json.to_string().as_bytes(), 400).unwrap();
+    assert!(Table::parse(json.to_string().as_bytes(), 399).is_err(), "its end is behind that of the data");
+    let chunks: Vec<_> = table
+        .chunks(&table.files[0])
+        .iter()
+        .map(|chunk| (chunk.offset, chunk.end, chunk.length, chunk.digest[0], chunk.zeros))
+        .collect();
+    assert_eq!(chunks, [(100, 200, 10, 2, false), (200, 300, 30, 3, true), (300, 400, 20, 3, false)]);
+    assert_eq!((table.span(&table.files[0]), table.tar_split), (100..400, [8; 32]));
+    // The gap between is smaller than what a request costs.
+    assert_eq!(Plan::new(&table, |_| None::<()>).ranges, vec![100..400]);
+}
+
+#[test]
+fn what_is_held_is_not_fetched_and_small_gaps_are() {
+    let gap = REQUEST_BYTES;
+    let table = table(&[
+        (100, 200, 1),
+        (200, 200 + gap, 7),
+        (200 + gap, 300 + gap, 2),
+        (300 + gap, 301 + 2 * gap, 7),
+        (301 + 2 * gap, 400 + 2 * gap, 3),
+    ]);
+    let plan = Plan::new(&table, |digest| (digest[0] == 7).then_some(digest[0]));
+    assert_eq!(plan.places, [None, Some(7), None, Some(7), None]);
+    assert_eq!(plan.ranges, [100..300 + gap, 301 + 2 * gap..400 + 2 * gap]);
+    assert_eq!(plan.cost(), 200 + gap + 99 + 2 * gap);
+    assert!(plan.saves(400 + 2 * gap) && !plan.saves(299 + 2 * gap));
+    let all = Plan::new(&table, |_| Some(()));
+    assert!(all.ranges.is_empty() && all.saves(0));
+}
+
+#[test]
+fn tables_that_are_refused_and_why() {
+    let chunk = json!({ "type": "chunk", "name": "x", "chunkOffset": 10, "chunkSize": 5, "offset": 160,
+        "chunkDigest": digest(3) });
+    let entries = json!([
+        { "type": "dir", "name": "d" },
+        { "type": "reg", "name": "x", "size": 15, "digest": digest(1), "offset": 100, "endOffset": 200,
+          "chunkSize": 10, "chunkDigest": digest(2), "chunkType": "" },
+        chunk,
+        { "type": "reg", "name": "y", "size": 3, "digest": digest(4), "offset": 200, "endOffset": 300 },
+    ]);
+    let table = json!({ "version": 1, "entries": entries, "tarSplitDigest": digest(8) });
+    let refused =
+        |table: &Value| Table::parse(table.to_string().as_bytes(), 300).map_err(|bad| bad.to_string());
+    assert_eq!(refused(&table).unwrap().files.len(), 2);
+    for (place, value, words) in [
+        ("/version", json!(2), "version"),
+        ("/version", json!("1"), "cannot be read"),
+        ("/entries", json!(null), "a list of entries"),
+        ("/tarSplitDigest", json!(null), "no digest of a tar-split"),
+        ("/tarSplitDigest", json!("sha512:00"), "no digest of a tar-split"),
+        ("/entries/1/type", json!("dir"), "belongs to no file"),
+        ("/entries/1/size", json!(-3), "cannot be read"),
+        ("/entries/1/size", json!(16), "not as many bytes"),
+        ("/entries/1/digest", json!(null), "a file has no sha256 digest"),
+        ("/entries/1/chunkDigest", json!(null), "a chunk has no sha256 digest"),
+        ("/entries/1/chunkSize", json!(0), "one behind the other"),
+        ("/entries/1/chunkType", json!("ones"), "type that is not known"),
+        ("/entries/1/offset", json!(160), "one behind the other"),
+        ("/entries/1/endOffset", json!(150), "one behind the other"),
+        ("/entries/2/chunkOffset", json!(11), "one behind the other"),
+        ("/entries/2/chunkSize", json!(u64::MAX), "more bytes than there can be"),
+        ("/entries/3/offset", json!(199), "one behind the other"),
+        ("/entries/3/endOffset", json!(301), "behind the layer's data"),
+        ("/entries/3/endOffset", json!(1e40), "cannot be read"),
+    ] {
+        let mut table = table.clone();
+        *table.pointer_mut(place).unwrap() = value;
+        let said = refused(&table).unwrap_err();
+        assert!(said.contains(words), "{place}: {words:?} is not in: {said}");
+    }
+    assert!(Table::parse(&b"{\"version\":1"[..], 300).is_err());
+}
+
+#[test]
+fn records_that_are_refused_and_why() {
+    for (line, words) in [
+        (r#"{"type":3}"#, "type that is not known"),
+        (r#"{"type":2,"payload":"AAA"}"#, "no base64"),
+        (r#"{"type":1,"size":-1}"#, "cannot be read"),
+        (r#"{"size":1}"#, "cannot be read"),
+        ("\n", "cannot be read"),
+    ] {
+        let said = Records::new(line.as_bytes()).next_record().unwrap_err().to_string();
+        assert!(said.contains(words), "{line}: {words:?} is not in: {said}");
+    }
+}
+
+#[test]
+fn a_tar_split_is_read_line_by_line() {
+    let text = "{\"type\":2,\"payload\":\"YWI=\",\"position\":0}\n\
+        {\"type\":1,\"name\":\"a\",\"size\":3,\"payload\":\"AAAAAAAAAAA=\",\"position\":1}\n\
+        {\"type\":1,\"name_raw\":\"/w==\",\"payload\":null,\"position\":2}\n";
+    let mut records = Records::new(text.as_bytes());
+    let mut next = || records.next_record().unwrap();
+    assert_eq!(next(), Some(Record::Segment(b"ab".to_vec())));
+    assert_eq!((next(), next(), next()), (Some(Record::File(3)), Some(Record::File(0)), None));
+    let long = format!("{{\"type\":2,\"payload\":\"{}\"}}", "A".repeat(2 << 20));
+    let error = Records::new(long.as_bytes()).next_record().unwrap_err();
+    assert!(error.to_string().contains("2 MiB"), "{error}");
+}

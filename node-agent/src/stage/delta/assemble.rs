@@ -1,0 +1,137 @@
+//! The tar of a layer, from its tar-split, from slots of this disk, and from the parts that were fetched.
+
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+    sync::atomic::Ordering,
+};
+
+use evenkeel_node_agent_core::chunks::{
+    BadTable,
+    table::{Chunk, File},
+    tar_split::{Record, Records},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{Delta, Place, prepare::inflate, reader::SlotReader};
+use crate::stage::{Meter, feed::Feed};
+
+/// Writes the layer's tar to `out`. `feed` has the bytes of [`Delta::ranges`]. An error of `out` or `feed` is passed on;
+/// any other means that the layer must be fetched whole.
+pub(in crate::stage) fn assemble(delta: &Delta, feed: &mut Feed, out: &mut impl Write) -> io::Result<()> {
+    let meter = feed.meter().clone();
+    let (tar_split, inflated) = &delta.tar_split;
+    let mut records = Records::new(inflate(tar_split, *inflated)?);
+    let mut places = delta.table.files.iter().zip(&delta.plan.places);
+    let mut slots: Vec<SlotReader> = delta.slots.iter().cloned().map(SlotReader::new).collect();
+    let mut parts = Parts { feed, ranges: delta.plan.ranges.iter(), current: 0..0 };
+    while let Some(record) = records.next_record()? {
+        match record {
+            Record::Segment(bytes) => out.write_all(&bytes)?,
+            Record::File(0) => {}
+            Record::File(length) => {
+                let next = places.next().filter(|(file, _)| file.length == length);
+                let (file, place) =
+                    next.ok_or(BadTable::new("it and its tar-split tell of different files"))?;
+                match place {
+                    Some(place) => copy(&mut slots, *place, length, &meter, out)?,
+                    None => parts.file(delta.table.chunks(file), out)?,
+                }
+                let span = delta.table.span(file);
+                meter.applied.fetch_add(span.end - span.start, Ordering::Relaxed);
+            }
+        }
+    }
+    if places.next().is_some() {
+        return Err(BadTable::new("it tells of files that its tar-split has not").into());
+    }
+    // The end is told behind the last byte.
+    io::copy(parts.feed, &mut io::sink()).map(|_| ())
+}
+
+/// Bytes of the layer that [`assemble`] counts as applied: those of its files' data.
+pub(in crate::stage) fn counted(delta: &Delta) -> u64 {
+    let length = |file: &File| {
+        let span = delta.table.span(file);
+        span.end - span.start
+    };
+    delta.table.files.iter().map(length).sum()
+}
+
+fn copy(
+    slots: &mut [SlotReader],
+    place: Place,
+    length: u64,
+    meter: &Meter,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let slot = slots.get_mut(place.slot as usize).ok_or(io::ErrorKind::NotFound)?;
+    slot.read(place.block, length, |bytes| out.write_all(bytes))?;
+    meter.copied.fetch_add(length, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What was fetched, by its place in the blob.
+struct Parts<'a> {
+    feed: &'a mut Feed,
+    ranges: std::slice::Iter<'a, Range<u64>>,
+    /// What is left of the range whose bytes come next.
+    current: Range<u64>,
+}
+
+impl Parts<'_> {
+    fn file(&mut self, chunks: &[Chunk], out: &mut impl Write) -> io::Result<()> {
+        for chunk in chunks {
+            if chunk.zeros {
+                io::copy(&mut io::repeat(0).take(chunk.length), out)?;
+            } else {
+                self.chunk(chunk, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: &Chunk, out: &mut impl Write) -> io::Result<()> {
+        while self.current.end <= chunk.offset {
+            self.skip(self.current.end)?;
+            self.current = self.ranges.next().ok_or(io::ErrorKind::UnexpectedEof)?.clone();
+        }
+        self.skip(chunk.offset)?;
+        self.current.start = chunk.end;
+        let mut frames = self.feed.by_ref().take(chunk.end - chunk.offset);
+        let mut inflated = zstd::stream::read::Decoder::new(&mut frames)?;
+        let mut hashing = Hashing { out, hash: Sha256::new() };
+        let count = io::copy(&mut inflated.by_ref().take(chunk.length), &mut hashing)?;
+        let whole = count == chunk.length && inflated.read(&mut [0])? == 0;
+        if !whole || hashing.hash.finalize()[..] != chunk.digest {
+            return Err(BadTable::new("a chunk that was fetched is not what it says").into());
+        }
+        drop(inflated);
+        io::copy(&mut frames, &mut io::sink()).map(|_| ())
+    }
+
+    /// Goes on to a place in the current range.
+    fn skip(&mut self, to: u64) -> io::Result<()> {
+        let count = to.checked_sub(self.current.start).ok_or(io::ErrorKind::InvalidInput)?;
+        io::copy(&mut self.feed.by_ref().take(count), &mut io::sink())?;
+        self.current.start = to;
+        Ok(())
+    }
+}
+
+struct Hashing<'a, W> {
+    out: &'a mut W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write_all(bytes)?;
+        self.hash.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
