@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test bench-node build lint deny generate fmt fuzz host-packages
+.PHONY: demo test trials bench-node build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -16,7 +16,12 @@ demo: build
 test: host-packages lint build
 	cargo test --workspace --locked
 	$(E2E) demo --panic --report target/demo/report-with-panic.json
-	$(E2E) damage
+	$(E2E) trial
+
+# Every machine that must come to the right end by itself: good, bad and damaged slots, both boot loaders. CASES chooses
+# some; `evenkeel-e2e trial --list` says what there is.
+trials: build
+	$(E2E) trial $(or $(CASES),--all)
 
 # Our staging beside what the machine could do at best and beside the usual tools; wants a machine without other work.
 # ARGS: --size MIB --files N --rounds N; the large one is --size 3000 --files 150000.

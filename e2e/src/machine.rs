@@ -1,6 +1,8 @@
 //! Virtual machines that really boot: QEMU with UEFI firmware, a disk file, and a network of their own.
 
 mod cloud_config;
+mod hang;
+mod monitor;
 
 use std::{
     fs,
@@ -16,6 +18,7 @@ use crate::{
 };
 
 pub use cloud_config::CloudConfig;
+pub use hang::Hang;
 
 /// The host's loopback as the machine sees it (QEMU's user network).
 pub const HOST: &str = "10.0.2.2";
@@ -32,7 +35,16 @@ pub struct Machine {
     name: String,
     disk: PathBuf,
     folder: PathBuf,
+    hardware: Hardware,
     service: Service,
+    watch: hang::Watch,
+}
+
+/// What is unusual in a machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hardware {
+    /// Its clock begins in 2001.
+    pub clock_in_the_past: bool,
 }
 
 /// Installs what machines need on this host.
@@ -48,14 +60,20 @@ pub async fn prepare_host() -> Result<()> {
 impl Machine {
     /// Powers a machine on that boots from `disk`. Its firmware's variables and its console's log are kept in `folder`.
     pub fn start(name: &str, disk: &Path, folder: &Path) -> Result<Self> {
+        Self::start_with(name, disk, folder, Hardware::default())
+    }
+
+    /// As [`Self::start`], with unusual hardware.
+    pub fn start_with(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let variables = folder.join("variables.fd");
         if !variables.exists() {
             fs::copy(VARIABLES, &variables).context("copy the firmware's variables")?;
         }
-        let service = power_on(name, disk, folder)?;
+        let watch = hang::Watch::new(&console(folder));
+        let service = power_on(name, disk, folder, hardware)?;
         let (disk, folder) = (disk.to_owned(), folder.to_owned());
-        Ok(Self { name: name.to_owned(), disk, folder, service })
+        Ok(Self { name: name.to_owned(), disk, folder, hardware, service, watch })
     }
 
     /// Powers the machine on again after it rebooted; an error when the emulator itself failed. To be called all the
@@ -64,8 +82,24 @@ impl Machine {
     pub fn tend(&mut self) -> Result<()> {
         let Some(status) = self.service.ended() else { return Ok(()) };
         ensure!(status.success(), "the emulator of {} ended ({status}): {}", self.name, self.service.tail());
-        self.service = power_on(&self.name, &self.disk, &self.folder)?;
+        self.power_on()
+    }
+
+    /// Cuts the power, and lets it come back at once.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.service.kill();
+        self.power_on()
+    }
+
+    fn power_on(&mut self) -> Result<()> {
+        self.watch = hang::Watch::new(&self.console());
+        self.service = power_on(&self.name, &self.disk, &self.folder, self.hardware)?;
         Ok(())
+    }
+
+    /// Whether the emulator hangs before the first process of its system; to be asked all the time.
+    pub fn hangs(&mut self) -> Result<Option<Hang>> {
+        self.watch.look(self.service.pid(), &socket(&self.folder))
     }
 
     /// Its name.
@@ -84,7 +118,7 @@ impl Machine {
     }
 }
 
-fn power_on(name: &str, disk: &Path, folder: &Path) -> Result<Service> {
+fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Service> {
     let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
     command
         .args(["-name", name, "-machine", "q35,smm=off", "-cpu", PROCESSOR, "-smp", "2"])
@@ -96,12 +130,18 @@ fn power_on(name: &str, disk: &Path, folder: &Path) -> Result<Service> {
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", console(folder).display())])
-        .args(["-serial", "chardev:console"]);
+        .args(["-serial", "chardev:console"])
+        .args(["-rtc", if hardware.clock_in_the_past { "base=2001-01-01" } else { "base=utc" }])
+        .args(["-qmp", &format!("unix:{},server=on,wait=off", socket(folder).display())]);
     Service::start(name, command, &folder.join("qemu.log"))
 }
 
 fn console(folder: &Path) -> PathBuf {
     folder.join("console.log")
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("monitor")
 }
 
 /// How the machine's processor is made: emulated, which works everywhere; `EVENKEEL_ACCEL=kvm` is many times faster

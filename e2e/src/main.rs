@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use evenkeel_e2e::{damage, demo};
+use evenkeel_e2e::{demo, trial};
 
 /// Upgrades a fleet of virtual machines, for real.
 #[derive(Debug, Parser)]
@@ -16,14 +16,14 @@ struct Cli {
 enum Command {
     /// A cluster, two machines, a good upgrade, a bad one, and a report. With KEEP=1 everything keeps running.
     Demo(demo::Arguments),
-    /// One machine without a cluster, and slots in which single bytes are wrong: it must come back by itself.
-    Damage,
+    /// Machines without a cluster, and slots that are good, bad or damaged: each must come to the right end by itself.
+    Trial(trial::Arguments),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments).await,
-        Command::Damage => damage::run().await,
+        Command::Trial(arguments) => trial::run(&arguments).await,
     }
 }

@@ -2,38 +2,65 @@
 
 mod debian;
 mod node;
+mod trials;
 mod version;
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     binaries::Binaries,
-    progress,
+    host_packages, progress,
     registry::{self, Compression, Image, Layer, Registry},
     tools::Tools,
 };
 
-use version::VERSIONS;
+use version::{VERSIONS, Version};
 
 /// Repository of the images in the registry.
 pub const REPOSITORY: &str = "evenkeel/os";
 
+/// Repository of the images for single machines.
+pub const TRIALS_REPOSITORY: &str = "evenkeel/trial";
+/// A GRUB that needs no other files: the program, here and in the image, and its Debian package.
+const GRUB: (&str, &str) = ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin");
+
 /// Builds what is not in the cache yet and pushes every version.
 pub async fn publish(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+    let base = base(tools, binaries).await?;
+    push(registry, REPOSITORY, &base, &VERSIONS).await
+}
+
+/// The same for the images of single machines, which have GRUB too.
+pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+    host_packages::ensure(&[GRUB]).await?;
+    let mut base = base(tools, binaries).await?;
+    base.push(Layer::from_tar(&trials::LEAN.layer()?, Compression::Gzip)?);
+    let grub = std::fs::read(GRUB.0).with_context(|| format!("read {}", GRUB.0))?;
+    base.push(Layer::from_tar(
+        &version::file_layer(GRUB.0.trim_start_matches('/'), &grub)?,
+        Compression::Gzip,
+    )?);
+    push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
+}
+
+async fn base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {
     let debian = debian::build().await?;
     let node = node::build(&debian, tools, binaries).await?;
-    let base = tokio::task::spawn_blocking(move || -> Result<Vec<Layer>> {
+    tokio::task::spawn_blocking(move || -> Result<Vec<Layer>> {
         let layer = |path| Layer::from_file(path, Compression::Zstd);
         Ok(vec![layer(&debian.layer)?, layer(&node)?])
     })
     .await
-    .context("the thread that reads the layers ended")??;
-    for version in VERSIONS {
-        progress::step(&format!("push {REPOSITORY}:{}", version.tag));
-        let mut layers = base.clone();
+    .context("the thread that reads the layers ended")?
+}
+
+async fn push(registry: &Registry, repository: &str, base: &[Layer], versions: &[Version]) -> Result<()> {
+    for version in versions {
+        progress::step(&format!("push {repository}:{}", version.tag));
+        let mut layers = base.to_vec();
         layers.push(Layer::from_tar(&version.layer()?, Compression::Gzip)?);
         let image = Image::new(layers).label("org.opencontainers.image.version", version.tag);
-        registry::push(registry, REPOSITORY, version.tag, &image).await?;
+        registry::push(registry, repository, version.tag, &image).await?;
     }
     Ok(())
 }

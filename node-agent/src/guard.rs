@@ -29,6 +29,8 @@ use crate::{
 /// Seconds from the boot to the end of a trial that nobody gave another deadline.
 const DEADLINE_SECONDS_DEFAULT: u64 = 1800;
 const POLL: Duration = Duration::from_secs(5);
+/// systemd's default time for a service to stop is 90 s; twice that.
+const INIT_PATIENCE: Duration = Duration::from_mins(3);
 
 /// Options of `evenkeel-agent guard`.
 #[derive(Clone, Debug, clap::Args)]
@@ -94,7 +96,14 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     tracing::error!(slot = running.name, message, "this trial goes back to the old slot");
     state.write_verdict(&Verdict { digest: running.digest, cause, message })?;
     boot::open(&disk)?.disarm(&running.name)?;
-    Ok(reboot::reboot(args.reboot_command.as_deref())?)
+    reboot::reboot(args.reboot_command.as_deref())?;
+    if args.reboot_command.is_none() {
+        // Init stops this program long before, unless it hangs or never finishes stopping others.
+        thread::sleep(INIT_PATIENCE);
+        tracing::error!("init did not reboot this machine in time: it is reset");
+        reboot::reset()?;
+    }
+    Ok(())
 }
 
 type Reason = (RollbackCause, String);

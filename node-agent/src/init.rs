@@ -14,7 +14,7 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 8] = [
+const FILES: [(&str, &str, u32); 10] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
@@ -40,6 +40,12 @@ const FILES: [(&str, &str, u32); 8] = [
         include_str!("init/files/dracut/evenkeel-emergency.sh"),
         0o755,
     ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-watchdog.sh",
+        include_str!("init/files/dracut/evenkeel-watchdog.sh"),
+        0o755,
+    ),
+    ("usr/lib/systemd/system.conf.d/90-evenkeel.conf", include_str!("init/files/watchdog.conf"), 0o644),
     ("usr/lib/dracut/dracut.conf.d/90-evenkeel.conf", include_str!("init/files/dracut.conf"), 0o644),
     (
         "usr/lib/systemd/system/evenkeel-guard.service",
@@ -69,6 +75,7 @@ const LOADERS: [&str; 2] =
     ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
+const WDCTL: [&str; 2] = ["usr/bin/wdctl", "bin/wdctl"];
 
 /// A read-only root cannot grow these at boot.
 const MOUNT_POINTS: [&str; 12] =
@@ -130,6 +137,8 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     require(root, &LOADERS, "boot loader", "systemd-boot-efi (or grub-efi-amd64-bin)")?;
     // The initrd maps the root through dm-verity with it.
     require(root, &DMSETUP, "dmsetup", "dmsetup")?;
+    // The initrd starts the watchdog of a trial with it.
+    require(root, &WDCTL, "wdctl", "util-linux")?;
     if initrd { build_initrds(root) } else { Ok(()) }
 }
 

@@ -107,6 +107,10 @@ fn what_is_installed_is_what_grub_reads() {
     assert_eq!(machine.read(kernel.split(' ').next().unwrap()), b"kernel of a");
     assert_eq!(machine.variable("saved_entry").as_deref(), Some("evenkeel-a"));
     assert_eq!(machine.next(), ("a".into(), None));
+    // A first boot in which GRUB writes nothing is known before the first trial.
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let asked = format!("asked:{}", boot_id.trim().replace('-', ""));
+    assert_eq!(machine.variable("evenkeel_loader"), Some(asked));
     // A disk keeps its loader.
     let other = install::make_bootable(&machine.disk, &a, &record).unwrap_err();
     assert!(matches!(other, InstallError::OtherLoader("GRUB")), "{other}");

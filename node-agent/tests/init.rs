@@ -20,6 +20,8 @@ fn what_an_image_lacks_is_named_with_its_package() {
     touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
     assert!(said(false).contains("the package dmsetup"), "{}", said(false));
     touch(root, "usr/sbin/dmsetup", "");
+    assert!(said(false).contains("the package util-linux"), "{}", said(false));
+    touch(root, "usr/bin/wdctl", "");
     init::init(root, false).unwrap();
     assert!(said(true).contains("the package dracut"));
     touch(root, "usr/bin/dracut", "");
@@ -33,6 +35,7 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
     let root = folder.path();
     touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
     touch(root, "usr/sbin/dmsetup", "");
+    touch(root, "usr/bin/wdctl", "");
     init::init(root, false).unwrap();
     let module = root.join("usr/lib/dracut/modules.d/90evenkeel");
     let mut scripts = 0;
@@ -43,5 +46,5 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
         assert!(checked.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&checked.stderr));
         scripts += 1;
     }
-    assert_eq!(scripts, 5);
+    assert_eq!(scripts, 6);
 }

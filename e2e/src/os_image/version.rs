@@ -13,11 +13,11 @@ const MODIFIED: u64 = 1_700_000_000;
 pub struct Version {
     /// The image's tag, and `VERSION_ID` of its os-release.
     pub tag: &'static str,
-    entries: &'static [Entry],
+    pub(super) entries: &'static [Entry],
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Entry {
+pub(super) enum Entry {
     File { path: &'static str, content: &'static str },
     Program { path: &'static str, content: &'static str },
     Link { path: &'static str, target: &'static str },
@@ -77,6 +77,13 @@ impl Version {
         }
         archive.into_inner().context("finish a layer")
     }
+}
+
+/// A layer with one file.
+pub(super) fn file_layer(path: &str, content: &[u8]) -> Result<Vec<u8>> {
+    let mut archive = Builder::new(Vec::new());
+    append(&mut archive, path, 0o644, content)?;
+    archive.into_inner().context("finish a layer")
 }
 
 fn append(archive: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> Result<()> {

@@ -6,13 +6,25 @@
 /// name.
 pub const IMAGE_OPTIONS_MAX: usize = 1500;
 /// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
-/// waiting for a person, so that the boot loader can count the try.
-const OURS: &str = "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0";
+/// waiting for a person, as does a systemd that crashes, so that the boot loader can count the try.
+const OURS: &str =
+    "rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1 systemd.gpt_auto=0";
 /// For images that name no console.
 const CONSOLES: &str = "console=tty0 console=ttyS0";
 /// An option of these names would take a trial's safety away, or its root.
-const RESERVED: [&str; 9] =
-    ["root", "rootfstype", "ro", "rw", "initrd", "panic", "rd.shell", "rd.emergency", "systemd.gpt_auto"];
+const RESERVED: [&str; 11] = [
+    "root",
+    "rootfstype",
+    "ro",
+    "rw",
+    "initrd",
+    "rdinit",
+    "panic",
+    "rd.shell",
+    "rd.emergency",
+    "systemd.crash_reboot",
+    "systemd.gpt_auto",
+];
 const RESERVED_PREFIX: &str = "evenkeel.";
 
 /// The options of a file that an image brings, on one line, without those that are not the image's to say. A line that
@@ -56,8 +68,8 @@ mod tests {
     fn consoles_are_ours_only_when_the_image_has_none() {
         assert_eq!(
             join("quiet", "root=x"),
-            "quiet root=x rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.gpt_auto=0 console=tty0 \
-             console=ttyS0"
+            "quiet root=x rootfstype=erofs ro panic=10 rd.shell=0 rd.emergency=reboot systemd.crash_reboot=1 \
+             systemd.gpt_auto=0 console=tty0 console=ttyS0"
         );
         assert!(join("console=hvc0", "root=x").ends_with("systemd.gpt_auto=0"));
         assert!(join("", "root=x").starts_with("root=x "));

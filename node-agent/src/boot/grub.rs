@@ -50,12 +50,13 @@ impl Grub {
         Ok(there.iter().any(|file| ENV.ends_with(&file.name)))
     }
 
-    /// Writes GRUB itself, its configuration to where this build of it looks for one, and an empty block.
+    /// Writes GRUB itself, its configuration to where this build of it looks for one, and a block that asks it to
+    /// show in its first boot that it can write.
     pub fn install(&self, loader: &[u8], config_path: &str) -> Result<(), BootError> {
         files::write(&*self.esp, config_path, CONFIG.as_bytes())?;
         if !Self::is_on(&*self.esp)? {
             let mut env = GrubEnv::default();
-            env.set(CANARY, ASKED);
+            env.set(CANARY, &format!("{ASKED}{}", this_boot()));
             files::write(&*self.esp, ENV, &encode(&env)?)?;
         }
         files::write(&*self.esp, LOADER_PATH, loader)
@@ -142,7 +143,7 @@ impl Bootloader for Grub {
     }
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
-        let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().replace('-', "");
+        let boot_id = this_boot();
         self.check_canary(&boot_id)?;
         self.place_files(slot, record)?;
         let name = slot.name.as_str();
@@ -228,6 +229,11 @@ impl Bootloader for Grub {
         };
         Ok(scripts.into_iter().map(with_order).collect())
     }
+}
+
+/// Without its dashes, so that the block has room for it.
+fn this_boot() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default().trim().replace('-', "")
 }
 
 fn end_trial(env: &mut GrubEnv) {

@@ -33,7 +33,7 @@ struct Listed {
 impl Slot {
     /// Asks the agent where it is.
     pub(super) async fn find(agent: &Path, disk: &Path, name: &str) -> Result<Self> {
-        let slots = super::command(agent, disk, &["slots", "--output", "json"]).await?;
+        let slots = super::base::agent(agent, disk, &["slots", "--output", "json"]).await?;
         let slots: Vec<Listed> = serde_json::from_slice(&slots).context("read what `slots` says")?;
         let found = slots.into_iter().find(|slot| slot.name == name);
         let Listed { offset, length, .. } = found.with_context(|| format!("the disk has no slot {name}"))?;

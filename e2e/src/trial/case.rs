@@ -1,0 +1,115 @@
+//! What a row of the table says.
+
+use evenkeel_crds::node_plan::RollbackCause;
+
+/// One machine's story: version 1 runs from slot a and is kept, and another image is activated in slot b.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Whether it is run with every test.
+    pub quick: bool,
+    pub loader: Loader,
+    /// Tag of the image in slot b.
+    pub image: &'static str,
+    pub spoil: Spoil,
+    /// Boots that the loader may try.
+    pub tries: u32,
+    /// Whether slot b is kept before the first boot.
+    pub kept: bool,
+    pub machine: Circumstances,
+    pub expected: &'static [Boot],
+    pub then: Then,
+}
+
+/// What the machine's user chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loader {
+    SystemdBoot,
+    Grub,
+}
+
+/// What is wrong on the disk beside the image.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Spoil {
+    Nothing,
+    /// A byte of a program in slot b that is started late in the boot.
+    LateProgram,
+    /// The first byte that a mount of slot b reads after the superblock.
+    RootFolder,
+    /// The middle of slot b's initrd on the boot partition.
+    Initrd,
+    /// Slot b's kernel on the boot partition is cut off in the middle.
+    KernelCutOff,
+    /// Slot b's initrd hangs before it looks for the root.
+    InitrdHangs,
+    /// GRUB's configuration is another one, which writes nothing.
+    GrubNeverWrites,
+}
+
+/// What goes on around the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Circumstances {
+    Usual,
+    /// The clock's battery was empty.
+    ClockFarInThePast,
+    /// The power goes in the first boots, so many times, as soon as the kernel has begun.
+    PowerGoes {
+        times: u32,
+    },
+    /// The API server that the trial's order names is not there.
+    ClusterAway,
+}
+
+/// One start of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Boot<Name = &'static str> {
+    /// `evenkeel.slot` on its command line.
+    pub slot: Name,
+    /// Whether the kernel found a block that is not what its hash says.
+    pub damage_found: bool,
+    /// Whether all of the system was started.
+    pub up: bool,
+}
+
+/// What must be true after the boots.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    /// Nothing more than the boots.
+    Nothing,
+    /// The agent on the old slot would say that the trial was given up for this reason.
+    Cause(RollbackCause),
+    /// The trial is kept from outside, and the next boot is one of the same slot.
+    CommitAndBootAgain,
+    /// `evenkeel-agent activate`, run in slot a, refuses with these words.
+    ActivateRefuses(&'static str),
+}
+
+pub(super) const fn up(slot: &'static str) -> Boot {
+    Boot { slot, damage_found: false, up: true }
+}
+
+pub(super) const fn down(slot: &'static str) -> Boot {
+    Boot { slot, damage_found: false, up: false }
+}
+
+pub(super) const fn damaged(slot: &'static str) -> Boot {
+    Boot { slot, damage_found: true, up: false }
+}
+
+impl Loader {
+    /// As `evenkeel-agent install --bootloader` has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SystemdBoot => "systemd-boot",
+            Self::Grub => "grub",
+        }
+    }
+}
+
+impl Spoil {
+    /// Whether what runs before the first process is not what came up before, so that a stop there may be the system's.
+    pub(super) fn before_first_process(self) -> bool {
+        matches!(self, Self::Initrd | Self::KernelCutOff | Self::InitrdHangs)
+    }
+}
