@@ -94,7 +94,6 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "no-root",
         about: "the initrd cannot find the root: the disk's driver does not load",
-        quick: true,
         image: "no-root",
         ..CASE
     },
@@ -109,7 +108,6 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "system-hangs",
         about: "the first process hangs",
-        quick: true,
         image: "system-hangs",
         ..CASE
     },
@@ -143,7 +141,6 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "grub-good",
         about: "GRUB: a good image is kept and boots again",
-        quick: true,
         loader: Loader::Grub,
         expected: &[up("b")],
         then: Then::CommitAndBootAgain,
@@ -152,7 +149,6 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "grub-check-fails",
         about: "GRUB: a health check says no",
-        quick: true,
         loader: Loader::Grub,
         image: "check-fails",
         expected: &[up("b"), up("a")],
