@@ -11,7 +11,11 @@ use evenkeel_node_agent::{
     install::{self, InstallError},
     slots::{self, Memory},
 };
-use evenkeel_node_agent_core::{layout::Role, slot_record::SlotRecord};
+use evenkeel_node_agent_core::{
+    grub_env::{GrubEnv, LENGTH},
+    layout::Role,
+    slot_record::SlotRecord,
+};
 use machine_on_disk::{Content, Machine, run};
 
 const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
@@ -169,4 +173,24 @@ fn an_image_without_grub_is_refused() {
     a.open_rw().unwrap().write_at(0, &[0; 8192]).unwrap();
     let error = install::make_bootable_with(&machine.disk, &a, &record, Loader::Grub).unwrap_err();
     assert!(error.to_string().contains("grub-efi-amd64-bin"), "{error}");
+}
+
+#[test]
+fn odd_blocks_are_read_as_grub_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let block = folder.path().join("grubenv");
+    for lines in
+        ["a=1\n", "x\\=1\na=\\\\2\n", "two\nlines=1\n", "a=never ends", "# c\\\na=1\nx\\=2\n", "a=1\na=2\n"]
+    {
+        let mut bytes = format!("# GRUB Environment Block\n{lines}").into_bytes();
+        bytes.resize(LENGTH, b'#');
+        fs::write(&block, &bytes).unwrap();
+        let listing = format!("\n{}", run("grub-editenv", &[block.to_str().unwrap(), "list"]));
+        let env = GrubEnv::decode(&bytes).unwrap();
+        for name in ["a", "x\\", "two\nlines"] {
+            let mark = format!("\n{name}=");
+            let said = listing.rfind(&mark).map(|at| listing[at + mark.len()..].lines().next().unwrap());
+            assert_eq!(env.get(name), said, "{name:?} of {lines:?}");
+        }
+    }
 }

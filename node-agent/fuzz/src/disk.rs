@@ -7,6 +7,7 @@ use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, EntryBody, EntryName, next_boot, next_generation},
     content_index::{FOOTER, Section, entries::Change, section_length},
     erofs_read::read_file,
+    grub_env::{GrubEnv, LENGTH},
     slot_record::SlotRecord,
     tree::Tree,
 };
@@ -98,6 +99,24 @@ pub fn boot_entry(bytes: &[u8]) {
         }
     }
     let _ = (next_boot(&entries), next_generation(&entries));
+}
+
+/// GRUB's environment block as it lies on the disk; and one that has these bytes as its lines.
+pub fn grub_env(bytes: &[u8]) {
+    let mut block = [b"# GRUB Environment Block\n", bytes].concat();
+    block.resize(LENGTH, b'#');
+    for block in [bytes, &block] {
+        let Ok(mut env) = GrubEnv::decode(block) else { continue };
+        env.set("evenkeel_tries", "3");
+        // There may be too much in it for ours.
+        let Ok(written) = env.encode() else { continue };
+        let again = GrubEnv::decode(&written).expect("what we write can be read");
+        assert_eq!(again.get("evenkeel_tries"), Some("3"));
+        for name in ["saved_entry", "evenkeel_trial", "evenkeel_loader", "next_entry", "a"] {
+            assert_eq!(again.get(name), env.get(name), "{name}");
+        }
+        assert_eq!(again.encode().as_ref(), Ok(&written), "a second time changes nothing");
+    }
 }
 
 /// A section of the content index as it lies on the disk; and one whose entries these bytes are, with count and blocks

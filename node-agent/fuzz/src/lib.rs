@@ -9,7 +9,7 @@ mod memory;
 mod signature;
 
 pub use chunks::chunk_table;
-pub use disk::{boot_entry, content_index, erofs_read, partition_table, slot_record};
+pub use disk::{boot_entry, content_index, erofs_read, grub_env, partition_table, slot_record};
 pub use documents::{docker_config, image_documents, journal, kernel_options};
 pub use layer::{layer, pax};
 pub use signature::signature;
@@ -18,7 +18,7 @@ pub use signature::signature;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("layer", layer),
     ("pax", pax),
     ("erofs_read", erofs_read),
@@ -32,6 +32,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("signature", signature),
     ("content_index", content_index),
     ("chunk_table", chunk_table),
+    ("grub_env", grub_env),
 ];
 
 /// The bytes before and behind the first `mark`.
