@@ -10,8 +10,6 @@ use crate::{
     slot::index::{self, HeldLayer},
 };
 
-const SLOTS: [&str; 3] = ["a", "b", "recovery"];
-
 /// Where a layer comes from.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
@@ -30,11 +28,12 @@ pub(super) fn find(request: &StageRequest, image: &Image, spoilt: &BTreeSet<Stri
     let own = request.disk.slot(&request.slot).ok().map(|region| layers(&region)).unwrap_or_default();
     let others = others(request);
     let mut own = own.into_iter();
-    let mut from_base = true;
+    // Where the next layer's data begins, as long as all from the base on are there.
+    let mut next_block = Some(1);
     let mut source = |layer: &Layer| {
         let usable = |held: &HeldLayer| same(held, layer) && !spoilt.contains(&layer.digest);
-        let kept = own.next().filter(|held| from_base && usable(held));
-        from_base = kept.is_some();
+        let kept = own.next().filter(|held| next_block == Some(held.data.first_block) && usable(held));
+        next_block = kept.as_ref().and_then(|held| held.data.first_block.checked_add(held.data.blocks));
         let copied = || {
             let held = |(slot, layers): &(Window, Vec<HeldLayer>)| {
                 layers.iter().find(|held| usable(held)).map(|held| (slot.clone(), held.clone()))
@@ -51,8 +50,9 @@ pub(super) fn find(request: &StageRequest, image: &Image, spoilt: &BTreeSet<Stri
 
 /// The complete slots of the disk but the one that is written, and the layers in each.
 pub(super) fn others(request: &StageRequest) -> Vec<(Window, Vec<HeldLayer>)> {
-    let others = SLOTS.iter().filter(|name| **name != request.slot);
-    others
+    let names = request.disk.slot_names().chain(["recovery"]);
+    names
+        .filter(|name| *name != request.slot)
         .filter_map(|name| request.disk.slot(name).ok())
         .filter_map(|region| complete(&region))
         .filter(|(_, layers)| !layers.is_empty())

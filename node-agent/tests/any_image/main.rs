@@ -3,13 +3,31 @@
 //!
 //! `PROPTEST_CASES` gives the number of stacks.
 
+#[path = "../staging/power_cut/cuts.rs"]
+#[expect(dead_code, reason = "shared with the tests of staging")]
+mod cuts;
+#[path = "../staging/image.rs"]
+#[expect(dead_code, reason = "shared with the tests of staging")]
+mod image;
 mod kernel;
 mod limits;
+#[path = "../staging/odd_server.rs"]
+#[expect(dead_code, reason = "shared with the tests of staging")]
+mod odd_server;
 mod oracle;
+#[path = "../staging/recorder.rs"]
+#[expect(dead_code, reason = "shared with the tests of staging")]
+mod recorder;
 mod refused;
+#[path = "../staging/registry.rs"]
+#[expect(dead_code, reason = "shared with the tests of staging")]
+mod registry;
+mod reused;
 mod slot;
 mod stacks;
 mod tar_bytes;
+
+use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -21,8 +39,8 @@ use stacks::{Form, Layer, stacks};
 /// Stacks of one run: some seconds.
 const STACKS: u32 = 48;
 
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(STACKS);
+fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
     // A failure is shrunk and printed; nothing is left in the tree.
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 5000, ..ProptestConfig::default() }
 }
@@ -41,8 +59,13 @@ fn matches_the_oracle(layers: &[Layer]) -> Result<(), TestCaseError> {
     let oracle = oracle(layers).expect("only what the oracle takes is in a stack");
     let slot = Slot::new();
     slot.write(layers).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-    fsck(slot.path());
-    let mut actual = Mounted::new(slot.path(), &slot.folder().join("at")).entries();
+    shows(&oracle, slot.path(), &slot.folder().join("at"))
+}
+
+/// What the kernel shows of a file system, mounted at `at`, is what the oracle says.
+fn shows(oracle: &Oracle, path: &Path, at: &Path) -> Result<(), TestCaseError> {
+    fsck(path);
+    let mut actual = Mounted::new(path, at).entries();
     for (path, expected) in oracle.sum() {
         let seen = actual.remove(&path);
         prop_assert_eq!(seen.as_ref(), Some(&expected), "{}", path.escape_ascii());
@@ -53,7 +76,7 @@ fn matches_the_oracle(layers: &[Layer]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(STACKS))]
 
     #[test]
     fn a_slot_is_what_its_layers_add_up_to(layers in stacks(true)) {

@@ -6,7 +6,7 @@ use std::io::{self, Cursor, Read};
 use proptest::prelude::*;
 
 use crate::{
-    config,
+    STACKS, config,
     slot::{Slot, compress},
     stacks::Form,
     tar_bytes::{Content, Dialect, Header, Item, What, archive, extra, record},
@@ -234,7 +234,7 @@ fn bombs() {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(STACKS))]
 
     /// Whatever is changed in a layer: an end in good time, with a diff ID or an error that names something.
     #[test]
