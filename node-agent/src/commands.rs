@@ -13,6 +13,7 @@ use evenkeel_trust::{PolicyError, Refusal};
 
 use crate::{
     args::{CloudConfigCommand, Command, DiskCommand},
+    slot::scrub::Damage,
     stage::StageError,
 };
 
@@ -74,7 +75,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_) | BootError::CannotCount);
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
-        if cause.is::<verify::Damaged>() {
+        if cause.is::<Damage>() {
             return EXIT_DAMAGED;
         }
         if let Some(RegionError::Record { .. }) = cause.downcast_ref() {

@@ -158,7 +158,7 @@ fn content(disk: &Disk, name: &str) -> Result<(SlotState, Option<SlotRecord>), S
     match disk.slot(name)?.read_record() {
         Ok(record) => Ok((SlotState::Complete, Some(record))),
         Err(RegionError::Record { source: RecordError::Absent, .. }) => Ok((SlotState::Empty, None)),
-        Err(RegionError::Record { .. }) => Ok((SlotState::Damaged, None)),
+        Err(RegionError::Record { .. } | RegionError::Unreadable { .. }) => Ok((SlotState::Damaged, None)),
         Err(error) => Err(error.into()),
     }
 }

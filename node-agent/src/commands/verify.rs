@@ -7,18 +7,13 @@ use evenkeel_node_agent_core::slot_check::SlotCheck;
 use jiff::Timestamp;
 
 use super::disk;
-use crate::{args::VerifyArgs, disk::RegionError, slot::scrub, stage::priority, state_dir::StateDir};
-
-/// A slot that does not hold what was written into it.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "slot {slot} does not hold what was written into it: the block at byte {at} of the slot is another. Stage the image \
-     again; if it happens again, replace the disk"
-)]
-pub struct Damaged {
-    slot: String,
-    at: u64,
-}
+use crate::{
+    args::VerifyArgs,
+    disk::RegionError,
+    slot::scrub::{self, Damage},
+    stage::priority,
+    state_dir::StateDir,
+};
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
     let disk = disk::open(&args.disk)?;
@@ -31,21 +26,23 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         let region = disk.slot(name)?;
         let record = match region.read_record() {
             Err(RegionError::Record { .. }) if args.slot.is_none() => continue,
+            Err(RegionError::Unreadable { slot, at, source }) => {
+                tell(Damage::Unreadable { slot, at, source }, &mut damaged);
+                continue;
+            }
             record => record?,
         };
         let begun = Instant::now();
-        let damaged_at =
-            scrub::first_damage(&region, &record).with_context(|| format!("read slot {name}"))?;
+        let found = scrub::first_damage(&region, &record).with_context(|| format!("read slot {name}"))?;
         if let Some(state) = &state {
+            let damaged_at = found.as_ref().map(Damage::at);
             let check = SlotCheck { digest: record.digest, at: Timestamp::now(), damaged_at };
             let mut checks = state.slot_checks()?;
             checks.insert(name.to_owned(), check);
             state.write_slot_checks(&checks)?;
         }
-        if let Some(at) = damaged_at {
-            let error = Damaged { slot: name.to_owned(), at };
-            eprintln!("evenkeel-agent: {error}");
-            damaged.get_or_insert(error);
+        if let Some(damage) = found {
+            tell(damage, &mut damaged);
             continue;
         }
         println!(
@@ -55,5 +52,12 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
             begun.elapsed().as_secs()
         );
     }
-    damaged.map_or(Ok(()), |error| Err(error.into()))
+    damaged.map_or(Ok(()), Err)
+}
+
+/// Each damage is told; the first is why the command fails.
+fn tell(damage: Damage, first: &mut Option<anyhow::Error>) {
+    let error = anyhow::Error::from(damage);
+    eprintln!("evenkeel-agent: {error:#}");
+    first.get_or_insert(error);
 }

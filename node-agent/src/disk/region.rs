@@ -43,12 +43,24 @@ pub enum RegionError {
         /// What is wrong.
         source: RecordError,
     },
+    /// The disk does not give its record, or the superblock that it names.
+    #[error(
+        "slot {slot} cannot be read at byte {at} of the slot: stage an image into it, which writes that place anew"
+    )]
+    Unreadable {
+        /// The slot.
+        slot: String,
+        /// Bytes from the start of the slot.
+        at: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The disk did not answer.
     #[error(
         "{operation} slot {slot} at byte {offset} of {path}: is the disk there and writable by this user?"
     )]
     Io {
-        /// `open`, `read`, …
+        /// `open`, …
         operation: &'static str,
         /// The slot.
         slot: String,
@@ -86,10 +98,11 @@ impl SlotRegion {
     pub fn read_record(&self) -> Result<SlotRecord, RegionError> {
         let slot = self.open_ro().map_err(|source| self.failed("open", source))?;
         let mut bytes = vec![0; usize::try_from(RECORD_LENGTH).expect("64 KiB fits every usize")];
-        slot.read_at(self.record_at(), &mut bytes).map_err(|source| self.failed("read", source))?;
+        let unreadable = |at| move |source| RegionError::Unreadable { slot: self.name.clone(), at, source };
+        slot.read_at(self.record_at(), &mut bytes).map_err(unreadable(self.record_at()))?;
         let record = SlotRecord::decode(&bytes).map_err(|source| self.bad_record(source))?;
         let mut superblock = [0; SUPERBLOCK_LENGTH];
-        slot.read_at(0, &mut superblock).map_err(|source| self.failed("read", source))?;
+        slot.read_at(0, &mut superblock).map_err(unreadable(0))?;
         if hex(&Sha256::digest(superblock)) != record.superblock_sha256 {
             return Err(self.bad_record(RecordError::Damaged(
                 "the superblock is not the one that it names: stage the image again".to_owned(),

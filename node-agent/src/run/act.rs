@@ -88,7 +88,7 @@ impl ActError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Boot(error) => error.retryable(),
-            Self::Region(error) => matches!(error, RegionError::Io { .. }),
+            Self::Region(error) => matches!(error, RegionError::Io { .. } | RegionError::Unreadable { .. }),
             Self::OtherImage { .. } => false,
             _ => true,
         }

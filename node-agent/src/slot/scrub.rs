@@ -11,46 +11,111 @@ use crate::disk::{SlotRegion, Window};
 /// Hashes in one block of the tree.
 const HASHES: usize = BLOCK / DIGEST;
 
-/// Reads everything that the record's root hash stands for. Gives the first byte, from the slot's start, of the first
-/// block that is not what was written; `None` when all are.
-pub fn first_damage(region: &SlotRegion, record: &SlotRecord) -> io::Result<Option<u64>> {
-    let slot = region.open_ro()?;
-    let blocks = record.filesystem_length / BLOCK as u64;
-    let levels = levels(blocks);
-    let tree: u64 = levels.iter().sum();
-    let fits = (blocks + tree).checked_mul(BLOCK as u64).is_some_and(|end| end <= region.length);
-    if blocks == 0 || !fits {
-        return Ok(Some(0));
+/// A block of a slot that is not what was written. Places are bytes from the start of the slot.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// It holds something else.
+    #[error(
+        "slot {slot} does not hold what was written into it: the block at byte {at} of the slot is another. Stage the image \
+         again; if it happens again, replace the disk"
+    )]
+    Other {
+        /// The slot.
+        slot: String,
+        /// The block's first byte.
+        at: u64,
+    },
+    /// The disk does not give it.
+    #[error(
+        "slot {slot} cannot be read at byte {at} of the slot. Stage the image again, which writes that place anew; if it \
+         happens again, replace the disk"
+    )]
+    Unreadable {
+        /// The slot.
+        slot: String,
+        /// The block's first byte.
+        at: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Damage {
+    /// The block's first byte.
+    pub fn at(&self) -> u64 {
+        let (Self::Other { at, .. } | Self::Unreadable { at, .. }) = self;
+        *at
     }
-    let mut at = blocks;
-    let mut above = Above::Root(record.root_hash.clone());
-    let (leaves, upper) = levels.split_last().expect("a tree has at least one level");
-    for count in upper {
-        let mut hashes = Vec::new();
-        for block in 0..*count {
-            let bytes = read(&slot, at + block, 1)?;
-            if !above.holds(block, &bytes) {
-                return Ok(Some((at + block) * BLOCK as u64));
+}
+
+/// Reads everything that the record's root hash stands for. Gives the first block that is not what was written; `None`
+/// when all are. Fails when the slot cannot be opened.
+pub fn first_damage(region: &SlotRegion, record: &SlotRecord) -> io::Result<Option<Damage>> {
+    let slot = Blocks { window: region.open_ro()?, slot: &region.name };
+    Ok(slot.look(record).err())
+}
+
+/// A slot by its blocks.
+struct Blocks<'a> {
+    window: Window,
+    slot: &'a str,
+}
+
+impl Blocks<'_> {
+    fn look(&self, record: &SlotRecord) -> Result<(), Damage> {
+        let blocks = record.filesystem_length / BLOCK as u64;
+        let levels = levels(blocks);
+        let tree: u64 = levels.iter().sum();
+        let fits = (blocks + tree).checked_mul(BLOCK as u64).is_some_and(|end| end <= self.window.length());
+        if blocks == 0 || !fits {
+            return Err(self.other(0));
+        }
+        let mut at = blocks;
+        let mut above = Above::Root(record.root_hash.clone());
+        let (leaves, upper) = levels.split_last().expect("a tree has at least one level");
+        for count in upper {
+            let mut hashes = Vec::new();
+            for block in 0..*count {
+                hashes.extend_from_slice(&self.hashes(at, block, &above)?);
             }
-            hashes.extend_from_slice(&bytes);
+            above = Above::Level(hashes);
+            at += count;
         }
-        above = Above::Level(hashes);
-        at += count;
+        for block in 0..*leaves {
+            let hashes = self.hashes(at, block, &above)?;
+            let first = block * HASHES as u64;
+            let data = self.read(first, (blocks - first).min(HASHES as u64))?;
+            let differs =
+                data.chunks(BLOCK).zip(hashes.chunks(DIGEST)).position(|(data, hash)| leaf(data) != hash);
+            if let Some(index) = differs {
+                return Err(self.other(first + index as u64));
+            }
+        }
+        Ok(())
     }
-    for block in 0..*leaves {
-        let hashes = read(&slot, at + block, 1)?;
-        if !above.holds(block, &hashes) {
-            return Ok(Some((at + block) * BLOCK as u64));
-        }
-        let first = block * HASHES as u64;
-        let data = read(&slot, first, (blocks - first).min(HASHES as u64))?;
-        let differs =
-            data.chunks(BLOCK).zip(hashes.chunks(DIGEST)).position(|(data, hash)| leaf(data) != hash);
-        if let Some(index) = differs {
-            return Ok(Some((first + index as u64) * BLOCK as u64));
-        }
+
+    /// A block of a level that begins at `at`.
+    fn hashes(&self, at: u64, block: u64, above: &Above) -> Result<Vec<u8>, Damage> {
+        let bytes = self.read(at + block, 1)?;
+        if above.holds(block, &bytes) { Ok(bytes) } else { Err(self.other(at + block)) }
     }
-    Ok(None)
+
+    fn read(&self, block: u64, count: u64) -> Result<Vec<u8>, Damage> {
+        let mut bytes = vec![0; usize::try_from(count).expect("at most HASHES") * BLOCK];
+        if self.window.read_at(block * BLOCK as u64, &mut bytes).is_err() {
+            // One by one, which tells where; and the disk may have thought better of it.
+            for (at, part) in (block..).zip(bytes.chunks_mut(BLOCK)) {
+                let at = at * BLOCK as u64;
+                let unreadable = |source| Damage::Unreadable { slot: self.slot.to_owned(), at, source };
+                self.window.read_at(at, part).map_err(unreadable)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn other(&self, block: u64) -> Damage {
+        Damage::Other { slot: self.slot.to_owned(), at: block * BLOCK as u64 }
+    }
 }
 
 /// Blocks of each level of the tree over so many blocks, the root's first.
@@ -82,13 +147,6 @@ impl Above {
             }
         }
     }
-}
-
-fn read(slot: &Window, block: u64, count: u64) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(count).map_err(io::Error::other)? * BLOCK;
-    let mut bytes = vec![0; length];
-    slot.read_at(block * BLOCK as u64, &mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

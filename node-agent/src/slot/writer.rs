@@ -85,7 +85,8 @@ impl SlotWriter {
             |operation| move |source| WriteError::Disk { operation, slot: region.name.clone(), source };
         let slot = region.open_rw().map_err(disk("open"))?;
         let counters = Arc::new(Counters::default());
-        let old = was_written(&slot).map_err(disk("read"))?;
+        // What cannot be read was written once; and writing may mend it.
+        let old = was_written(&slot).unwrap_or(true);
         let lane = Lane::start(&slot, &region.name, old, &counters);
         let mut writer = Self {
             slot,
@@ -192,7 +193,10 @@ impl SlotWriter {
             let mut buffer = self.empty_buffer()?;
             let part = (length - done).min(WRITE as u64);
             buffer.set_length(usize::try_from(part).expect("at most 1 MiB"));
-            from.read_at(begin + done, &mut buffer).map_err(|source| self.disk_error("read", source))?;
+            from.read_at(begin + done, &mut buffer).map_err(|error| {
+                tracing::warn!(%error, digest = layer.data.digest, "a layer cannot be read from a slot");
+                WriteError::Held { digest: layer.data.digest.clone() }
+            })?;
             self.hand_over_blocks(buffer, there)?;
             done += part;
         }

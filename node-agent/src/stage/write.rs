@@ -43,17 +43,13 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
     let region = request.disk.slot(&request.slot)?;
     let record = match region.read_record() {
         Ok(record) if record.digest == digest => record,
-        Ok(_) | Err(RegionError::Record { .. }) => return Ok(None),
+        Ok(_) | Err(RegionError::Record { .. } | RegionError::Unreadable { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let unreadable = |source| StageError::Read { slot: region.name.clone(), source };
     // The hash tree too: without it nothing of the slot can be read when it runs.
-    if scrub::first_damage(&region, &record).map_err(unreadable)?.is_some() {
-        tracing::warn!(
-            slot = region.name,
-            digest,
-            "the slot does not hold what its record says; writing it again"
-        );
+    if let Some(damage) = scrub::first_damage(&region, &record).map_err(unreadable)? {
+        tracing::warn!(%damage, digest, "writing the slot again");
         return Ok(None);
     }
     let bootloader = boot::open(&request.disk)?;

@@ -19,3 +19,4 @@ mod reuse;
 mod shell;
 mod signatures;
 mod state_store;
+mod unreadable;

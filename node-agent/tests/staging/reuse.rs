@@ -12,14 +12,14 @@ use crate::{
 const MIB: usize = 1 << 20;
 
 /// Two versions that differ in their last layer; the one between is where the machine's files come from.
-struct Versions {
+pub struct Versions {
     registry: Registry,
     images: [Image; 2],
-    names: [String; 2],
+    pub names: [String; 2],
 }
 
 impl Versions {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let registry = Registry::start();
         let base = tar(&[("usr/lib/one", &noise(5 * MIB, 3)), ("usr/lib/hidden", &noise(MIB, 4))]);
         let boot =
@@ -37,7 +37,7 @@ impl Versions {
     }
 
     /// The second version on a disk that holds nothing else.
-    async fn fresh(&self) -> Staged {
+    pub async fn fresh(&self) -> Staged {
         Machine::empty().stage(&self.names[1]).await.unwrap()
     }
 }

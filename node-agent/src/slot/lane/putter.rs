@@ -76,7 +76,7 @@ impl Putter {
 
     /// Writes what the slot does not hold; gives these blocks.
     fn put(&mut self, at: u64, bytes: &[u8]) -> Result<Vec<Range<usize>>, WriteError> {
-        let ranges = self.differing(at, bytes)?;
+        let ranges = self.differing(at, bytes);
         let mut written = 0;
         for range in &ranges {
             let (from, to) = (range.start * BLOCK, range.end * BLOCK);
@@ -92,15 +92,18 @@ impl Putter {
     }
 
     /// The blocks that the slot does not hold at their place, as far as it is worth a look.
-    fn differing(&mut self, at: u64, bytes: &[u8]) -> Result<Vec<Range<usize>>, WriteError> {
+    fn differing(&mut self, at: u64, bytes: &[u8]) -> Vec<Range<usize>> {
         let all = 0..bytes.len() / BLOCK;
         let look = self.misses < MISSES_MAX || self.misses.is_multiple_of(THEN_EVERY);
         let Some(old) = self.old.as_mut().filter(|_| look) else {
             self.misses = self.misses.saturating_add(1);
-            return Ok(vec![all]);
+            return vec![all];
         };
         old.set_length(bytes.len());
-        let read = self.slot.read_at(at, old);
+        if self.slot.read_at(at, old).is_err() {
+            // Writing mends what a drive cannot read, or says that it cannot.
+            return vec![all];
+        }
         let mut ranges: Vec<Range<usize>> = Vec::new();
         let mut hit = false;
         for (block, (old, new)) in old.chunks(BLOCK).zip(bytes.chunks(BLOCK)).enumerate() {
@@ -111,8 +114,7 @@ impl Putter {
             }
         }
         self.misses = if hit { 0 } else { self.misses.saturating_add(1) };
-        read.map_err(|error| self.failed("read", error))?;
-        Ok(ranges)
+        ranges
     }
 
     fn skip(&self, count: usize) -> Vec<Range<usize>> {
