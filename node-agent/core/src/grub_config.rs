@@ -8,17 +8,35 @@ use crate::boot_entry::EntryBody;
 
 /// Folder of both on the boot partition.
 pub const FOLDER: &str = "evenkeel/grub";
+/// Ends the name of a script of a slot that was kept, and whose bytes are not what was written: GRUB does not see it.
+pub const GIVEN_UP: &str = ".given-up";
 /// The environment block, beside them.
 pub const ENV: &str = "evenkeel/grub/grubenv";
 
 /// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots the
-/// kept slot. `next_entry` is a person's choice for one boot.
+/// kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place.
+/// `next_entry` is a person's choice for one boot.
 pub const CONFIG: &str = r#"# Written by evenkeel-agent. What boots is said by grubenv, and by one script per slot.
 set timeout=0
 set evenkeel=/evenkeel/grub
 load_env --file $evenkeel/grubenv saved_entry next_entry evenkeel_trial evenkeel_tries evenkeel_loader
-set default=$saved_entry
-set fallback="$saved_entry 0 1 2 3 4 5 6 7"
+
+set evenkeel_kept=
+for evenkeel_slot in a b c d e f g h; do
+    if [ -f "$evenkeel/$evenkeel_slot.cfg" ]; then
+        menuentry "Evenkeel, slot $evenkeel_slot" --id "evenkeel-$evenkeel_slot" "$evenkeel_slot" {
+            source "/evenkeel/grub/$2.cfg"
+        }
+        if [ "evenkeel-$evenkeel_slot" = "$saved_entry" ]; then
+            set evenkeel_saved=$saved_entry
+        elif [ "$evenkeel_slot" != "$evenkeel_trial" ]; then
+            set evenkeel_kept="evenkeel-$evenkeel_slot"
+        fi
+    fi
+done
+if [ -n "$evenkeel_saved" ]; then set evenkeel_kept=$evenkeel_saved; fi
+set default=$evenkeel_kept
+set fallback="$evenkeel_kept 0 1 2 3 4 5 6 7"
 
 if [ -n "$evenkeel_loader" -a "$evenkeel_loader" != "writes" ]; then
     set evenkeel_loader=writes
@@ -44,19 +62,16 @@ elif [ -n "$evenkeel_trial" -a -f "$evenkeel/$evenkeel_trial.cfg" ]; then
         fi
     fi
 fi
-
-for evenkeel_slot in a b c d e f g h; do
-    if [ -f "$evenkeel/$evenkeel_slot.cfg" ]; then
-        menuentry "Evenkeel, slot $evenkeel_slot" --id "evenkeel-$evenkeel_slot" "$evenkeel_slot" {
-            source "/evenkeel/grub/$2.cfg"
-        }
-    fi
-done
 "#;
 
 /// Path of a slot's script on the boot partition.
 pub fn script_path(slot: &str) -> String {
     format!("{FOLDER}/{slot}.cfg")
+}
+
+/// Where a kept slot's script lies once an initrd has given the slot up.
+pub fn given_up_path(slot: &str) -> String {
+    format!("{FOLDER}/{slot}{GIVEN_UP}")
 }
 
 /// A slot's script.

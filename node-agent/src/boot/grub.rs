@@ -3,13 +3,13 @@
 //!
 //! The block decides, and is written as a whole: a trial is `evenkeel_trial` with `evenkeel_tries` left, and a slot with a
 //! script that is not it is kept. So a trial is given up in the block before its script goes or changes, and is armed
-//! in the block when the script is there.
+//! in the block when the script is there. A script under another name is that of a kept slot which an initrd gave up.
 
 use std::{fs, io};
 
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, EntryBody, EntryName, Tries, next_generation},
-    grub_config::{self, CONFIG, ENV},
+    grub_config::{self, CONFIG, ENV, GIVEN_UP},
     grub_env::GrubEnv,
     slot_record::SlotRecord,
 };
@@ -97,9 +97,13 @@ impl Grub {
         })
     }
 
+    fn remove(&self, path: &str) -> Result<(), BootError> {
+        self.esp.remove(path).map_err(|source| failed("remove", path, source))
+    }
+
     fn remove_script(&self, slot: &str) -> Result<(), BootError> {
-        let path = grub_config::script_path(slot);
-        self.esp.remove(&path).map_err(|source| failed("remove", &path, source))
+        self.remove(&grub_config::script_path(slot))?;
+        self.remove(&grub_config::given_up_path(slot))
     }
 
     fn write_script(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
@@ -111,13 +115,18 @@ impl Grub {
         self.esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
     }
 
+    /// The scripts that GRUB sees.
     fn scripts(&self) -> Result<Vec<EntryBody>, BootError> {
+        self.scripts_named(".cfg")
+    }
+
+    fn scripts_named(&self, suffix: &str) -> Result<Vec<EntryBody>, BootError> {
         let folder = grub_config::FOLDER;
         let files = self.esp.list(folder).map_err(|source| failed("list", folder, source))?;
         let mut scripts = Vec::new();
         for file in files {
-            let Some(slot) = file.name.strip_suffix(".cfg") else { continue };
-            let path = grub_config::script_path(slot);
+            let Some(slot) = file.name.strip_suffix(suffix) else { continue };
+            let path = format!("{folder}/{}", file.name);
             let mut bytes = Vec::new();
             self.esp.read(&path, &mut bytes).map_err(|source| failed("read", &path, source))?;
             match grub_config::parse(&String::from_utf8_lossy(&bytes)) {
@@ -174,7 +183,7 @@ impl Bootloader for Grub {
 
     fn disarm(&self, slot: &str) -> Result<(), BootError> {
         if self.env()?.get(TRIAL) != Some(slot) {
-            return Ok(());
+            return self.remove(&grub_config::given_up_path(slot));
         }
         self.give_up(slot)?;
         self.remove_script(slot)?;
@@ -212,6 +221,10 @@ impl Bootloader for Grub {
 
     fn entries(&self) -> Result<Vec<BootEntry>, BootError> {
         let (env, scripts) = (self.env()?, self.scripts()?);
+        let mut given_up = self.scripts_named(GIVEN_UP)?;
+        // A rename that was cut off may have left both.
+        given_up.retain(|body| scripts.iter().all(|script| script.slot != body.slot));
+        let saved = saved(&env, &scripts);
         let number = |name: &str| env.get(name).and_then(|value| value.parse::<u32>().ok()).unwrap_or(0);
         let highest = scripts.iter().map(|body| body.generation).max().unwrap_or(0);
         let with_order = |mut body: EntryBody| {
@@ -222,18 +235,31 @@ impl Bootloader for Grub {
             // The block decides which of the kept ones boots, and a trial comes before it.
             if trial {
                 body.generation = highest + 2;
-            } else if env.get(SAVED) == Some(&entry_id(&slot)) {
+            } else if saved.as_ref() == Some(&slot) {
                 body.generation = highest + 1;
             }
             BootEntry { name: EntryName { slot, tries }, body }
         };
-        Ok(scripts.into_iter().map(with_order).collect())
+        let unusable = |body: EntryBody| {
+            let tries = Some(Tries { left: 0, done: 0 });
+            BootEntry { name: EntryName { slot: body.slot.clone(), tries }, body }
+        };
+        Ok(scripts.into_iter().map(with_order).chain(given_up.into_iter().map(unusable)).collect())
     }
 }
 
 /// Without its dashes, so that the block has room for it.
 fn this_boot() -> String {
     fs::read_to_string(BOOT_ID).unwrap_or_default().trim().replace('-', "")
+}
+
+/// The slot that the configuration takes for the kept one: the saved one if GRUB sees its script, else the last by name
+/// that is not on trial.
+fn saved(env: &GrubEnv, scripts: &[EntryBody]) -> Option<String> {
+    let mut slots: Vec<&str> = scripts.iter().map(|body| body.slot.as_str()).collect();
+    slots.sort_unstable();
+    let saved = slots.iter().find(|slot| env.get(SAVED) == Some(&entry_id(slot)));
+    saved.or_else(|| slots.iter().rfind(|slot| env.get(TRIAL) != Some(slot))).map(|slot| (*slot).to_owned())
 }
 
 fn end_trial(env: &mut GrubEnv) {

@@ -46,29 +46,65 @@ evenkeel_counted() {
     return $_found
 }
 
+# Whether the slot was mapped, so that its bytes were looked at.
+evenkeel_mapped() {
+    [ -e "/dev/mapper/$evenkeel_root" ]
+}
+
 # A kept slot whose bytes are not what was written is given up, as the boot loader gives up a trial without tries left,
 # if there is another slot to boot: it would fail in every boot to come. The machine's other troubles are not the slot's.
 evenkeel_give_up() {
-    [ -e "/dev/mapper/$evenkeel_root" ] && ! evenkeel_counted || return 0
+    evenkeel_mapped && ! evenkeel_counted || return 0
     _slot=$(getarg evenkeel.slot=) || return 0
     read -r _ _ _ _found _ << STATUS
 $(dmsetup status "$evenkeel_root")
 STATUS
     [ "$_found" = C ] || return 0
-    _esp=/run/evenkeel/esp _entries=/run/evenkeel/esp/loader/entries
+    _esp=/run/evenkeel/esp
     mkdir -p "$_esp"
     mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0
-    for _entry in "$_entries"/evenkeel-*.conf; do
+    if [ -f "$_esp/evenkeel/grub/grubenv" ]; then
+        evenkeel_give_up_script "$_esp/evenkeel/grub" "$_slot"
+    else
+        evenkeel_give_up_entry "$_esp/loader/entries" "$_slot"
+    fi && evenkeel_say "slot $_slot is damaged and is given up; the next boot takes another slot"
+    umount "$_esp"
+}
+
+# systemd-boot: the folder of entries, and the slot. An entry without tries left is no other slot.
+evenkeel_give_up_entry() {
+    for _entry in "$1"/evenkeel-*.conf; do
         case ${_entry##*/} in
-            "evenkeel-$_slot.conf" | *+0.conf | *+0-*.conf | "evenkeel-*.conf") ;;
+            "evenkeel-$2.conf" | *+0.conf | *+0-*.conf | "evenkeel-*.conf") ;;
             *)
-                mv "$_entries/evenkeel-$_slot.conf" "$_entries/evenkeel-$_slot+0.conf" &&
-                    evenkeel_say "slot $_slot is damaged and is given up; the next boot takes another slot"
-                break
+                mv "$1/evenkeel-$2.conf" "$1/evenkeel-$2+0.conf"
+                return
                 ;;
         esac
     done
-    umount "$_esp"
+    return 1
+}
+
+# GRUB: the folder of scripts, and the slot. It does not see a script under another name, and takes another slot's; that
+# of a trial without tries left is no other slot.
+evenkeel_give_up_script() {
+    _trial= _tries=
+    while IFS='=' read -r _key _value; do
+        case $_key in
+            evenkeel_trial) _trial=$_value ;;
+            evenkeel_tries) _tries=$_value ;;
+        esac
+    done < "$1/grubenv"
+    for _script in "$1"/*.cfg; do
+        _other=${_script##*/}
+        case ${_other%.cfg} in
+            "$2" | "*") continue ;;
+            "$_trial") case $_tries in [1-3]) ;; *) continue ;; esac ;;
+        esac
+        mv "$1/$2.cfg" "$1/$2.given-up"
+        return
+    done
+    return 1
 }
 
 evenkeel_say() {
