@@ -45,6 +45,8 @@ pub struct Machine {
 pub struct Hardware {
     /// Its clock begins in 2001.
     pub clock_in_the_past: bool,
+    /// Its disk is the socket of an NBD server.
+    pub remote_disk: bool,
 }
 
 /// Installs what machines need on this host.
@@ -87,11 +89,17 @@ impl Machine {
 
     /// Cuts the power, and lets it come back at once.
     pub fn cut_power(&mut self) -> Result<()> {
-        self.service.kill();
+        self.power_off();
         self.power_on()
     }
 
-    fn power_on(&mut self) -> Result<()> {
+    /// Cuts the power.
+    pub fn power_off(&mut self) {
+        self.service.kill();
+    }
+
+    /// Lets the power come back.
+    pub fn power_on(&mut self) -> Result<()> {
         self.watch = hang::Watch::new(&self.console());
         self.service = power_on(&self.name, &self.disk, &self.folder, self.hardware)?;
         Ok(())
@@ -126,7 +134,7 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
         .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
         .args(["-drive", &format!("if=pflash,format=raw,file={}", folder.join("variables.fd").display())])
-        .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
+        .args(["-drive", &format!("if=virtio,format=raw,{}", source(disk, hardware))])
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", console(folder).display())])
@@ -134,6 +142,15 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-rtc", if hardware.clock_in_the_past { "base=2001-01-01" } else { "base=utc" }])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", socket(folder).display())]);
     Service::start(name, command, &folder.join("qemu.log"))
+}
+
+fn source(disk: &Path, hardware: Hardware) -> String {
+    let disk = disk.display();
+    if hardware.remote_disk {
+        format!("file.driver=nbd,file.server.type=unix,file.server.path={disk}")
+    } else {
+        format!("file={disk}")
+    }
 }
 
 fn console(folder: &Path) -> PathBuf {

@@ -18,6 +18,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Machines without a cluster, and slots that are good, bad or damaged: each must come to the right end by itself.
     Trial(trial::Arguments),
+    /// A machine that updates itself, and whose power is cut again and again.
+    Power(trial::power::Arguments),
 }
 
 #[tokio::main]
@@ -25,5 +27,6 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
+        Command::Power(arguments) => trial::power::run(&arguments).await,
     }
 }

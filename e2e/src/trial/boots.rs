@@ -21,7 +21,8 @@ pub(super) fn read(console: &Path) -> Result<Vec<Boot<String>>> {
     }
 }
 
-fn parse(text: &str) -> Vec<Boot<String>> {
+/// Reads what a console said.
+pub(super) fn parse(text: &str) -> Vec<Boot<String>> {
     let mut boots: Vec<Boot<String>> = Vec::new();
     for line in text.lines() {
         if let Some((_, words)) = line.split_once(COMMAND_LINE) {

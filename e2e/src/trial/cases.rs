@@ -105,12 +105,7 @@ pub(super) const CASES: &[Case] = &[
         spoil: Spoil::KernelCutOff,
         ..CASE
     },
-    Case {
-        name: "system-hangs",
-        about: "the first process hangs",
-        image: "system-hangs",
-        ..CASE
-    },
+    Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
     Case { name: "system-crashes", about: "the first process crashes", image: "system-crashes", ..CASE },
     Case {
         name: "old-clock",

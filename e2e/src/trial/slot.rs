@@ -68,6 +68,16 @@ impl Slot {
         Ok(at)
     }
 
+    /// Lets it hold nothing.
+    pub(super) fn wipe(&self) -> Result<()> {
+        let file = File::options().write(true).open(&self.disk).context("open the disk")?;
+        let zeroes = vec![0; 1 << 20];
+        for at in (0..self.length).step_by(zeroes.len()) {
+            file.write_all_at(&zeroes, self.offset + at).context("wipe the slot")?;
+        }
+        file.sync_data().context("flush the disk")
+    }
+
     /// Inverts a byte; a second time puts it right.
     pub(super) fn flip(&self, at: u64) -> Result<()> {
         let file = File::options().read(true).write(true).open(&self.disk).context("open the disk")?;

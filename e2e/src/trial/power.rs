@@ -1,0 +1,64 @@
+//! A machine that updates itself and loses its power again and again: what it wrote and did not flush is lost, kept or
+//! torn. In the end it runs the new version, kept, and both slots hold what was written into them.
+
+mod dice;
+mod disk;
+mod story;
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+
+use super::{
+    base::{Base, Host},
+    case::Loader,
+};
+use crate::{process::Scratch, progress};
+
+use dice::Dice;
+
+/// Options of `evenkeel-e2e power`.
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    /// Cuts in all.
+    #[arg(long, default_value_t = 100)]
+    pub cuts: u32,
+    /// Cuts in each update, after which it is left alone.
+    #[arg(long, default_value_t = 4)]
+    pub cuts_in_each: u32,
+    /// Where chance begins. A story's own seed is told, and repeats its cuts: after the same steps and as many writes, and
+    /// with the same of them lost.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Boot by GRUB.
+    #[arg(long)]
+    pub grub: bool,
+}
+
+/// Runs stories until there were enough cuts. An error if a machine did not come to its end.
+pub async fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(arguments.cuts_in_each > 0, "each update has to have a cut");
+    let scratch = Scratch::new("power")?;
+    let host = Host::prepare(scratch.path()).await?;
+    let loader = if arguments.grub { Loader::Grub } else { Loader::SystemdBoot };
+    let base = Base::prepare(&host, loader).await?;
+    let (mut done, mut failed) = (0, Vec::new());
+    for seed in arguments.seed.. {
+        if done >= arguments.cuts {
+            break;
+        }
+        let cuts = arguments.cuts_in_each.min(arguments.cuts - done);
+        match story::tell(&host, &base, &mut Dice::new(seed), seed, cuts).await {
+            Ok(said) => progress::step(&format!("seed {seed}: {said}")),
+            Err(error) => {
+                progress::step(&format!("seed {seed} FAILED: {error:#}"));
+                failed.push(seed);
+            }
+        }
+        done += cuts;
+    }
+    if failed.is_empty() {
+        progress::step(&format!("{done} cuts, and each time the machine came to its end"));
+        return Ok(());
+    }
+    bail!("of {done} cuts those of the seeds {failed:?} had another end")
+}
