@@ -16,10 +16,11 @@ use anyhow::{Context as _, Result};
 
 use super::monitor;
 
-/// Many times what any of those steps takes on a slow host.
+/// Many times what any of those steps takes.
 const SILENCE: Duration = Duration::from_secs(90);
-/// A processor that was busy for less of the silence did not get one of the host's: the host is slow.
-const BUSY: Duration = Duration::from_secs(30);
+/// The same in time on the host's processors, of which a busy host gives little: firmware and loader together need some
+/// 15 s, and 45 s on a host that is three times slower.
+const BUSY: Duration = Duration::from_secs(60);
 /// The kernel's last word before the first process.
 const FIRST_PROCESS: &str = "as init process";
 

@@ -144,6 +144,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "grub-check-fails",
         about: "GRUB: a health check says no",
+        quick: true,
         loader: Loader::Grub,
         image: "check-fails",
         expected: &[up("b"), up("a")],

@@ -219,3 +219,61 @@ fn take<const N: usize>(stream: &mut UnixStream) -> io::Result<[u8; N]> {
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> VolatileDisk {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 10).unwrap();
+        VolatileDisk(Arc::new(Mutex::new(State {
+            file,
+            length: 64 << 10,
+            unflushed: Vec::new(),
+            left: None,
+        })))
+    }
+
+    fn read(disk: &VolatileDisk, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        disk.state().read(offset, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_was_flushed_stays_and_the_rest_is_kept_torn_or_lost() {
+        let mut outcomes = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let disk = disk();
+            disk.state().write(0, vec![1; 4096]);
+            disk.state().flush().unwrap();
+            disk.state().write(2048, vec![2; 4096]);
+            assert_eq!(read(&disk, 2047, 2), [1, 2], "a read sees what was written");
+            disk.lose_power(&mut Dice::new(seed)).unwrap();
+            let kept = read(&disk, 0, 8192);
+            assert_eq!(kept[..2048], [1; 2048]);
+            let sectors =
+                kept[2048..6144].chunks(SECTOR).take_while(|sector| **sector == [2; SECTOR]).count();
+            let after = kept[2048 + sectors * SECTOR..4096.max(2048 + sectors * SECTOR)].iter();
+            assert!(after.into_iter().all(|byte| *byte == 1), "seed {seed}");
+            outcomes.insert(sectors);
+        }
+        assert_eq!((outcomes.first(), outcomes.last()), (Some(&0), Some(&8)));
+        assert!(outcomes.len() > 4, "{outcomes:?}");
+    }
+
+    #[test]
+    fn nothing_is_written_or_flushed_after_the_cut() {
+        let disk = disk();
+        disk.cut_after(1);
+        disk.state().write(0, vec![1; 512]);
+        assert!(disk.is_cut());
+        disk.state().write(512, vec![1; 512]);
+        disk.state().flush().unwrap();
+        assert_eq!(disk.state().unflushed.len(), 1);
+        let mut on_the_disk = [7; 1024];
+        disk.state().file.read_exact_at(&mut on_the_disk, 0).unwrap();
+        assert_eq!(on_the_disk, [0; 1024]);
+    }
+}
