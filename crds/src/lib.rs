@@ -7,6 +7,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod condition;
+pub mod following;
 pub mod managed_os_image;
 pub mod managed_os_version;
 pub mod managed_os_version_channel;

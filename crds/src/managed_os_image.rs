@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     condition::{Condition, Time},
+    following::{ChannelPosition, FollowedChannel},
     verification::Verification,
 };
 
@@ -45,8 +46,8 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.osImage) != has(self.managedOSVersionName)")
-    .message("exactly one of osImage and managedOSVersionName must be set"))]
+#[x_kube(validation = Rule::new("[has(self.osImage), has(self.managedOSVersionName), has(self.channel)].filter(set, set).size() == 1")
+    .message("exactly one of osImage, managedOSVersionName and channel must be set"))]
 #[x_kube(validation = Rule::new("!(has(self.concurrency) && has(self.rollout) && has(self.rollout.maxUnavailable))")
     .message("concurrency is another name of rollout.maxUnavailable: set one of them"))]
 pub struct ManagedOSImageSpec {
@@ -64,6 +65,9 @@ pub struct ManagedOSImageSpec {
     #[serde(default, rename = "managedOSVersionName", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub managed_os_version_name: Option<String>,
+    /// A channel whose newest version is the one to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<FollowedChannel>,
     /// Which nodes. An absent or empty selector selects all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
@@ -312,6 +316,9 @@ pub struct ManagedOSImageStatus {
     /// The image's version, from its `org.opencontainers.image.version` label, or else its tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Where the image object is in the channel that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelPosition>,
     /// One line for people: what is going on, why not more, what next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,

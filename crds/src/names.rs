@@ -10,3 +10,11 @@ pub const AGENT_FIELD_MANAGER: &str = "evenkeel-agent";
 pub const FINALIZER: &str = "evenkeel.dev/restore-nodes";
 /// Annotation on a Node that the operator cordoned; the value is the owning `ManagedOSImage`'s name.
 pub const CORDONED_BY: &str = "evenkeel.dev/cordoned-by";
+/// Label on a `ManagedOSVersion` that a channel keeps; the value is the `ManagedOSVersionChannel`'s name.
+pub const CHANNEL: &str = "evenkeel.dev/channel";
+/// Label on a `ManagedOSVersion` that its channel does not list any more; the value is `true`.
+pub const NO_LONGER_IN_SYNC: &str = "evenkeel.dev/no-longer-in-sync";
+/// Annotation on a `ManagedOSImage` that follows a channel: the name of the `ManagedOSVersion` that it may go on to.
+pub const APPROVED_VERSION: &str = "evenkeel.dev/approved-version";
+/// Annotation beside it that says who approved.
+pub const APPROVED_BY: &str = "evenkeel.dev/approved-by";

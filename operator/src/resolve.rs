@@ -31,7 +31,11 @@ pub fn reference(spec: &ManagedOSImageSpec, seen: &Seen) -> Result<String, Probl
         )));
     };
     match &version.0 {
-        Ok(version) => Ok(version.spec.metadata.upgrade_image.clone()),
+        Ok(version) => version.spec.metadata.upgrade_image.clone().ok_or_else(|| {
+            missing(format!(
+                "ManagedOSVersion {name} has no upgradeImage: only a version of type container can be run"
+            ))
+        }),
         Err(invalid) => Err(missing(format!("ManagedOSVersion {name} cannot be read: {}", invalid.error))),
     }
 }

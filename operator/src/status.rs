@@ -85,6 +85,7 @@ pub fn render(
         resolved_from: image.resolved_from,
         verified_by: image.verified_by,
         version: image.version,
+        channel: before.channel.clone(),
         summary: Some(cut(summary)),
         rejected: told.map_or_else(|| before.rejected.clone(), |(report, _)| report.rejected.clone()),
         nodes: told.map_or_else(|| before.nodes.clone(), |(report, snapshot)| counts(report, snapshot)),

@@ -3,6 +3,7 @@
 //! [`plan()`] turns (policy, snapshot, now) into actions and a report. It never touches a client, a clock or a disk.
 //! [`check`] looks at the same decision with other eyes.
 
+pub mod channel;
 pub mod check;
 pub mod plan;
 pub mod policy;
