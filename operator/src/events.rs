@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSImageStatus, condition::ConditionStatus, node_plan::Phase};
+use evenkeel_crds::{ManagedOSImageStatus, condition::ConditionStatus, node_plan::Phase};
 use evenkeel_operator_core::{Action, NodeSeen, NodeState};
 use kube::{
-    Resource as _,
+    Resource,
     runtime::events::{Event, EventType, Recorder},
 };
 
@@ -120,7 +120,7 @@ pub fn of_nodes(before: &BTreeMap<String, NodeState>, after: &BTreeMap<String, N
 }
 
 /// Publishes. An event that cannot be written is logged, and nothing waits for it.
-pub async fn publish(recorder: &Recorder, image: &ManagedOSImage, told: &[Told]) {
+pub async fn publish<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, told: &[Told]) {
     for told in told {
         tracing::info!(reason = told.reason, "{}", told.note);
         let mut note = told.note.clone();
@@ -138,7 +138,7 @@ pub async fn publish(recorder: &Recorder, image: &ManagedOSImage, told: &[Told])
             secondary: None,
         };
         let what = format!("write the event {}", told.reason);
-        if let Err(error) = call(what, recorder.publish(&event, &image.object_ref(&()))).await {
+        if let Err(error) = call(what, recorder.publish(&event, &object.object_ref(&()))).await {
             tracing::warn!(%error, "an event is lost");
         }
     }

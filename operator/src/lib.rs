@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod args;
+pub mod channel;
 pub mod claim;
 pub mod context;
 pub mod drain;

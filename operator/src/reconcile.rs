@@ -3,6 +3,7 @@
 mod apply;
 mod finalizer;
 mod gather;
+mod promote;
 mod update_status;
 mod validate;
 
@@ -19,6 +20,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use crate::{
     api::{ApiError, with_causes},
     context::Context,
+    resolve,
     seen::Guarded,
     status::{ImageSeen, Problem},
 };
@@ -116,6 +118,10 @@ async fn look(name: &str, context: &Arc<Context>) -> Result<Action, ReconcileErr
 
 /// The five steps.
 async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action, ReconcileError> {
+    if promote::promote(context, image).await? {
+        // Kept before anything is done with it.
+        return Ok(Action::requeue(SOON));
+    }
     let gathered = gather::gather(context, image).await?;
     if let Some(resolved) = &gathered.resolved_now {
         // Kept before anything is done with it: what this tag means is asked once in a rollout.
@@ -123,7 +129,7 @@ async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action
         return Ok(Action::requeue(SOON));
     }
     let seen = ImageSeen::of(&image.status.clone().unwrap_or_default());
-    let policy = match validate::validate(image, gathered.image.as_deref(), &gathered.unreadable) {
+    let mut policy = match validate::validate(image, gathered.image.as_deref(), &gathered.unreadable) {
         Ok(policy) => policy,
         Err(problem) => {
             update_status::update(context, image, seen, Some(&problem), None).await?;
@@ -131,6 +137,7 @@ async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action
         }
     };
     let now = Timestamp::now();
+    policy.minimum = resolve::minimum(image, &context.seen);
     let decision = plan(&policy, &gathered.snapshot, now);
     if let Some(problem) = refuse(&policy, &gathered, now, &decision) {
         update_status::update(context, image, seen, Some(&problem), None).await?;

@@ -2,9 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSImageSpec, managed_os_image::Pull, verification::Verification};
+use evenkeel_crds::{
+    ManagedOSImage, ManagedOSVersion,
+    managed_os_image::Pull,
+    names::{APPROVED_BY, APPROVED_VERSION},
+    verification::Verification,
+};
+use evenkeel_operator_core::channel::order;
 use evenkeel_registry::{Limits, Registry, RegistryError, RegistryOptions, Resolved};
 use evenkeel_trust::{Policy, PolicyError, Refusal, Subject, SubjectError};
+use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
@@ -18,25 +25,71 @@ const RETRY_MAX: Duration = Duration::from_mins(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an image object asks for: a reference that a registry understands.
-pub fn reference(spec: &ManagedOSImageSpec, seen: &Seen) -> Result<String, Problem> {
-    if let Some(image) = &spec.os_image {
+pub fn reference(image: &ManagedOSImage, seen: &Seen) -> Result<String, Problem> {
+    if let Some(image) = &image.spec.os_image {
         return Ok(image.clone());
     }
-    // Admission requires one of the two.
-    let name = spec.managed_os_version_name.clone().unwrap_or_default();
-    let missing = |message: String| Problem::lasting("ManagedOSVersionNotFound", message);
+    let Some(version) = version(image, seen)? else { return Err(no_version(image)) };
+    version.spec.metadata.upgrade_image.clone().ok_or_else(|| {
+        let name = version.name_any();
+        missing(format!(
+            "ManagedOSVersion {name} has no upgradeImage: only a version of type container can be run"
+        ))
+    })
+}
+
+/// The oldest version from which nodes may go to what an image object asks for, if it says so.
+pub fn minimum(image: &ManagedOSImage, seen: &Seen) -> Option<String> {
+    version(image, seen).ok()??.spec.min_version
+}
+
+/// The version that an image object names, or that its channel has for it; `None` if it names none.
+fn version(image: &ManagedOSImage, seen: &Seen) -> Result<Option<ManagedOSVersion>, Problem> {
+    let spec = &image.spec;
+    let position = image.status.as_ref().and_then(|status| status.channel.as_ref());
+    let followed = spec.channel.as_ref().and_then(|channel| {
+        let here = position.filter(|position| position.name == channel.name);
+        here.and_then(|position| position.version.clone())
+    });
+    let Some(name) = spec.managed_os_version_name.clone().or(followed) else { return Ok(None) };
     let Some(version) = seen.versions.get(&name) else {
-        return Err(missing(format!(
-            "there is no ManagedOSVersion {name}: create it, or correct managedOSVersionName"
-        )));
+        return Err(missing(format!("there is no ManagedOSVersion {name}: create it, or name another one")));
     };
     match &version.0 {
-        Ok(version) => version.spec.metadata.upgrade_image.clone().ok_or_else(|| {
-            missing(format!(
-                "ManagedOSVersion {name} has no upgradeImage: only a version of type container can be run"
-            ))
-        }),
+        Ok(version) => Ok(Some(version.clone())),
         Err(invalid) => Err(missing(format!("ManagedOSVersion {name} cannot be read: {}", invalid.error))),
+    }
+}
+
+fn missing(message: String) -> Problem {
+    Problem::lasting("ManagedOSVersionNotFound", message)
+}
+
+/// Why an image object that follows a channel has no version yet.
+fn no_version(image: &ManagedOSImage) -> Problem {
+    // Admission requires one of the three.
+    let channel = image.spec.channel.clone().unwrap_or_default();
+    if let Err(error) = order::constraint(channel.constraint.as_deref()) {
+        return Problem::lasting("InvalidConstraint", format!("channel.constraint: {error}"));
+    }
+    let position = image.status.as_ref().and_then(|status| status.channel.as_ref());
+    match position.and_then(|position| position.available.as_ref()) {
+        Some(version) => Problem::lasting(
+            "WaitsForApproval",
+            format!(
+                "version {version} waits for approval: kubectl annotate managedosimage {} {APPROVED_VERSION}={version} \
+                 {APPROVED_BY}=YOU",
+                image.name_any()
+            ),
+        ),
+        None => Problem::passing(
+            "NoVersion",
+            format!(
+                "channel {} lists no version of type container that satisfies the constraint: look at \
+                 ManagedOSVersionChannel {}",
+                channel.name, channel.name
+            ),
+        ),
     }
 }
 

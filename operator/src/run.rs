@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use evenkeel_crds::ManagedOSImage;
 use evenkeel_registry::RegistryOptions;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future};
 use kube::{
     Api,
     runtime::{
@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     api::{Clients, with_causes},
     args::Args,
+    channel,
     context::{Context, Memories},
     drain::OwnPod,
     lease::{Ended, Lease},
@@ -90,10 +91,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     // The lease is kept until the last look has ended, and only then given back.
     let (quiet, quiet_seen) = watch::channel(false);
-    let acting = act(controller, context, stop);
+    let channels = channel::follow(Arc::clone(&context), stopped(stop.clone()));
+    let acting = future::join(act(controller, context, stop), channels);
     tokio::pin!(acting);
     tokio::select! {
-        () = &mut acting => {}
+        _ = &mut acting => {}
         ended = lease.hold(quiet_seen.clone()) => {
             debug_assert_eq!(ended, Ended::Lost, "nobody asked for its release yet");
             anyhow::bail!("the lease is lost: this process ends, so that nothing is decided twice");

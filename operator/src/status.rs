@@ -95,7 +95,7 @@ pub fn render(
 }
 
 /// Where the whole is.
-struct Verdict {
+pub struct Verdict {
     ready: bool,
     reconciling: bool,
     stalled: bool,
@@ -104,7 +104,18 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn conditions(self, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    /// All is as it should be.
+    pub fn ready(reason: &str, message: String) -> Self {
+        Self { ready: true, reconciling: false, stalled: false, reason: reason.to_owned(), message }
+    }
+
+    /// Something is not as it should be, and may become so by itself or not.
+    pub fn problem(reason: &str, message: String, passing: bool) -> Self {
+        Self { ready: false, reconciling: passing, stalled: !passing, reason: reason.to_owned(), message }
+    }
+
+    /// The three conditions that kstatus understands.
+    pub fn conditions(self, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
         let message = cut(self.message);
         let condition = |kind: &str, holds: bool| Condition {
             r#type: kind.to_owned(),

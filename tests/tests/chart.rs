@@ -232,6 +232,10 @@ async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Resu
         ("patch", "", "nodes", ""),
         ("create", "", "pods", "eviction"),
         ("patch", "evenkeel.dev", "managedosimages", "status"),
+        ("patch", "evenkeel.dev", "managedosversionchannels", "status"),
+        ("create", "evenkeel.dev", "managedosversions", ""),
+        ("update", "evenkeel.dev", "managedosversions", ""),
+        ("delete", "evenkeel.dev", "managedosversions", ""),
         ("create", "coordination.k8s.io", "leases", ""),
     ] {
         let allowed = may(&operator, verb, group, resource, subresource).await?;
@@ -239,6 +243,8 @@ async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Resu
     }
     for (verb, group, resource, subresource) in [
         ("patch", "evenkeel.dev", "nodeplans", "status"),
+        ("patch", "evenkeel.dev", "managedosversionchannels", ""),
+        ("delete", "evenkeel.dev", "managedosversionchannels", ""),
         ("get", "", "secrets", ""),
         ("delete", "", "nodes", ""),
         ("delete", "", "pods", ""),

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::{Registry, RegistryError, digest, endpoint::Content, image};
 
+/// Note on a layer that is a file: its name.
+const TITLE: &str = "org.opencontainers.image.title";
+
 /// A manifest or an index, as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawManifest {
@@ -37,7 +40,49 @@ pub struct Referrer {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// An artifact, or an image whose layers are wanted as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// `REGISTRY/REPOSITORY@sha256:…` of what the reference names: what a signature is on.
+    pub image: String,
+    /// `REGISTRY/REPOSITORY`.
+    pub repository: String,
+    /// Its layers, base first.
+    pub layers: Vec<ArtifactLayer>,
+}
+
+/// A layer of an artifact, of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactLayer {
+    /// `sha256:…` of its bytes.
+    pub digest: String,
+    /// How many bytes it has.
+    pub size: u64,
+    /// What it is.
+    pub media_type: String,
+    /// The name of the file that it is (annotation `org.opencontainers.image.title`), if it has one.
+    pub title: Option<String>,
+}
+
 impl Registry {
+    /// The artifact that `image` names; of an index, any that is for a machine.
+    pub async fn artifact(&self, image: &str) -> Result<Artifact, RegistryError> {
+        let (reference, digest, manifest) = self.find(image, None).await?;
+        let mut layers = Vec::new();
+        for layer in manifest.content.layers() {
+            let digest = image::checkable(&reference, layer.digest().as_ref())?.to_owned();
+            let title = layer.annotations().as_ref().and_then(|notes| notes.get(TITLE).cloned());
+            layers.push(ArtifactLayer {
+                digest,
+                size: layer.size(),
+                media_type: layer.media_type().to_string(),
+                title,
+            });
+        }
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        Ok(Artifact { image: format!("{repository}@{digest}"), repository, layers })
+    }
+
     /// The manifest or index that `image` names by a tag or by a digest, which is checked.
     pub async fn manifest_bytes(&self, image: &str) -> Result<RawManifest, RegistryError> {
         /// The one field that manifests and indexes of every kind may have.

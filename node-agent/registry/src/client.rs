@@ -27,7 +27,7 @@ const REFUSAL_BYTES_MAX: usize = 16 << 10;
 /// What asks registries.
 pub(crate) struct Client {
     pub options: RegistryOptions,
-    http: Http,
+    pub http: Http,
     auth: Auth,
 }
 

@@ -114,6 +114,14 @@ pub enum RegistryError {
         /// What the network said.
         source: reqwest::Error,
     },
+    /// A document behind an address cannot be had.
+    #[error("{url} cannot be fetched ({answer}): check the address")]
+    Document {
+        /// The address.
+        url: String,
+        /// What was wrong.
+        answer: String,
+    },
     /// The registry has no such image.
     #[error("{image} is not in the registry: check repository and tag, or push the image")]
     NotFound {
@@ -140,7 +148,7 @@ pub enum RegistryError {
     },
     /// The registry is there and cannot serve now.
     #[error(
-        "the registry of {repository} answered {status}{}: it is overloaded or broken, or limits how often it is asked; \
+        "{repository} answered {status}{}: it is overloaded or broken, or limits how often it is asked; \
          look at its log",
         asked_for(*.retry_after)
     )]
@@ -307,6 +315,7 @@ impl RegistryError {
             Self::Unauthorized { .. } => "Unauthorized",
             Self::Credentials { .. } => "InvalidCredentials",
             Self::Unavailable { .. } => "RegistryUnavailable",
+            Self::Document { .. } => "DocumentRefused",
             Self::Refused { .. } | Self::NoParts { .. } => "RegistryRefused",
             Self::Truncated { .. } => "TruncatedLayer",
             Self::DigestMismatch { .. } | Self::WrongMirror { .. } | Self::WrongParts { .. } => {

@@ -13,6 +13,7 @@ mod client;
 mod content_range;
 mod credentials;
 mod digest;
+mod document;
 mod endpoint;
 mod error;
 #[doc(hidden)]
@@ -32,8 +33,9 @@ mod route;
 mod signatures;
 mod tls;
 
-pub use attached::{RawManifest, Referrer};
+pub use attached::{Artifact, ArtifactLayer, RawManifest, Referrer};
 pub use blob::Blob;
+pub use document::Document;
 pub use error::RegistryError;
 pub use image::{Image, Layer};
 pub use options::{Limits, RegistryOptions};

@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// The manifest that `image` names, for one machine or for any; and the digest of what it names.
-    async fn find(
+    pub(crate) async fn find(
         &self,
         image: &str,
         machine: Option<&Platform>,
@@ -116,7 +116,7 @@ impl Registry {
 }
 
 /// A manifest and its own digest.
-struct Manifest {
-    content: Box<ImageManifest>,
+pub(crate) struct Manifest {
+    pub content: Box<ImageManifest>,
     digest: String,
 }

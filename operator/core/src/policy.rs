@@ -37,6 +37,8 @@ pub struct Policy {
     pub drain: Drain,
     /// Time limits.
     pub reboot: Reboot,
+    /// The oldest version from which a node may go to the image ([`crate::channel::order::may_start_from`] judges).
+    pub minimum: Option<String>,
     /// How the image is pulled.
     pub pull: Pull,
     /// Who must have signed the image.
@@ -88,6 +90,7 @@ impl Policy {
             cordon: spec.cordon || spec.drain.enabled,
             drain: spec.drain.clone(),
             reboot: spec.reboot.clone(),
+            minimum: None,
             pull: spec.pull.clone(),
             verification: spec.verification.clone(),
             rejected: None,

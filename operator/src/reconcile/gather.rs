@@ -70,7 +70,7 @@ struct Asked {
 
 /// The digest that was kept, or else what the registry says.
 fn ask_registry(context: &Arc<Context>, image: &ManagedOSImage) -> Asked {
-    let reference = match resolve::reference(&image.spec, &context.seen) {
+    let reference = match resolve::reference(image, &context.seen) {
         Ok(reference) => reference,
         Err(problem) => return Asked { problem: Some(problem), ..Asked::default() },
     };

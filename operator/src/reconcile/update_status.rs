@@ -66,7 +66,7 @@ pub async fn resolved(
     Ok(())
 }
 
-async fn write(
+pub(super) async fn write(
     context: &Context,
     image: &ManagedOSImage,
     status: &ManagedOSImageStatus,

@@ -1,6 +1,7 @@
 //! What the client makes of registries that are odd, broken, or after something.
 
 mod attached;
+mod documents;
 mod encrypted;
 mod h2;
 mod layers;

@@ -31,6 +31,8 @@ pub struct Request {
     /// First byte that is wanted.
     pub from: usize,
     pub authorization: Option<String>,
+    /// The entity tag of what is known.
+    pub if_none_match: Option<String>,
     pub body: String,
 }
 
@@ -230,6 +232,7 @@ async fn serve(
         query: query.to_owned(),
         from,
         authorization: header("authorization"),
+        if_none_match: header("if-none-match"),
         body: String::from_utf8(body).unwrap(),
     };
     let number = {

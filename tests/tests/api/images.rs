@@ -1,62 +1,11 @@
-//! The API types in a real API server: what it accepts and refuses, with which words, what it fills in and shows.
+//! `ManagedOSImage`.
 
 use anyhow::Result;
 use evenkeel_tests::cluster::Cluster;
-use kube::{
-    Api, Client,
-    api::{DynamicObject, Patch, PatchParams, PostParams, ValidationDirective},
-    core::{ApiResource, GroupVersionKind},
-};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
-const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC \
-    KEY-----\n";
-
-fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("evenkeel.dev", "v1alpha1", kind));
-    Api::all_with(client.clone(), &resource)
-}
-
-fn object(kind: &str, name: &str, spec: &Value) -> DynamicObject {
-    let object = json!({
-        "apiVersion": "evenkeel.dev/v1alpha1",
-        "kind": kind,
-        "metadata": { "name": name },
-        "spec": spec,
-    });
-    serde_json::from_value(object).unwrap()
-}
-
-/// Has the API server judge a spec without keeping it: `None`, or what it says.
-async fn judge(client: &Client, kind: &str, spec: &Value) -> Option<String> {
-    let params = PatchParams { dry_run: true, ..PatchParams::apply("tests") };
-    let params = params.validation(ValidationDirective::Strict);
-    let patch = Patch::Apply(object(kind, "judged", spec));
-    api(client, kind).patch("judged", &params, &patch).await.err().map(|error| error.to_string())
-}
-
-async fn accepted(kind: &str, specs: &[Value]) -> Result<()> {
-    let client = Cluster::shared().await?.client().await?;
-    for spec in specs {
-        let said = judge(&client, kind, spec).await;
-        assert!(said.is_none(), "{spec} was refused: {}", said.unwrap_or_default());
-    }
-    Ok(())
-}
-
-/// Each spec is refused, and the answer has the words that tell a person why.
-async fn refused(kind: &str, table: &[(Value, &str)]) -> Result<()> {
-    let client = Cluster::shared().await?.client().await?;
-    for (spec, words) in table {
-        match judge(&client, kind, spec).await {
-            None => panic!("{spec} was accepted, and should be refused with `{words}`"),
-            Some(said) => assert!(said.contains(words), "{spec}: `{words}` is not in: {said}"),
-        }
-    }
-    Ok(())
-}
+use crate::{DIGEST, KEY, accepted, api, object, refused};
 
 /// A good spec with one more field.
 fn image_with(path: &[&str], value: Value) -> Value {
@@ -121,7 +70,7 @@ async fn images_that_are_accepted() -> Result<()> {
 
 #[tokio::test]
 async fn images_that_are_refused() -> Result<()> {
-    let one_of = "exactly one of osImage and managedOSVersionName must be set";
+    let one_of = "exactly one of osImage, managedOSVersionName and channel must be set";
     let count = "maxUnavailable must be a number above 0 or a percentage from \"1%\" to \"100%\"";
     let unavailable = |value: Value| (image_with(&["rollout", "maxUnavailable"], value), count);
     let gate = json!({ "name": "g", "nodeCondition": { "type": "Ready", "status": "True" } });
@@ -193,86 +142,6 @@ async fn images_that_are_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn versions_and_channels() -> Result<()> {
-    let version = json!({ "version": "1.2", "metadata": { "upgradeImage": "registry.example/os:1.2" } });
-    accepted("ManagedOSVersion", &[version]).await?;
-    let table = [
-        (json!({ "metadata": { "upgradeImage": "os:1" } }), "spec.version: Required value"),
-        (json!({ "version": "", "metadata": { "upgradeImage": "os:1" } }), "spec.version"),
-        (json!({ "version": "1", "metadata": {} }), "spec.metadata.upgradeImage: Required value"),
-        (json!({ "version": "1" }), "spec.metadata: Required value"),
-        (
-            json!({ "version": "1", "type": "floppy", "metadata": { "upgradeImage": "os:1" } }),
-            "\"container\"",
-        ),
-    ];
-    refused("ManagedOSVersion", &table).await?;
-    let channel = json!({ "type": "json", "options": { "uri": "https://example.org/versions.json" } });
-    accepted("ManagedOSVersionChannel", &[channel]).await?;
-    let table = [
-        (
-            json!({ "type": "json", "options": { "uri": "ftp://example.org/x" } }),
-            "spec.options.uri in body should match",
-        ),
-        (json!({ "type": "json", "options": {} }), "spec.options.uri: Required value"),
-        (json!({ "type": "custom", "options": { "uri": "https://example.org/" } }), "\"json\""),
-        (
-            json!({ "type": "json", "options": { "uri": "https://example.org/" }, "syncIntervalSeconds": 59 }),
-            "greater than or equal to 60",
-        ),
-    ];
-    refused("ManagedOSVersionChannel", &table).await
-}
-
-fn order(target: &str) -> Value {
-    json!({
-        "planId": "p1",
-        "image": format!("registry.example/os@{DIGEST}"),
-        "target": target,
-        "notAfter": "2030-01-01T00:00:00Z",
-    })
-}
-
-fn order_without(target: &str, field: &str) -> Value {
-    let mut spec = order(target);
-    spec.as_object_mut().unwrap().remove(field);
-    spec
-}
-
-#[tokio::test]
-async fn plans() -> Result<()> {
-    let mut reverted = order("Reverted");
-    reverted["revert"] = json!({ "cause": "User", "message": "no more" });
-    let disruption =
-        json!({ "since": "2026-01-01T00:00:00Z", "foundCordoned": false, "bootIdBefore": "x", "attempt": 1 });
-    let mut disrupted = order("Booted");
-    disrupted["disruption"] = disruption.clone();
-    accepted("NodePlan", &[json!({}), order("Staged"), order("Committed"), reverted, disrupted.clone()])
-        .await?;
-    disrupted["disruption"]["attempt"] = json!(0);
-    let mut tag = order("Staged");
-    tag["image"] = json!("registry.example/os:1");
-    let mut cause = order("Reverted");
-    cause["revert"] = json!({ "cause": "Boredom" });
-    let together = "planId, image and target are set together";
-    let table = [
-        (order_without("Staged", "planId"), together),
-        (order_without("Staged", "image"), together),
-        (order_without("Staged", "target"), together),
-        (
-            order_without("Booted", "notAfter"),
-            "a target of Booted needs notAfter: an approval to reboot runs out",
-        ),
-        (order("Reverted"), "a target of Reverted needs revert: the cause is part of the order"),
-        (tag, "spec.image in body should match"),
-        (order("Backwards"), "\"Staged\", \"Booted\", \"Committed\", \"Reverted\""),
-        (cause, "\"Bootloader\""),
-        (disrupted, "greater than or equal to 1"),
-    ];
-    refused("NodePlan", &table).await
-}
-
-#[tokio::test]
 async fn rules_that_nothing_could_satisfy_are_refused() -> Result<()> {
     let rule = |rule: Value| image_with(&["verification"], json!({ "rules": [rule] }));
     let repository = |text: &str| rule(json!({ "keys": [KEY], "repositories": [text] }));
@@ -293,34 +162,6 @@ async fn rules_that_nothing_could_satisfy_are_refused() -> Result<()> {
         (repository("*/os"), should),
     ];
     refused("ManagedOSImage", &table).await
-}
-
-#[tokio::test]
-async fn an_order_keeps_its_image_and_moves_forward_only() -> Result<()> {
-    let client = Cluster::shared().await?.client().await?;
-    let plans = api(&client, "NodePlan");
-    plans.create(&PostParams::default(), &object("NodePlan", "moves", &order("Staged"))).await?;
-    let other = format!("registry.example/os@sha256:{}", "f".repeat(64));
-    let change = |spec: Value| Patch::Merge(json!({ "spec": spec }));
-    let params = PatchParams::default();
-    let said =
-        plans.patch("moves", &params, &change(json!({ "image": other }))).await.unwrap_err().to_string();
-    assert!(said.contains("an order's image does not change: a new image needs a new planId"), "{said}");
-    plans.patch("moves", &params, &change(json!({ "target": "Booted" }))).await?;
-    let back = change(json!({ "target": "Staged" }));
-    let said = plans.patch("moves", &params, &back).await.unwrap_err().to_string();
-    assert!(said.contains("an order's target moves forward only"), "{said}");
-    let reverted = json!({ "target": "Reverted", "revert": { "cause": "User" } });
-    plans.patch("moves", &params, &change(reverted)).await?;
-    let again = change(json!({ "target": "Committed" }));
-    let said = plans.patch("moves", &params, &again).await.unwrap_err().to_string();
-    assert!(said.contains("an order's target moves forward only"), "{said}");
-    plans
-        .patch("moves", &params, &change(json!({ "planId": "p2", "image": other, "target": "Staged" })))
-        .await?;
-    let nothing = json!({ "planId": null, "image": null, "target": null });
-    plans.patch("moves", &params, &change(nothing)).await?;
-    Ok(())
 }
 
 #[tokio::test]
@@ -367,78 +208,5 @@ async fn absent_fields_have_the_defaults_that_the_documentation_names() -> Resul
     assert_eq!(spec["reboot"], json!({ "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 }));
     assert_eq!(spec["pull"], json!({ "plainHttp": false, "background": false }));
     assert_eq!(spec["rollout"], json!({ "order": "ControlPlaneFirst", "soakSeconds": 0 }));
-    Ok(())
-}
-
-#[tokio::test]
-async fn kubectl_shows_what_a_person_asks_for() -> Result<()> {
-    let cluster = Cluster::shared().await?;
-    let client = cluster.client().await?;
-    let images = api(&client, "ManagedOSImage");
-    let spec = json!({ "osImage": "os:1", "nodeSelector": { "matchLabels": { "none": "none" } } });
-    images.create(&PostParams::default(), &object("ManagedOSImage", "shown", &spec)).await?;
-    let status = json!({
-        "image": format!("registry.example/os@{DIGEST}"),
-        "version": "4.5.6",
-        "summary": "7/10 updated, 1 rebooting",
-        "nodes": { "total": 10, "updated": 7, "updating": 1, "failed": 0 },
-        "conditions": [{
-            "type": "Ready", "status": "False", "reason": "RollingOut", "message": "not done",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }],
-    });
-    let params = PatchParams::default();
-    images.patch_status("shown", &params, &Patch::Merge(json!({ "status": status }))).await?;
-    let table = cluster.kubectl(&["get", "mosi", "shown"]).await?;
-    let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(
-        lines[0].split_whitespace().collect::<Vec<_>>(),
-        ["NAME", "VERSION", "NODES", "UPDATED", "READY", "STATUS", "AGE"]
-    );
-    assert!(
-        lines[1]
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .starts_with("shown 4.5.6 10 7 False 7/10 updated, 1 rebooting"),
-        "{table}"
-    );
-    assert!(cluster.kubectl(&["get", "mosi", "shown", "-o", "wide"]).await?.contains(DIGEST));
-
-    let plans = api(&client, "NodePlan");
-    plans.create(&PostParams::default(), &object("NodePlan", "shown", &order("Booted"))).await?;
-    let status = json!({
-        "phase": "RolledBack",
-        "booted": { "slot": "a", "digest": DIGEST, "bootId": "x" },
-        "rolledBack": { "cause": "HostCheck", "message": "no network", "at": "2026-01-01T00:00:00Z" },
-    });
-    plans.patch_status("shown", &params, &Patch::Merge(json!({ "status": status }))).await?;
-    let table = cluster.kubectl(&["get", "nplan", "shown", "--no-headers"]).await?;
-    assert!(
-        table
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .starts_with("shown Booted RolledBack a HostCheck"),
-        "{table}"
-    );
-    let all = cluster.kubectl(&["get", "evenkeel"]).await?;
-    assert!(
-        all.contains("managedosimage.evenkeel.dev/shown") && all.contains("nodeplan.evenkeel.dev/shown"),
-        "{all}"
-    );
-    let explained = cluster.kubectl(&["explain", "mosi.spec.rollout.maxUnavailable"]).await?;
-    assert!(explained.contains("may be unavailable at once"), "{explained}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_status_has_only_phases_that_exist() -> Result<()> {
-    let client = Cluster::shared().await?.client().await?;
-    let plans = api(&client, "NodePlan");
-    plans.create(&PostParams::default(), &object("NodePlan", "phases", &json!({}))).await?;
-    let patch = Patch::Merge(json!({ "status": { "phase": "Dancing" } }));
-    let said = plans.patch_status("phases", &PatchParams::default(), &patch).await.unwrap_err().to_string();
-    assert!(said.contains("\"Idle\", \"Staging\", \"Staged\""), "{said}");
     Ok(())
 }

@@ -1,0 +1,154 @@
+//! From a channel to its list of versions, in limited time.
+
+use std::time::Duration;
+
+use evenkeel_crds::{ManagedOSVersionChannel, managed_os_version_channel::ChannelType};
+use evenkeel_operator_core::channel::{
+    document::{self, DocumentError},
+    order::NotAConstraint,
+    tags,
+};
+use evenkeel_registry::{Document, Registry, RegistryError, RegistryOptions};
+use evenkeel_trust::{Policy, PolicyError, Refusal, Subject, SubjectError};
+use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use super::{
+    Known,
+    carried::{self, NotCarried},
+};
+use crate::{api::with_causes, status::Problem};
+
+/// A document, or a handful of small requests. An operator that is told to stop waits for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    Carried(#[from] NotCarried),
+    #[error("options.constraint: {0}")]
+    Constraint(#[from] NotAConstraint),
+    #[error(
+        "no tag of {0} is a semantic version that satisfies the constraint: push one, or change the constraint"
+    )]
+    NoTag(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+}
+
+impl FetchError {
+    fn problem(self) -> Problem {
+        let (reason, passing) = match &self {
+            Self::Registry(RegistryError::NotFound { .. }) => ("NotFound", false),
+            Self::Registry(error) => (error.reason(), error.retryable()),
+            Self::Document(_) | Self::Carried(_) => ("InvalidList", false),
+            Self::Constraint(_) => ("InvalidConstraint", false),
+            Self::NoTag(_) => ("NoVersions", false),
+            Self::Refused(refusal) => (refusal.reason(), false),
+            Self::Policy(_) => ("InvalidVerification", false),
+            Self::Subject(_) => ("InvalidReference", false),
+        };
+        Problem { reason: reason.to_owned(), message: with_causes(&self), passing }
+    }
+}
+
+/// What a channel lists; nothing if it is what is known already.
+pub(super) async fn fetch(
+    channel: &ManagedOSVersionChannel,
+    known: Option<&Known>,
+    options: &RegistryOptions,
+) -> Result<Option<Known>, Problem> {
+    match timeout(FETCH_TIMEOUT, ask(channel, known, options)).await {
+        Ok(answer) => answer.map_err(FetchError::problem),
+        Err(_) => Err(Problem::passing(
+            "RegistryUnreachable",
+            format!(
+                "the list of versions did not come within {} s: is its server up?",
+                FETCH_TIMEOUT.as_secs()
+            ),
+        )),
+    }
+}
+
+async fn ask(
+    channel: &ManagedOSVersionChannel,
+    known: Option<&Known>,
+    options: &RegistryOptions,
+) -> Result<Option<Known>, FetchError> {
+    let spec = &channel.spec;
+    // A new client each time: certificates may have changed.
+    let registry = Registry::new(RegistryOptions { pull: spec.pull.clone(), ..options.clone() })?;
+    // Admission requires that the one that belongs to the type is there.
+    let place = |option: &Option<String>| option.clone().unwrap_or_default();
+    let found = match spec.r#type {
+        ChannelType::Json => json(&registry, &place(&spec.options.uri), known).await?,
+        ChannelType::Custom => custom(&registry, channel, &place(&spec.options.image), known).await?,
+        ChannelType::Registry => tagged(&registry, channel, &place(&spec.options.repository), known).await?,
+    };
+    let before = spec.registry.as_deref();
+    Ok(found.map(|found| Known { listing: found.listing.behind(before), ..found }))
+}
+
+async fn json(registry: &Registry, uri: &str, known: Option<&Known>) -> Result<Option<Known>, FetchError> {
+    let etag = known.and_then(|known| known.etag.as_deref());
+    let (bytes, etag) = match registry.document(uri, etag, document::BYTES_MAX).await? {
+        Document::Unchanged => return Ok(None),
+        Document::Changed { bytes, etag } => (bytes, etag),
+    };
+    Ok(Some(Known { listing: document::parse(&bytes)?, digest: digest(&bytes), etag }))
+}
+
+async fn custom(
+    registry: &Registry,
+    channel: &ManagedOSVersionChannel,
+    image: &str,
+    known: Option<&Known>,
+) -> Result<Option<Known>, FetchError> {
+    let policy = channel.spec.verification.as_ref().map(Policy::try_from).transpose()?;
+    let artifact = registry.artifact(image).await?;
+    let digest = artifact.image.rsplit('@').next().unwrap_or_default().to_owned();
+    // What is known was checked by these rules: other ones are another generation, of which nothing is known.
+    if known.is_some_and(|known| known.digest == digest) {
+        return Ok(None);
+    }
+    if let Some(policy) = policy {
+        let subject: Subject = artifact.image.parse()?;
+        policy.check(&subject, &registry.signatures(&subject).await?)?;
+    }
+    let bytes = carried::list(registry, &artifact).await?;
+    Ok(Some(Known { listing: document::parse(&bytes)?, digest, etag: None }))
+}
+
+async fn tagged(
+    registry: &Registry,
+    channel: &ManagedOSVersionChannel,
+    repository: &str,
+    known: Option<&Known>,
+) -> Result<Option<Known>, FetchError> {
+    let tags = registry.tags(repository).await?;
+    let digest = digest(tags.join("\n").as_bytes());
+    if known.is_some_and(|known| known.digest == digest) {
+        return Ok(None);
+    }
+    let constraint = channel.spec.options.constraint.as_deref();
+    let listing = tags::list(&channel.name_any(), repository, constraint, &tags)?;
+    if listing.versions.is_empty() {
+        return Err(FetchError::NoTag(repository.to_owned()));
+    }
+    Ok(Some(Known { listing, digest, etag: None }))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}
