@@ -18,6 +18,7 @@ use evenkeel_crds::{
 };
 use evenkeel_operator_core::channel::{Listing, sync::Existing};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
     runtime::{
@@ -49,6 +50,8 @@ struct Memory {
     known: Option<Known>,
     /// The last failure, and how many there were in a row.
     failure: Option<(Problem, u32)>,
+    /// When the list was last fetched with success.
+    synced: Option<Timestamp>,
     /// When to fetch next.
     next: Option<Instant>,
 }

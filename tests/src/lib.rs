@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod cosign;
 pub mod fleet;
+pub mod list_server;
 pub mod loader;
 pub mod machine;
 pub mod operator;

@@ -152,3 +152,55 @@ fn digest(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
     hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers `200` with an entity tag, or `304` to whoever knows it.
+    async fn serve(listener: TcpListener) {
+        let body = r#"[{"metadata":{"name":"v1"},"spec":{"version":"1","metadata":{"upgradeImage":"r.example/os:1"}}}]"#;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            let known =
+                String::from_utf8_lossy(&head[..read]).to_lowercase().contains("if-none-match: \"1\"");
+            let (status, body) = if known { ("304 X", "") } else { ("200 X", body) };
+            let length = body.len();
+            let text = format!("HTTP/1.1 {status}\r\nETag: \"1\"\r\nContent-Length: {length}\r\n\r\n{body}");
+            stream.write_all(text.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_known_is_not_sent_again_and_one_that_is_away_may_come_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener));
+        let spec = json!({
+            "type": "json", "options": { "uri": format!("http://{address}/channel.json") },
+            "pull": { "plainHttp": true },
+        });
+        let channel = ManagedOSVersionChannel::new("stable", serde_json::from_value(spec).unwrap());
+        let limits = evenkeel_registry::Limits { pause: Duration::from_millis(1), ..Default::default() };
+        let options = RegistryOptions { limits, ..RegistryOptions::default() };
+        let known = fetch(&channel, None, &options).await.unwrap().unwrap();
+        assert_eq!(known.listing.versions.keys().collect::<Vec<_>>(), ["v1"]);
+        assert!(fetch(&channel, Some(&known), &options).await.unwrap().is_none());
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        let problem = fetch(&channel, Some(&known), &options).await.unwrap_err();
+        assert_eq!(
+            (problem.reason.as_str(), problem.passing),
+            ("RegistryUnreachable", true),
+            "{}",
+            problem.message
+        );
+    }
+}

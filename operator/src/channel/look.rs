@@ -7,6 +7,7 @@ use std::{
 
 use evenkeel_crds::ManagedOSVersionChannel;
 use evenkeel_operator_core::channel::sync::{self, Change, Outcome};
+use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{Channels, Known, Memory, existing, fetch, show, write};
@@ -48,24 +49,24 @@ pub(super) async fn look(
         show::disabled(&channels.context, channel).await?;
         return Ok(Action::await_change());
     }
-    let fetched = refresh(&channels, channel).await;
+    refresh(&channels, channel).await;
     let memory = channels.memory(&name);
     let outcome = match &memory.known {
         Some(known) => Some(follow(&channels, channel, known).await?),
         None => None,
     };
-    show::shown(&channels.context, channel, &memory, outcome.as_ref(), fetched).await?;
+    show::shown(&channels.context, channel, &memory, outcome.as_ref()).await?;
     let pause = memory.next.map_or(RETRY_MIN, |next| next.saturating_duration_since(Instant::now()));
     Ok(Action::requeue(pause))
 }
 
-/// Fetches the list if it is time; whether that was so and worked.
-async fn refresh(channels: &Channels, channel: &ManagedOSVersionChannel) -> bool {
+/// Fetches the list if it is time.
+async fn refresh(channels: &Channels, channel: &ManagedOSVersionChannel) {
     let (name, generation) = (channel.name_any(), channel.metadata.generation);
     let before = Some(channels.memory(&name)).filter(|memory| memory.generation == generation);
     let before = before.unwrap_or_default();
     if before.next.is_some_and(|next| Instant::now() < next) {
-        return false;
+        return;
     }
     let outcome = match name.len() {
         0..=NAME_MAX => fetch::fetch(channel, before.known.as_ref(), &channels.context.registry).await,
@@ -82,6 +83,7 @@ async fn refresh(channels: &Channels, channel: &ManagedOSVersionChannel) -> bool
             generation,
             known: known.or(before.known),
             failure: None,
+            synced: Some(Timestamp::now()),
             next: Some(Instant::now() + interval),
         },
         Err(problem) => {
@@ -91,9 +93,7 @@ async fn refresh(channels: &Channels, channel: &ManagedOSVersionChannel) -> bool
             Memory { generation, failure: Some((problem, failures)), next, ..before }
         }
     };
-    let worked = memory.failure.is_none();
     channels.remember(&name, memory);
-    worked
 }
 
 fn pause(failures: u32, interval: Duration) -> Duration {

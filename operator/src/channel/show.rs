@@ -30,29 +30,29 @@ pub(super) async fn disabled(context: &Context, channel: &ManagedOSVersionChanne
     let message = "it is not enabled: its versions stay as they are".to_owned();
     let before = channel.status.clone().unwrap_or_default();
     let status = status(channel, &before, Verdict::ready("ChannelDisabled", message));
-    write(context, channel, &status, Vec::new()).await
+    write(context, channel, &status).await
 }
 
-/// Says where the channel is. `fetched`: the list has just come.
+/// Says what was done to versions, and where the channel is.
 pub(super) async fn shown(
     context: &Context,
     channel: &ManagedOSVersionChannel,
     memory: &Memory,
     outcome: Option<&Outcome>,
-    fetched: bool,
 ) -> Result<(), ApiError> {
+    // Told first: what was done is not done again if the status cannot be written.
+    let told = outcome.map(of_changes).unwrap_or_default();
+    events::publish(&context.recorder, channel, &told).await;
     let before = channel.status.clone().unwrap_or_default();
     let mut status = status(channel, &before, verdict(&channel.name_any(), memory, outcome));
-    if fetched {
-        status.last_synced = Some(Time(Timestamp::now()));
-    }
+    status.last_synced = memory.synced.map(Time).or(status.last_synced);
     if let (Some(known), Some(outcome)) = (&memory.known, outcome) {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         status.digest = Some(known.digest.clone());
         status.versions =
             VersionCounts { listed: count(known.listing.versions.len()), retired: count(outcome.retired) };
     }
-    write(context, channel, &status, outcome.map(of_changes).unwrap_or_default()).await
+    write(context, channel, &status).await
 }
 
 fn verdict(channel: &str, memory: &Memory, outcome: Option<&Outcome>) -> Verdict {
@@ -107,23 +107,23 @@ async fn write(
     context: &Context,
     channel: &ManagedOSVersionChannel,
     status: &ManagedOSVersionChannelStatus,
-    mut told: Vec<Told>,
 ) -> Result<(), ApiError> {
     let before = channel.status.clone().unwrap_or_default();
-    if *status != before {
-        let name = channel.name_any();
-        let document = json!({
-            "apiVersion": "evenkeel.dev/v1alpha1",
-            "kind": "ManagedOSVersionChannel",
-            "metadata": { "name": name, "uid": channel.uid(), "resourceVersion": channel.resource_version() },
-            "status": status,
-        });
-        let api: Api<ManagedOSVersionChannel> = Api::all(context.clients.main.clone());
-        let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-        let what = format!("write the status of ManagedOSVersionChannel {name}");
-        call(what, api.patch_status(&name, &params, &Patch::Apply(&document))).await?;
-        told.extend(of_status(&before, status));
+    if *status == before {
+        return Ok(());
     }
+    let name = channel.name_any();
+    let document = json!({
+        "apiVersion": "evenkeel.dev/v1alpha1",
+        "kind": "ManagedOSVersionChannel",
+        "metadata": { "name": name, "uid": channel.uid(), "resourceVersion": channel.resource_version() },
+        "status": status,
+    });
+    let api: Api<ManagedOSVersionChannel> = Api::all(context.clients.main.clone());
+    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+    let what = format!("write the status of ManagedOSVersionChannel {name}");
+    call(what, api.patch_status(&name, &params, &Patch::Apply(&document))).await?;
+    let told: Vec<Told> = of_status(&before, status).into_iter().collect();
     events::publish(&context.recorder, channel, &told).await;
     Ok(())
 }

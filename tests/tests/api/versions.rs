@@ -38,7 +38,10 @@ async fn versions_that_are_refused() -> Result<()> {
         (with("metadata", json!({ "uri": "https://example.org/os.iso" })), container),
         (with("metadata", json!({ "upgradeImage": "" })), "spec.metadata.upgradeImage"),
         (with("metadata", json!({ "upgradeImage": "os:1", "created": -1 })), "greater than or equal to 0"),
-        (with("metadata", json!({ "upgradeImage": "os:1", "created": "today" })), "must be of type integer"),
+        (
+            with("metadata", json!({ "upgradeImage": "os:1", "created": "today" })),
+            "metadata.created: expected numeric",
+        ),
         (json!({ "version": "1" }), "spec.metadata: Required value"),
         (iso, "a version of type iso needs metadata.uri"),
         (with("type", json!("floppy")), "\"container\", \"iso\""),
