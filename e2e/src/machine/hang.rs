@@ -20,7 +20,7 @@ use super::monitor;
 const SILENCE: Duration = Duration::from_secs(90);
 /// The same in time on the host's processors, of which a busy host gives little: firmware and loader together need some
 /// 15 s, and 45 s on a host that is three times slower.
-const BUSY: Duration = Duration::from_secs(60);
+const BUSY: Duration = Duration::from_mins(1);
 /// The kernel's last word before the first process.
 const FIRST_PROCESS: &str = "as init process";
 
