@@ -7,6 +7,7 @@
 //! `EVENKEEL_POWER_CUTS=n` looks at n times as many.
 
 mod cuts;
+mod finished_layer;
 mod firmware;
 mod node;
 mod promises;
@@ -70,13 +71,15 @@ impl World {
         for number in 0..3_u64 {
             // The last has the kernel of the first, so that there is nothing to do on the boot partition for it.
             let kernel = noise(5_000, number % 2 + 10);
-            let (initrd, own) = (
-                noise(9_000, number % 2 + 20),
-                noise(20_000 + usize::try_from(number).unwrap() * 5000, number + 30),
-            );
-            let files: [(&str, &[u8]); 4] =
-                [(LOADER, b"MZ"), (KERNEL, &kernel), (INITRD, &initrd), ("etc/own", &own)];
-            let image = Recipe { layers: vec![tar(&files)], ..Recipe::default() }.build();
+            let initrd = noise(9_000, number % 2 + 20);
+            let own = noise(12_000 + usize::try_from(number).unwrap() * 5000, number + 30);
+            // All have the first layer, and so a slot keeps it; two have the second, and one slot gives it to the other.
+            let layers = vec![
+                tar(&[(LOADER, b"MZ"), ("usr/lib/base", &noise(9_000, 40))]),
+                tar(&[(KERNEL, &kernel), (INITRD, &initrd)]),
+                tar(&[("etc/own", &own)]),
+            ];
+            let image = Recipe { layers, ..Recipe::default() }.build();
             registry.push(&image, &format!("os:{number}")).await;
             let pinned = format!("{}@{}", registry.reference("os"), image.manifest.digest);
             let staged = machine.stage_into(&pinned, "a", &Arc::default()).await.unwrap();
@@ -181,6 +184,7 @@ async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
     let mut cuts = Vec::new();
     story.cuts(0..story.ops.len(), RANDOM * times(), |cut| cuts.push(cut));
     let (mut endings, mut followed, mut again) = (BTreeMap::new(), 0, 0);
+    let (mut kept, mut copied) = (0, 0);
     let mut dice = Dice(7);
     let mut failures = Vec::new();
     for cut in &cuts {
@@ -195,6 +199,8 @@ async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
         match world.recover(&story, cut).await {
             Ok((node, ending)) => {
                 *endings.entry(ending).or_insert(0) += 1;
+                kept += u32::from(node.reused.0 > 0);
+                copied += u32::from(node.reused.1 > 0);
                 let second = Story {
                     file: story.file.clone(),
                     before: cut.sectors.clone(),
@@ -210,12 +216,14 @@ async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
         }
     }
     println!(
-        "{} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}), {again} disks of cuts in them",
+        "{} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}; {kept} went on with what lay in the \
+         slot, {copied} took layers from the other), {again} disks of cuts in them",
         story.ops.len(),
         cuts.len()
     );
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cuts.len(), failures.join("\n"));
     assert!(cuts.len() > 400 && followed > 80 && again > 40, "too little was looked at");
+    assert!(kept > 5 && copied > 5, "nothing was used again");
 }
 
 /// Cuts a recovery; gives the number of disks.

@@ -40,6 +40,8 @@ pub struct Node {
     pub recorder: Arc<Recorder<Known>>,
     pub disk: Disk,
     pub known: Known,
+    /// Bytes that staging found at their place, and those that it took from another slot.
+    pub reused: (i64, i64),
     digest: String,
     now: i64,
     registry: RegistryOptions,
@@ -55,8 +57,8 @@ impl Node {
         let recorder = Arc::new(recorder);
         let device: Arc<dyn BlockDevice> = recorder.clone();
         let disk = Disk::on(&device, Path::new("memory")).map_err(said)?;
-        let mut node =
-            Self { recorder, disk, known, digest: String::new(), now: START, registry: registry.clone() };
+        let (digest, registry) = (String::new(), registry.clone());
+        let mut node = Self { recorder, disk, known, reused: (0, 0), digest, now: START, registry };
         node.boot()?;
         Ok(node)
     }
@@ -112,7 +114,11 @@ impl Node {
                     plan_id: None,
                 };
                 match stage(&request, &Arc::new(Meter::default())).await {
-                    Ok(staged) => Outcome::Staged(staged.cost),
+                    Ok(staged) => {
+                        self.reused.0 += staged.cost.bytes_skipped;
+                        self.reused.1 += staged.cost.bytes_copied;
+                        Outcome::Staged(staged.cost)
+                    }
                     Err(error) => Outcome::Failed(error.plan_error()),
                 }
             }

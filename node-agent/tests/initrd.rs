@@ -1,0 +1,142 @@
+//! The initrd's own shell, on the boot partition that the agent wrote: a kept slot whose bytes are not what was written
+//! gives way to another one, whichever loader boots. Needs root, for a mount that nobody else sees. A kernel need not have
+//! vfat for it: the folders that matter are copied out, and what is renamed there is renamed on the partition.
+
+mod machine_on_disk;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
+
+use evenkeel_node_agent::{
+    boot::{self, Loader},
+    esp, install,
+    slots::{self, Memory},
+};
+use machine_on_disk::{Content, Machine};
+
+const LIBRARY: &str = include_str!("../src/init/files/dracut/evenkeel-lib.sh");
+/// What the library asks of dracut, the kernel and the machine; slot a runs, and its bytes are not what was written.
+const AROUND: &str = r#"
+getarg() { case $1 in evenkeel.slot=) echo a ;; *) return 1 ;; esac; }
+dmsetup() { echo "0 8 verity C -"; }
+evenkeel_mapped() { true; }
+evenkeel_counted() { false; }
+evenkeel_partition() { echo "$folder"; }
+evenkeel_say() { echo "$*"; }
+mount -t tmpfs tmpfs /run
+mount() { [ "$1 $2" = "-t vfat" ] && command mount --bind "$3" "$4"; }
+evenkeel_give_up
+"#;
+
+fn machine(loader: Loader) -> Machine {
+    let machine = Machine::new();
+    let programs =
+        ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
+    let program = programs[usize::from(loader == Loader::Grub)];
+    for slot in ["b", "a"] {
+        let kernel = format!("kernel of {slot}");
+        let content = Content {
+            loader: (program, b"MZ"),
+            kernel: kernel.as_bytes(),
+            initrd: b"initrd",
+            kernel_options: "quiet",
+        };
+        let (region, record) = machine.fill_with(slot, &content);
+        install::make_bootable_with(&machine.disk, &region, &record, loader).unwrap();
+    }
+    machine
+}
+
+const FOLDERS: [&str; 2] = ["loader/entries", "evenkeel/grub"];
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).unwrap();
+    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// What the library says.
+fn boot_fails(machine: &Machine) -> String {
+    let esp = esp::open(&machine.disk).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    for folder in FOLDERS {
+        let files = esp.list(folder).unwrap();
+        if !files.is_empty() {
+            fs::create_dir_all(copy.path().join(folder)).unwrap();
+        }
+        for file in files {
+            let path = format!("{folder}/{}", file.name);
+            esp.read(&path, &mut File::create(copy.path().join(&path)).unwrap()).unwrap();
+        }
+    }
+    let library = LIBRARY.replace(". /lib/dracut-lib.sh", ":");
+    let script = format!("folder='{}'\n{library}{AROUND}", copy.path().display());
+    let output = Command::new("unshare").args(["--mount", "dash", "-c", &script]).output().unwrap();
+    for folder in FOLDERS.iter().filter(|folder| copy.path().join(folder).exists()) {
+        let before: BTreeSet<String> = esp.list(folder).unwrap().into_iter().map(|file| file.name).collect();
+        let after = names(&copy.path().join(folder));
+        for (from, to) in (&before - &after).iter().zip(&after - &before) {
+            esp.rename(&format!("{folder}/{from}"), &format!("{folder}/{to}")).unwrap();
+        }
+    }
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// The slot that boots next; and slot a's tries, if it has an entry.
+fn next(machine: &Machine) -> (String, Option<u32>) {
+    let entries = boot::open(&machine.disk).unwrap().entries().unwrap();
+    let report = slots::report(&machine.disk, &entries, &Memory::default()).unwrap();
+    let tries = report.iter().find(|slot| slot.name == "a").unwrap().tries_left;
+    (report.into_iter().find(|slot| slot.default).unwrap().name, tries)
+}
+
+#[test]
+fn a_damaged_kept_slot_gives_way_to_another() {
+    for loader in [Loader::SystemdBoot, Loader::Grub] {
+        let machine = machine(loader);
+        assert_eq!(next(&machine), ("a".into(), None));
+        let said = boot_fails(&machine);
+        assert!(said.contains("slot a is damaged and is given up"), "{loader:?}: {said}");
+        assert_eq!(next(&machine), ("b".into(), Some(0)), "{loader:?}");
+        // A second look, and the way back for a slot that was written again.
+        boot_fails(&machine);
+        assert_eq!(next(&machine), ("b".into(), Some(0)), "{loader:?}");
+        let (slot, loader_of_disk) = (machine.disk.slot("a").unwrap(), boot::open(&machine.disk).unwrap());
+        loader_of_disk.make_default(&slot, &slot.read_record().unwrap()).unwrap();
+        assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
+        let files = esp::open(&machine.disk).unwrap().list("evenkeel/grub").unwrap();
+        assert!(files.iter().all(|file| !file.name.ends_with("given-up")), "{files:?}");
+    }
+}
+
+#[test]
+fn a_damaged_slot_that_is_the_only_one_stays() {
+    for loader in [Loader::SystemdBoot, Loader::Grub] {
+        let machine = machine(loader);
+        boot::open(&machine.disk).unwrap().clear("b").unwrap();
+        assert!(!boot_fails(&machine).contains("given up"), "{loader:?}");
+        assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
+        // A trial that was used up is no other slot.
+        let (slot, boot) = (machine.disk.slot("b").unwrap(), boot::open(&machine.disk).unwrap());
+        boot.arm_trial(&slot, &slot.read_record().unwrap(), 1).unwrap();
+        let esp = esp::open(&machine.disk).unwrap();
+        match loader {
+            Loader::SystemdBoot => {
+                let folder = "loader/entries/evenkeel-b";
+                esp.rename(&format!("{folder}+1.conf"), &format!("{folder}+0-1.conf")).unwrap();
+            }
+            Loader::Grub => {
+                let path = "evenkeel/grub/grubenv";
+                let mut block = Vec::new();
+                esp.read(path, &mut block).unwrap();
+                let used = String::from_utf8(block).unwrap().replace("evenkeel_tries=1", "evenkeel_tries=0");
+                esp.overwrite(path, used.as_bytes()).unwrap();
+            }
+        }
+        assert!(!boot_fails(&machine).contains("given up"), "{loader:?}");
+        assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
+    }
+}
