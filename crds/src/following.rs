@@ -42,6 +42,9 @@ pub struct ChannelPosition {
     /// Name of the `ManagedOSVersion` that nodes get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Its image when it was let in. Where a person has to approve, another image under the same name is not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Name of a newer one that waits for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<String>,

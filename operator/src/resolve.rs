@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_crds::{
     ManagedOSImage, ManagedOSVersion,
+    following::ChannelPosition,
     managed_os_image::Pull,
     names::{APPROVED_BY, APPROVED_VERSION},
     verification::Verification,
@@ -29,6 +30,10 @@ pub fn reference(image: &ManagedOSImage, seen: &Seen) -> Result<String, Problem>
     if let Some(image) = &image.spec.os_image {
         return Ok(image.clone());
     }
+    // What was let in is an image, whatever becomes of the version's object.
+    if let Some(followed) = position(image).and_then(|position| position.image.clone()) {
+        return Ok(followed);
+    }
     let Some(version) = version(image, seen)? else { return Err(no_version(image)) };
     version.spec.metadata.upgrade_image.clone().ok_or_else(|| {
         let name = version.name_any();
@@ -45,13 +50,8 @@ pub fn minimum(image: &ManagedOSImage, seen: &Seen) -> Option<String> {
 
 /// The version that an image object names, or that its channel has for it; `None` if it names none.
 fn version(image: &ManagedOSImage, seen: &Seen) -> Result<Option<ManagedOSVersion>, Problem> {
-    let spec = &image.spec;
-    let position = image.status.as_ref().and_then(|status| status.channel.as_ref());
-    let followed = spec.channel.as_ref().and_then(|channel| {
-        let here = position.filter(|position| position.name == channel.name);
-        here.and_then(|position| position.version.clone())
-    });
-    let Some(name) = spec.managed_os_version_name.clone().or(followed) else { return Ok(None) };
+    let followed = position(image).and_then(|position| position.version.clone());
+    let Some(name) = image.spec.managed_os_version_name.clone().or(followed) else { return Ok(None) };
     let Some(version) = seen.versions.get(&name) else {
         return Err(missing(format!("there is no ManagedOSVersion {name}: create it, or name another one")));
     };
@@ -59,6 +59,13 @@ fn version(image: &ManagedOSImage, seen: &Seen) -> Result<Option<ManagedOSVersio
         Ok(version) => Ok(Some(version.clone())),
         Err(invalid) => Err(missing(format!("ManagedOSVersion {name} cannot be read: {}", invalid.error))),
     }
+}
+
+/// Where an image object is in the channel that it follows.
+fn position(image: &ManagedOSImage) -> Option<&ChannelPosition> {
+    let channel = image.spec.channel.as_ref()?;
+    let position = image.status.as_ref()?.channel.as_ref()?;
+    Some(position).filter(|position| position.name == channel.name)
 }
 
 fn missing(message: String) -> Problem {
@@ -72,8 +79,7 @@ fn no_version(image: &ManagedOSImage) -> Problem {
     if let Err(error) = order::constraint(channel.constraint.as_deref()) {
         return Problem::lasting("InvalidConstraint", format!("channel.constraint: {error}"));
     }
-    let position = image.status.as_ref().and_then(|status| status.channel.as_ref());
-    match position.and_then(|position| position.available.as_ref()) {
+    match position(image).and_then(|position| position.available.as_ref()) {
         Some(version) => Problem::lasting(
             "WaitsForApproval",
             format!(

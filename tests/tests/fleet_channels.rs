@@ -265,6 +265,25 @@ async fn an_image_object_follows_the_tags_of_a_repository_as_far_as_somebody_let
     assert_eq!(position(&fleet).await?, (Some("stable-v2.0".into()), None, Some("ann".into())));
     fleet.until_event("os", &["VersionPromoted", "approved by ann"]).await?;
 
+    // Somebody changes what is behind the name that was approved: nothing happens. The operator puts it right.
+    let all = Api::<ManagedOSVersion>::all(fleet.client.clone());
+    let other = json!({ "spec": { "metadata": { "upgradeImage": fleet.installed.tagged } } });
+    all.patch("stable-v2.0", &PatchParams::default(), &Patch::Merge(other)).await?;
+    let end = Instant::now() + LIMIT;
+    while all.get("stable-v2.0").await?.spec.metadata.upgrade_image.as_ref() != Some(&second.tagged) {
+        anyhow::ensure!(
+            Instant::now() < end,
+            "the version stays what somebody made of it\n{}",
+            fleet.account()
+        );
+        sleep(Duration::from_millis(100)).await;
+    }
+    let image = images.get("os").await?.status.unwrap_or_default();
+    assert_eq!(
+        (image.resolved_from.as_ref(), image.image.as_ref()),
+        (Some(&second.tagged), Some(&second.pinned))
+    );
+
     // A newer one waits; then nobody has to approve any more.
     let third = fleet.publish(&OsImage::good("v2.2")).await?;
     apply(&fleet, "ManagedOSVersionChannel", "stable", &channel("61m")).await?;

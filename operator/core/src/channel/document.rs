@@ -253,4 +253,27 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever somebody does to a document: it is read or refused, and what is read keeps to the limits.
+        #[test]
+        fn damaged_documents_give_versions_within_the_limits_or_none(
+            changes in proptest::collection::vec((0..ELEMENTAL.len(), proptest::prelude::any::<u8>()), 0..8),
+            cut in 0..ELEMENTAL.len(),
+        ) {
+            let mut bytes = ELEMENTAL.as_bytes().to_vec();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            for text in [&bytes[..], &bytes[..cut]] {
+                let Ok(listing) = parse(text) else { continue };
+                for (name, version) in listing.versions {
+                    assert!(is_object_name(&name));
+                    assert!((1..=VERSION_MAX).contains(&version.version.chars().count()));
+                    let place = version.metadata.upgrade_image.or(version.metadata.uri).unwrap();
+                    assert!((1..=URI_MAX).contains(&place.chars().count()));
+                }
+            }
+        }
+    }
 }

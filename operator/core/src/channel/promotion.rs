@@ -33,7 +33,8 @@ pub struct Approval {
 
 /// Decides where an image object is in its channel. A version that it has is given up for a newer one, for one that was
 /// approved, or because the constraint does not hold for it any more; never because the channel lists it no more: nodes do
-/// not go back by themselves.
+/// not go back by themselves. What was approved is an image: where the channel has another one under the same name, only
+/// one that promotes automatically goes on to that.
 pub fn decide(
     follow: &FollowedChannel,
     before: Option<&ChannelPosition>,
@@ -62,8 +63,9 @@ pub fn decide(
         (Some(_), None) => false,
         (Some(_), Some(current)) => satisfying(current).is_none_or(|running| running < *version),
     });
-    let take = |name: &str, by: Option<String>| ChannelPosition {
-        version: Some(name.to_owned()),
+    let take = |one: &Candidate<'_>, by: Option<String>| ChannelPosition {
+        version: Some(one.name.to_owned()),
+        image: one.spec.metadata.upgrade_image.clone(),
         available: None,
         approved_by: by,
         since: Some(Time(now)),
@@ -71,8 +73,11 @@ pub fn decide(
     };
     if follow.promotion == Promotion::Automatic {
         return Ok(match newer {
-            Some((_, one)) => take(one.name, None),
-            None => ChannelPosition { available: None, ..here },
+            Some((_, one)) => take(one, None),
+            None => match fit.iter().find(|(_, one)| here.version.as_deref() == Some(one.name)) {
+                Some((_, one)) if one.spec.metadata.upgrade_image != here.image => take(one, None),
+                _ => ChannelPosition { available: None, ..here },
+            },
         });
     }
     let approved = approval.and_then(|approval| {
@@ -80,7 +85,7 @@ pub fn decide(
         Some((approval, one)).filter(|(_, one)| here.version.as_deref() != Some(one.name))
     });
     let mut position = match approved {
-        Some((approval, one)) => take(one.name, approval.by.clone()),
+        Some((approval, one)) => take(one, approval.by.clone()),
         None => here.clone(),
     };
     position.available =
@@ -91,6 +96,7 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_crds::managed_os_version::VersionMetadata;
 
     fn versions(all: &[(&str, bool)]) -> Vec<(String, ManagedOSVersionSpec, bool)> {
         let spec = |version: &str| ManagedOSVersionSpec { version: version.into(), ..Default::default() };
@@ -161,6 +167,30 @@ mod tests {
         );
         assert_eq!(asked(Some("<2"), Some("1.0"), Some("os-2.0")), (name("1.0"), name("1.1"), None));
         assert_eq!(asked(None, Some("2.0"), Some("os-2.0")), (name("2.0"), None, None), "approved long ago");
+    }
+
+    #[test]
+    fn another_image_under_the_same_name_is_taken_only_automatically() {
+        let version = |image: &str| {
+            let metadata =
+                VersionMetadata { upgrade_image: Some(image.into()), ..VersionMetadata::default() };
+            ManagedOSVersionSpec { version: "1.0".into(), metadata, ..ManagedOSVersionSpec::default() }
+        };
+        let decided = |promotion, spec: &ManagedOSVersionSpec, before: Option<&ChannelPosition>| {
+            let follow = FollowedChannel { name: "os".into(), constraint: None, promotion };
+            let approval = Approval { version: "v1".into(), by: None };
+            let candidates = [Candidate { name: "v1", spec, retired: false }];
+            decide(&follow, before, &candidates, Some(&approval), Timestamp::UNIX_EPOCH).unwrap()
+        };
+        let (first, second) = (version("os:first"), version("os:second"));
+        for (promotion, expected) in [(Promotion::Approved, "os:first"), (Promotion::Automatic, "os:second")]
+        {
+            let before = decided(promotion, &first, None);
+            assert_eq!((before.version.as_deref(), before.image.as_deref()), (Some("v1"), Some("os:first")));
+            let after = decided(promotion, &second, Some(&before));
+            assert_eq!((after.version.as_deref(), after.image.as_deref()), (Some("v1"), Some(expected)));
+            assert_eq!(decided(promotion, &second, Some(&after)), after, "and that is that");
+        }
     }
 
     #[test]

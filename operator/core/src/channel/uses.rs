@@ -27,7 +27,8 @@ impl Uses {
         }
         let resolved = status.and_then(|status| status.resolved_from.as_ref());
         let pinned = status.and_then(|status| status.image.as_ref());
-        for reference in [image.spec.os_image.as_ref(), resolved, pinned].into_iter().flatten() {
+        let let_in = position.and_then(|position| position.image.as_ref());
+        for reference in [image.spec.os_image.as_ref(), resolved, pinned, let_in].into_iter().flatten() {
             self.references.insert(reference.clone(), user.clone());
         }
     }
