@@ -161,6 +161,16 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "grub-damage-kept",
+        about: "GRUB: a wrong byte in the root folder of a kept slot",
+        loader: Loader::Grub,
+        spoil: Spoil::RootFolder,
+        kept: true,
+        expected: &[damaged("b"), up("a")],
+        then: Then::Nothing,
+        ..CASE
+    },
+    Case {
         name: "grub-cannot-count",
         about: "GRUB: a loader that does not write is found before the reboot",
         loader: Loader::Grub,
