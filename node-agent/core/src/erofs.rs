@@ -9,10 +9,12 @@
 //! read as the modification time); holes (written as zeros); device numbers above 4095:1048575 (refused). Modification
 //! times have 64 bits of seconds and nanoseconds, so that no time is out of reach.
 
+mod blocks;
 mod directory;
 mod inode;
 mod superblock;
 
+use self::blocks::Blocks;
 use crate::tree::{Attributes, InodeId, Kind, ROOT, Tree};
 
 /// Bytes of a block.
@@ -53,18 +55,23 @@ pub fn check(kind: &Kind, attributes: &Attributes) -> Result<(), ErofsError> {
     inode::encode_xattrs(attributes).map(|_| ())
 }
 
-/// What is written behind the data, and then before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metadata {
-    /// From the first block behind the data; whole blocks.
-    pub blocks: Vec<u8>,
-    /// Block 0, with the superblock. Written last.
-    pub first_block: Vec<u8>,
-    /// Blocks of the whole file system.
-    pub total_blocks: u32,
+/// Where everything of a tree's metadata lies, before any of it is made: the inodes and folders of a large image would
+/// take as much memory again as the tree.
+#[derive(Debug)]
+pub struct Layout {
+    places: Vec<Place>,
+    /// By inode: the number that it has in the file system, each directory's parent, and the link count.
+    numbers: Vec<u64>,
+    parents: Vec<InodeId>,
+    links: Vec<u32>,
+    data_end: u32,
+    /// First block of the inodes, and the first behind them.
+    meta_block: u32,
+    end: u32,
 }
 
 /// Where an inode and the data that is not file data lie.
+#[derive(Debug)]
 struct Place {
     id: InodeId,
     /// Bytes from the start of the inode area.
@@ -74,53 +81,89 @@ struct Place {
     /// Directory data or link target.
     length: usize,
     inline: bool,
-    xattrs: Vec<u8>,
 }
 
-/// Encodes `tree`, whose file data ends before block `data_end`. `uuid` is the file system's; the same input gives
-/// the same bytes.
-pub fn encode(tree: &Tree, data_end: u32, uuid: [u8; 16]) -> Result<Metadata, ErofsError> {
-    let (order, parents, links) = reach(tree);
-    let mut next_block = data_end;
-    let mut places = Vec::with_capacity(order.len());
-    // Number 0 is no inode to user space: the root begins behind an empty place.
-    let mut offset = INODE;
-    for id in order {
-        let place = place(tree, id, &mut offset, &mut next_block)?;
-        places.push(place);
+impl Layout {
+    /// Finds a place for everything of `tree`, whose file data ends before block `data_end`.
+    pub fn new(tree: &Tree, data_end: u32) -> Result<Self, ErofsError> {
+        let (order, parents, links) = reach(tree);
+        let mut next_block = data_end;
+        let mut places = Vec::with_capacity(order.len());
+        // Number 0 is no inode to user space: the root begins behind an empty place.
+        let mut offset = INODE;
+        let mut numbers = vec![0; tree.inodes()];
+        for id in order {
+            let place = place(tree, id, &mut offset, &mut next_block)?;
+            numbers[id] = (place.offset / SLOT) as u64;
+            places.push(place);
+        }
+        let end = u64::from(next_block) + offset.div_ceil(BLOCK) as u64;
+        let end = u32::try_from(end).map_err(|_| ErofsError::TooManyBlocks)?;
+        Ok(Self { places, numbers, parents, links, data_end, meta_block: next_block, end })
     }
-    let meta_block = next_block;
-    let mut numbers = vec![0; tree.inodes()];
-    for place in &places {
-        numbers[place.id] = (place.offset / SLOT) as u64;
+
+    /// Blocks of the whole file system.
+    pub fn total_blocks(&self) -> u32 {
+        self.end
     }
-    let data_blocks = (next_block - data_end) as usize;
-    let meta_blocks = offset.div_ceil(BLOCK);
-    let mut blocks = vec![0; (data_blocks + meta_blocks) * BLOCK];
-    for place in &places {
+
+    /// Block 0, with the superblock, to be written last. `uuid` is the file system's.
+    pub fn first_block(&self, uuid: [u8; 16]) -> Vec<u8> {
+        let root = u16::try_from(self.numbers[ROOT]).expect("the root is the first inode");
+        superblock::encode(root, self.places.len() as u64, self.end, self.meta_block, uuid)
+    }
+
+    /// Gives the blocks behind the data to `sink`, one after the other: from the first behind the data to the last. The
+    /// same tree, which must be that of [`Self::new`], gives the same bytes.
+    pub fn encode<E: From<ErofsError>>(
+        &self,
+        tree: &Tree,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut blocks = Blocks::new(sink);
+        for place in self.places.iter().filter(|place| place.block > 0) {
+            let content = self.content(tree, place);
+            blocks.put((place.block - self.data_end) as usize * BLOCK, &content[..place.whole()])?;
+        }
+        let area = (self.meta_block - self.data_end) as usize * BLOCK;
+        for place in &self.places {
+            let inode = tree.inode(place.id);
+            let xattrs = inode::encode_xattrs(&inode.attributes)?;
+            let number = self.numbers[place.id];
+            blocks.put(
+                area + place.offset,
+                &inode::encode(inode, place, &xattrs, self.links[place.id], number),
+            )?;
+            if place.inline {
+                blocks.put(
+                    area + place.offset + INODE + xattrs.len(),
+                    &self.content(tree, place)[place.whole()..],
+                )?;
+            }
+        }
+        blocks.pad((self.end - self.data_end) as usize * BLOCK)
+    }
+
+    /// Directory data or link target.
+    fn content(&self, tree: &Tree, place: &Place) -> Vec<u8> {
         let content = match &tree.inode(place.id).kind {
             Kind::Directory(entries) => {
-                directory::encode(tree, entries, numbers[place.id], numbers[parents[place.id]], &numbers)
+                let parent = self.numbers[self.parents[place.id]];
+                directory::encode(tree, entries, self.numbers[place.id], parent, &self.numbers)
             }
             Kind::Symlink(target) => target.clone(),
             _ => Vec::new(),
         };
         debug_assert_eq!(content.len(), place.length);
-        let (whole, tail) =
-            content.split_at(if place.inline { content.len() / BLOCK * BLOCK } else { content.len() });
-        let start = (place.block.max(data_end) - data_end) as usize * BLOCK;
-        blocks[start..start + whole.len()].copy_from_slice(whole);
-        let encoded = inode::encode(tree.inode(place.id), place, links[place.id], numbers[place.id]);
-        let at = data_blocks * BLOCK + place.offset;
-        blocks[at..at + encoded.len()].copy_from_slice(&encoded);
-        let tail_at = at + encoded.len();
-        blocks[tail_at..tail_at + tail.len()].copy_from_slice(tail);
+        content
     }
-    let total = u64::from(meta_block) + meta_blocks as u64;
-    let total_blocks = u32::try_from(total).map_err(|_| ErofsError::TooManyBlocks)?;
-    let root = u16::try_from(numbers[ROOT]).expect("the root is the first inode");
-    let first_block = superblock::encode(root, places.len() as u64, total_blocks, meta_block, uuid);
-    Ok(Metadata { blocks, first_block, total_blocks })
+}
+
+impl Place {
+    /// Bytes of the data that are in blocks of their own.
+    fn whole(&self) -> usize {
+        if self.inline { self.length / BLOCK * BLOCK } else { self.length }
+    }
 }
 
 /// Inodes in the order of a walk by name; and by inode, each directory's parent, and the link count. Lists and no maps:
@@ -155,8 +198,7 @@ fn place(tree: &Tree, id: InodeId, offset: &mut usize, next_block: &mut u32) -> 
         Kind::Symlink(target) => target.len(),
         _ => 0,
     };
-    let xattrs = inode::encode_xattrs(&inode.attributes)?;
-    let head = INODE + xattrs.len();
+    let head = INODE + inode::encode_xattrs(&inode.attributes)?.len();
     let tail = length % BLOCK;
     let inline = tail > 0 && head + tail <= BLOCK;
     *offset = offset.next_multiple_of(INODE);
@@ -172,7 +214,7 @@ fn place(tree: &Tree, id: InodeId, offset: &mut usize, next_block: &mut u32) -> 
     let block = if whole > 0 { *next_block } else { 0 };
     let count = u32::try_from(whole).map_err(|_| ErofsError::TooManyBlocks)?;
     *next_block = next_block.checked_add(count).ok_or(ErofsError::TooManyBlocks)?;
-    let place = Place { id, offset: *offset, block, length, inline, xattrs };
+    let place = Place { id, offset: *offset, block, length, inline };
     *offset += head + if inline { tail } else { 0 };
     Ok(place)
 }

@@ -1,5 +1,7 @@
 //! Where a byte reaches the slot: data in the order in which it comes, metadata and hash tree behind it, block 0 last.
 
+mod finish;
+
 use std::{
     io::{self, Read},
     sync::{Arc, atomic::Ordering},
@@ -7,17 +9,17 @@ use std::{
 
 use evenkeel_node_agent_core::{
     content_index::{Draft, entries::EntriesBuilder},
-    digest::{hex, unhex},
-    erofs::{self, BLOCK, ErofsError},
+    digest::unhex,
+    erofs::{BLOCK, ErofsError},
     slot_record::{RECORD_LENGTH, SlotRecord},
-    tree::{Attributes, Kind, Tree},
+    tree::{Attributes, Kind},
 };
 
 use super::{
     error::WriteError,
     index::HeldLayer,
-    lane::{Check, Counters, Lane, LayerEnd, WRITE, Work, check, sums},
-    verity::{self, DIGEST, leaf},
+    lane::{Check, Counters, Lane, LayerEnd, WRITE, Work},
+    verity::DIGEST,
 };
 use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
 
@@ -250,36 +252,6 @@ impl SlotWriter {
         self.slot.read_at(at, buffer).map_err(|source| self.disk_error("read", source))
     }
 
-    /// Writes the metadata of `tree`, the hash tree, and last, after a flush, block 0; then reads back what was not read
-    /// back before.
-    pub fn finish(&mut self, tree: &Tree, uuid: [u8; 16]) -> Result<Filesystem, WriteError> {
-        self.settle()?;
-        let metadata = erofs::encode(tree, self.next_block()?, uuid)?;
-        let mut scratch = AlignedBuffer::new(WRITE);
-        let begin = self.blocks as u64 * BLOCK_BYTES;
-        self.leaves.reserve(metadata.blocks.len() / BLOCK * DIGEST);
-        metadata.blocks.chunks(BLOCK).for_each(|block| self.leaves.extend(leaf(block)));
-        self.write_blocks("write the metadata of", begin, &metadata.blocks, &mut scratch)?;
-        self.blocks += metadata.blocks.len() / BLOCK;
-        let superblock = leaf(&metadata.first_block);
-        self.leaves[..DIGEST].copy_from_slice(&superblock);
-        let length = self.blocks as u64 * BLOCK_BYTES;
-        let (levels, root) = verity::hash_tree(std::mem::take(&mut self.leaves));
-        let mut at = length;
-        for level in &levels {
-            self.write_blocks("write the hash tree of", at, level, &mut scratch)?;
-            at += level.len() as u64;
-        }
-        self.write_blocks("write the superblock of", 0, &metadata.first_block, &mut scratch)?;
-        // One flush for all of it: without its record, which comes behind, the slot is nothing yet.
-        self.flush()?;
-        for one in std::mem::take(&mut self.unchecked) {
-            check(&self.slot, &self.region.name, &one, &mut scratch)?;
-        }
-        let sections = std::mem::take(&mut self.sections);
-        Ok(Filesystem { length, root_hash: hex(&root), superblock_sha256: hex(&superblock), sections })
-    }
-
     /// Writes the record: from here on the slot is complete.
     pub fn seal(mut self, record: &SlotRecord) -> Result<(), WriteError> {
         self.write_at("write the record of", self.region.record_at(), &record.encode()?)?;
@@ -334,24 +306,6 @@ impl SlotWriter {
         let ended = self.lane.take().map(Lane::end);
         let after = || self.disk_error("write", io::Error::other("data after the data was settled"));
         ended.and_then(Result::err).unwrap_or_else(after)
-    }
-
-    /// Writes whole blocks by aligned writes, and notes what to read back.
-    fn write_blocks(
-        &mut self,
-        operation: &'static str,
-        at: u64,
-        bytes: &[u8],
-        scratch: &mut AlignedBuffer,
-    ) -> Result<(), WriteError> {
-        self.check_room(at + bytes.len() as u64)?;
-        for (part, at) in bytes.chunks(WRITE).zip((at..).step_by(WRITE)) {
-            scratch.set_length(0);
-            scratch.append(part);
-            self.write_at(operation, at, scratch)?;
-            self.unchecked.push(Check { at, sums: sums(part) });
-        }
-        Ok(())
     }
 
     fn check_room(&self, end: u64) -> Result<(), WriteError> {

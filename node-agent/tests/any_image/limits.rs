@@ -69,13 +69,19 @@ fn a_file_beyond_4_gib_is_found_again_at_its_end() {
     let kind = Kind::File { block: 1, length: LENGTH };
     tree.put(b"large", kind, Attributes::default()).unwrap();
     let data_end = 1 + LENGTH.div_ceil(BLOCK as u64);
-    let metadata = erofs::encode(&tree, u32::try_from(data_end).unwrap(), [7; 16]).unwrap();
+    let layout = erofs::Layout::new(&tree, u32::try_from(data_end).unwrap()).unwrap();
+    let mut metadata = Vec::new();
+    let mut sink = |block: &[u8]| {
+        metadata.extend_from_slice(block);
+        Ok::<(), erofs::ErofsError>(())
+    };
+    layout.encode(&tree, &mut sink).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("slot");
     let slot = File::create(&path).unwrap();
-    slot.write_all_at(&metadata.first_block, 0).unwrap();
+    slot.write_all_at(&layout.first_block([7; 16]), 0).unwrap();
     slot.write_all_at(b"!", BLOCK as u64 + LENGTH - 1).unwrap();
-    slot.write_all_at(&metadata.blocks, data_end * BLOCK as u64).unwrap();
+    slot.write_all_at(&metadata, data_end * BLOCK as u64).unwrap();
     let at = folder.path().join("at");
     let _mounted = Mounted::new(&path, &at);
     let large = File::open(at.join("large")).unwrap();

@@ -51,8 +51,8 @@ fn xattr_count(body: &[u8]) -> usize {
     if body.is_empty() { 0 } else { (body.len() - XATTR_HEADER) / 4 + 1 }
 }
 
-/// The inode with its attributes.
-pub fn encode(inode: &Inode, place: &Place, links: u32, number: u64) -> Vec<u8> {
+/// The inode with its attributes, which are encoded already.
+pub fn encode(inode: &Inode, place: &Place, xattrs: &[u8], links: u32, number: u64) -> Vec<u8> {
     let attributes = &inode.attributes;
     let (kind, length, address) = match &inode.kind {
         Kind::Directory(_) => (0o040_000, place.length as u64, place.block),
@@ -63,8 +63,8 @@ pub fn encode(inode: &Inode, place: &Place, links: u32, number: u64) -> Vec<u8> 
         Kind::Fifo => (0o010_000, 0, 0),
     };
     let layout = if place.inline { LAYOUT_INLINE } else { LAYOUT_PLAIN };
-    let count = u16::try_from(xattr_count(&place.xattrs)).expect("encode_xattrs refuses more");
-    let mut bytes = Vec::with_capacity(INODE + place.xattrs.len());
+    let count = u16::try_from(xattr_count(xattrs)).expect("encode_xattrs refuses more");
+    let mut bytes = Vec::with_capacity(INODE + xattrs.len());
     bytes.extend((1 | layout << 1).to_le_bytes());
     bytes.extend(count.to_le_bytes());
     bytes.extend((kind | attributes.mode & 0o7777).to_le_bytes());
@@ -79,7 +79,7 @@ pub fn encode(inode: &Inode, place: &Place, links: u32, number: u64) -> Vec<u8> 
     bytes.extend(attributes.mtime_nanoseconds.to_le_bytes());
     bytes.extend(links.to_le_bytes());
     bytes.extend([0; 16]);
-    bytes.extend(&place.xattrs);
+    bytes.extend(xattrs);
     bytes
 }
 
