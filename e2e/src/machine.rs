@@ -1,5 +1,6 @@
 //! Virtual machines that really boot: QEMU with UEFI firmware, a disk file, and a network of their own.
 
+mod clock;
 mod cloud_config;
 mod hang;
 mod monitor;
@@ -17,6 +18,7 @@ use crate::{
     process::{Service, last_lines},
 };
 
+pub use clock::kernel_options;
 pub use cloud_config::CloudConfig;
 pub use hang::Hang;
 

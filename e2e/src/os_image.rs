@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     binaries::Binaries,
-    host_packages, progress,
+    host_packages, machine, progress,
     registry::{self, Compression, Image, Layer, Registry},
     tools::Tools,
 };
@@ -23,6 +23,9 @@ pub const REPOSITORY: &str = "evenkeel/os";
 pub const TRIALS_REPOSITORY: &str = "evenkeel/trial";
 /// A GRUB that needs no other files: the program, here and in the image, and its Debian package.
 const GRUB: (&str, &str) = ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin");
+
+/// Where an image has its kernel options.
+const KERNEL_OPTIONS: &str = "usr/lib/kernel/cmdline";
 
 /// Builds what is not in the cache yet and pushes every version.
 pub async fn publish(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
@@ -48,7 +51,8 @@ async fn base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {
     let node = node::build(&debian, tools, binaries).await?;
     tokio::task::spawn_blocking(move || -> Result<Vec<Layer>> {
         let layer = |path| Layer::from_file(path, Compression::Zstd);
-        Ok(vec![layer(&debian.layer)?, layer(&node)?])
+        let options = version::file_layer(KERNEL_OPTIONS, machine::kernel_options().as_bytes())?;
+        Ok(vec![layer(&debian.layer)?, layer(&node)?, Layer::from_tar(&options, Compression::Gzip)?])
     })
     .await
     .context("the thread that reads the layers ended")?

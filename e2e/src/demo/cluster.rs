@@ -151,7 +151,13 @@ impl Cluster {
                 wait::ready(&node).then_some(()).with_context(|| format!("{name} is not Ready"))
             })
         });
-        let outcome = progress::long(&waiting, try_join_all(ready)).await;
+        let all = async {
+            tokio::select! {
+                outcome = try_join_all(ready) => outcome.map(|_| ()),
+                error = tend(&mut machines) => Err(error),
+            }
+        };
+        let outcome = progress::long(&waiting, all).await;
         outcome.with_context(|| consoles(&machines))?;
         Ok(machines)
     }
@@ -170,12 +176,22 @@ pub fn consoles(machines: &[Machine]) -> String {
     tails.collect::<Vec<_>>().join("\n")
 }
 
-/// Powers machines on again that reboot. Ends only with an error: when an emulator fails.
+/// Powers machines on again that reboot, and those whose emulator hangs, as whoever stands beside them would. Ends only
+/// with an error: when an emulator fails.
 pub async fn tend(machines: &mut [Machine]) -> anyhow::Error {
     loop {
-        if let Err(error) = machines.iter_mut().try_for_each(Machine::tend) {
+        if let Err(error) = machines.iter_mut().try_for_each(tend_one) {
             return error;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+fn tend_one(machine: &mut Machine) -> Result<()> {
+    machine.tend()?;
+    if let Some(hang) = machine.hangs()? {
+        progress::step(&format!("cut the power of {}: {hang}", machine.name()));
+        machine.cut_power()?;
+    }
+    Ok(())
 }
