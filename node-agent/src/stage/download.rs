@@ -1,8 +1,11 @@
-//! The layers' bytes from the registry, one layer after the other and ahead of the writer.
+//! The layers' bytes from the registry, in order and ahead of the writer. While one layer comes, the beginning of the next
+//! one does too: a connection that is slow by itself is not all that the link has, and a layer's first byte takes its time.
 
 use std::sync::atomic::Ordering;
 
 use evenkeel_registry::{Image, Layer, Registry, RegistryError};
+use futures::{StreamExt as _, stream};
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     Meter,
@@ -11,6 +14,11 @@ use super::{
     pace::Pace,
     sources::Source,
 };
+
+/// Layers that come at a time, where the rate is not bounded.
+const AT_ONCE: usize = 2;
+/// Pieces of a layer that wait until the one before it has passed: 3 MiB.
+const AHEAD: usize = 12;
 
 /// Sends every layer that comes from the registry, or why it cannot. Ends at once when nobody listens any more, or when
 /// it is asked to stop.
@@ -22,12 +30,38 @@ pub(super) async fn download(
     sender: Sender,
     meter: &Meter,
 ) {
+    let at_once = if pace.is_bounded() { 1 } else { AT_ONCE };
+    let pace = Mutex::new(pace);
+    let from = Origin { registry, image, pace: &pace, meter };
+    let wanted = image.layers.iter().zip(sources);
+    let wanted = wanted.filter(|(_, source)| matches!(source, Source::Registry | Source::Parts(_)));
+    let (layers, queues): (Vec<_>, Vec<_>) = wanted
+        .map(|(layer, source)| {
+            let (sender, queue) = mpsc::channel(AHEAD);
+            (from.fetch(layer, source, sender), queue)
+        })
+        .unzip();
+    let fetched = stream::iter(layers).buffered(at_once).for_each(|()| std::future::ready(()));
     let closed = sender.clone();
-    let way = Way { pace, sender, meter, piece: Vec::new() };
     tokio::select! {
-        () = send_all(registry, image, sources, way) => {}
+        () = forward(queues, sender) => {}
+        // What was fetched is not yet sent.
+        () = async { fetched.await; std::future::pending().await } => {}
         () = closed.closed() => {}
         () = meter.stopped() => {}
+    }
+}
+
+/// Sends one layer after the other, to the first that failed.
+async fn forward(queues: Vec<mpsc::Receiver<Piece>>, sender: Sender) {
+    for mut queue in queues {
+        while let Some(piece) = queue.recv().await {
+            let failed = matches!(piece, Piece::Failed(_));
+            // Whoever does not listen needs no reason.
+            if sender.send(piece).await.is_err() || failed {
+                return;
+            }
+        }
     }
 }
 
@@ -52,52 +86,50 @@ impl From<RegistryError> for Ended {
     }
 }
 
-async fn send_all(registry: &Registry, image: &Image, sources: &[Source], mut way: Way<'_>) {
-    for (layer, source) in image.layers.iter().zip(sources) {
+/// Where all layers come from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    registry: &'a Registry,
+    image: &'a Image,
+    pace: &'a Mutex<Pace>,
+    meter: &'a Meter,
+}
+
+impl Origin<'_> {
+    /// Sends one layer, or why it cannot be had.
+    async fn fetch(self, layer: &Layer, source: &Source, sender: Sender) {
+        let mut way = Way { pace: self.pace, sender, meter: self.meter, piece: Vec::new() };
         let sent = match source {
-            Source::Registry => send(registry, image, layer, &mut way).await,
-            Source::Parts(delta) => send_parts(registry, image, layer, delta, &mut way).await,
-            Source::Kept(_) | Source::Copied(..) => continue,
+            Source::Parts(delta) => self.parts(layer, delta, &mut way).await,
+            _ => self.whole(layer, &mut way).await,
         };
-        match sent {
-            Ok(()) => {}
-            Err(Ended::Unheard) => return,
-            Err(Ended::Failed(error)) => {
-                // Whoever does not listen needs no reason.
-                let _ = way.sender.send(Piece::Failed(error)).await;
-                return;
-            }
+        if let Err(Ended::Failed(error)) = sent {
+            let _ = way.sender.send(Piece::Failed(error)).await;
         }
     }
-}
 
-async fn send(registry: &Registry, image: &Image, layer: &Layer, way: &mut Way<'_>) -> Result<(), Ended> {
-    let mut blob = registry.layer(image, layer);
-    while let Some(bytes) = blob.next().await? {
-        way.send(&bytes).await?;
-    }
-    Ok(way.end().await?)
-}
-
-async fn send_parts(
-    registry: &Registry,
-    image: &Image,
-    layer: &Layer,
-    delta: &Delta,
-    way: &mut Way<'_>,
-) -> Result<(), Ended> {
-    for range in delta.ranges() {
-        let mut part = registry.part(image, layer, range.clone());
-        while let Some(bytes) = part.next().await? {
+    async fn whole(self, layer: &Layer, way: &mut Way<'_>) -> Result<(), Ended> {
+        let mut blob = self.registry.layer(self.image, layer);
+        while let Some(bytes) = blob.next().await? {
             way.send(&bytes).await?;
         }
+        Ok(way.end().await?)
     }
-    Ok(way.end().await?)
+
+    async fn parts(self, layer: &Layer, delta: &Delta, way: &mut Way<'_>) -> Result<(), Ended> {
+        for range in delta.ranges() {
+            let mut part = self.registry.part(self.image, layer, range.clone());
+            while let Some(bytes) = part.next().await? {
+                way.send(&bytes).await?;
+            }
+        }
+        Ok(way.end().await?)
+    }
 }
 
 /// The way to whoever listens, at a bounded rate, in large pieces.
 struct Way<'a> {
-    pace: Pace,
+    pace: &'a Mutex<Pace>,
     sender: Sender,
     meter: &'a Meter,
     piece: Vec<u8>,
@@ -106,7 +138,7 @@ struct Way<'a> {
 impl Way<'_> {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
         self.meter.downloaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.pace.keep(bytes.len()).await;
+        self.pace.lock().await.keep(bytes.len()).await;
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.piece.capacity() == 0 {

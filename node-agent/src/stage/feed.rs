@@ -12,8 +12,8 @@ use super::Meter;
 
 /// Bytes that travel together: few wake-ups, and small against the bound.
 pub(super) const PIECE: usize = 256 << 10;
-/// Pieces that may wait: 8 MiB, so that the next layer's request and a slow disk do not wait for each other.
-const QUEUE: usize = 32;
+/// Pieces that may wait: 2 MiB, and what waits of each layer that comes.
+const QUEUE: usize = 8;
 
 /// What travels.
 pub(super) enum Piece {

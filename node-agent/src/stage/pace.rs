@@ -16,6 +16,11 @@ impl Pace {
         Self { bytes_per_second: rate.filter(|rate| *rate > 0), due: Instant::now() }
     }
 
+    /// Whether there is a bound.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.bytes_per_second.is_some()
+    }
+
     /// Waits as long as these bytes may take.
     pub(super) async fn keep(&mut self, bytes: usize) {
         let Some(rate) = self.bytes_per_second else { return };

@@ -61,6 +61,15 @@ async fn a_busy_registry_is_asked_again_and_not_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_layer_is_asked_for_while_one_still_comes() {
+    let machine = Machine::empty();
+    let server = OddServer::start(&large(), Habits { holds: true, ..Habits::default() }).await;
+    let reference = server.reference();
+    let staged = tokio::time::timeout(Duration::from_secs(25), machine.stage(&reference)).await;
+    staged.expect("no layer ends before the next one was asked for").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_lies_is_found_out() {
     let machine = Machine::with_old_system().await;
     let image = large();

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -33,6 +34,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What it does to the last layer, or to everybody.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them goes with any other")]
 pub struct Habits {
     /// Bytes of the last layer that are not sent because the connection breaks shortly before, each once.
     pub cuts: Vec<u64>,
@@ -46,6 +48,8 @@ pub struct Habits {
     pub flipped: bool,
     /// Byte of the last layer after which no more comes, and the connection stays.
     pub stall_at: Option<u64>,
+    /// Each layer but the last ends when the next one was asked for.
+    pub holds: bool,
     /// Wants tokens, each good for so many requests.
     pub token_uses: Option<u32>,
 }
@@ -53,6 +57,8 @@ pub struct Habits {
 struct State {
     documents: BTreeMap<String, (String, Bytes)>,
     odd: String,
+    /// The layers' paths, base first.
+    layers: Vec<String>,
     habits: Habits,
     address: String,
     cuts: Mutex<Vec<u64>>,
@@ -78,7 +84,9 @@ impl OddServer {
             let content = ("application/octet-stream".to_owned(), Bytes::from(blob.bytes.clone()));
             documents.insert(format!("/v2/os/blobs/{}", blob.digest), content);
         }
-        let odd = format!("/v2/os/blobs/{}", image.layers.last().unwrap().digest);
+        let layers: Vec<_> =
+            image.layers.iter().map(|layer| format!("/v2/os/blobs/{}", layer.digest)).collect();
+        let odd = layers.last().unwrap().clone();
         if let Some((_, bytes)) = documents.get_mut(&odd) {
             let mut changed = bytes.to_vec();
             if habits.shorter {
@@ -93,6 +101,7 @@ impl OddServer {
         let state = Arc::new(State {
             documents,
             odd,
+            layers,
             address: listener.local_addr().unwrap().to_string(),
             cuts: Mutex::new(habits.cuts.clone()),
             busy: AtomicU32::new(habits.busy),
@@ -180,6 +189,8 @@ impl State {
         let range = range.map(|text| text["bytes=".len()..].split_once('-').unwrap());
         let from = range.map_or(0, |(from, _)| from.parse::<usize>().unwrap());
         let end = range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(bytes.len(), |last| last + 1);
+        let next = self.layers.iter().skip_while(|layer| **layer != path).nth(1);
+        let next = next.filter(|_| self.habits.holds).cloned();
         self.ranges.lock().unwrap().push((path, from as u64));
         let builder = Response::builder().header(CONTENT_TYPE, media_type);
         let (builder, from, end) = if range.is_some() && !self.habits.no_ranges {
@@ -189,13 +200,14 @@ impl State {
             (builder, 0, bytes.len())
         };
         let builder = builder.header(CONTENT_LENGTH, end - from);
-        builder.body(self.pieces(&bytes.slice(..end), from, odd)).unwrap()
+        builder.body(self.pieces(&bytes.slice(..end), from, odd, next)).unwrap()
     }
 
-    fn pieces(self: &Arc<Self>, bytes: &Bytes, from: usize, odd: bool) -> Body {
+    /// The last piece waits until `next` was asked for.
+    fn pieces(self: &Arc<Self>, bytes: &Bytes, from: usize, odd: bool, next: Option<String>) -> Body {
         let (state, bytes) = (self.clone(), bytes.clone());
         let pieces = stream::unfold(Some(from), move |at| {
-            let (state, bytes) = (state.clone(), bytes.clone());
+            let (state, bytes, next) = (state.clone(), bytes.clone(), next.clone());
             async move {
                 let at = at.filter(|at| *at < bytes.len())?;
                 let end = bytes.len().min(at + PIECE);
@@ -205,6 +217,9 @@ impl State {
                 if odd && state.habits.stall_at.is_some_and(|stall| at as u64 >= stall) {
                     std::future::pending::<()>().await;
                 }
+                while end == bytes.len() && next.as_ref().is_some_and(|next| !state.was_asked_for(next)) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 if odd {
                     state.sent.fetch_add((end - at) as u64, Ordering::SeqCst);
                 }
@@ -212,6 +227,10 @@ impl State {
             }
         });
         StreamBody::new(pieces).boxed_unsync()
+    }
+
+    fn was_asked_for(&self, wanted: &str) -> bool {
+        self.ranges.lock().unwrap().iter().any(|(path, _)| path == wanted)
     }
 
     /// Whether there is a cut in a piece; each happens once.
