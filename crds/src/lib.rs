@@ -7,7 +7,10 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod condition;
+pub mod drain;
 pub mod following;
+pub mod health_gate;
+pub mod hook;
 pub mod managed_os_image;
 pub mod managed_os_version;
 pub mod managed_os_version_channel;

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     condition::{Condition, Time},
+    drain::Drain,
     following::{ChannelPosition, FollowedChannel},
+    health_gate::HealthGate,
+    hook::Hook,
     verification::Verification,
 };
 
@@ -84,7 +87,7 @@ pub struct ManagedOSImageSpec {
     /// In which order and how many nodes at once.
     #[serde(default)]
     pub rollout: Rollout,
-    /// What must be true of a node after its reboot, besides `Ready`, before the new image is kept.
+    /// What must be true of a node and the cluster before, while and after it is updated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub health_gates: Vec<HealthGate>,
@@ -97,43 +100,14 @@ pub struct ManagedOSImageSpec {
     /// Time limits of a node's reboot.
     #[serde(default)]
     pub reboot: Reboot,
+    /// What is run at steps of each node's turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub hooks: Vec<Hook>,
 }
 
 fn yes() -> bool {
     true
-}
-
-/// How pods leave a node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Drain {
-    /// Whether pods are evicted at all.
-    pub enabled: bool,
-    /// Grace period in seconds for every pod; absent: each pod's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 86_400))]
-    pub grace_period: Option<i64>,
-    /// Seconds after which a drain that did not finish is given up: the node is uncordoned and counts as failed.
-    #[schemars(range(min = 1, max = 86_400))]
-    pub timeout_seconds: i64,
-    /// Whether pods that no controller owns are evicted too (they do not come back). Without it such a pod stops
-    /// the drain, with a reason that names the pod.
-    pub force: bool,
-    /// Whether pods with `emptyDir` volumes are evicted (their data is lost).
-    pub delete_emptydir_data: bool,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        // An hour: longer than any sane termination grace period, shorter than a night.
-        Self {
-            enabled: true,
-            grace_period: None,
-            timeout_seconds: 3600,
-            force: false,
-            delete_emptydir_data: true,
-        }
-    }
 }
 
 /// In which order and how many nodes at once.
@@ -189,28 +163,6 @@ pub struct Pause {
     /// When the pause ends by itself; absent: when it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
-}
-
-/// One thing that must be true of a node after its reboot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthGate {
-    /// A name for messages.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-    /// A condition of the Node.
-    pub node_condition: NodeConditionGate,
-}
-
-/// A condition that the Node must have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeConditionGate {
-    /// The condition's type.
-    #[schemars(length(min = 1, max = 316))]
-    pub r#type: String,
-    /// The status that it must have: `True`, `False` or `Unknown`.
-    pub status: crate::condition::ConditionStatus,
 }
 
 /// How the image is pulled.
@@ -281,6 +233,9 @@ pub struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reboot {
+    /// Seconds that a drained node waits before it may reboot, such as for load balancers to notice.
+    #[schemars(range(min = 0, max = 3600))]
+    pub delay_seconds: i64,
     /// Seconds from the approval to reboot until the node must be `Ready` on the new image.
     #[schemars(range(min = 30, max = 86_400))]
     pub deadline_seconds: i64,
@@ -293,7 +248,7 @@ pub struct Reboot {
 impl Default for Reboot {
     fn default() -> Self {
         // 15 min to Ready covers servers with slow firmware; twice that to be committed leaves time for gates.
-        Self { deadline_seconds: 900, commit_deadline_seconds: 1800 }
+        Self { delay_seconds: 0, deadline_seconds: 900, commit_deadline_seconds: 1800 }
     }
 }
 

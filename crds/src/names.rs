@@ -18,3 +18,13 @@ pub const NO_LONGER_IN_SYNC: &str = "evenkeel.dev/no-longer-in-sync";
 pub const APPROVED_VERSION: &str = "evenkeel.dev/approved-version";
 /// Annotation beside it that says who approved.
 pub const APPROVED_BY: &str = "evenkeel.dev/approved-by";
+/// Taint on a Node that waits for an image, where `drain.preferNoSchedule` asks for it.
+pub const OUTDATED: &str = "evenkeel.dev/outdated";
+/// Annotation on a Node that the operator tainted with its cordon; the value is the taint's key.
+pub const TRIAL_TAINT: &str = "evenkeel.dev/trial-taint";
+/// Label on a Job that the operator runs for a node: which hook or gate it is of.
+pub const JOB_OF: &str = "evenkeel.dev/job-of";
+/// Label on such a Job: the turn that it belongs to, as a hash of the node's record.
+pub const JOB_TURN: &str = "evenkeel.dev/turn";
+/// Annotation on such a Job: the node.
+pub const JOB_NODE: &str = "evenkeel.dev/node";

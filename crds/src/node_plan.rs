@@ -119,6 +119,9 @@ pub struct Disruption {
     pub found_cordoned: bool,
     /// The node's boot ID before the reboot; a success shows another.
     pub boot_id_before: String,
+    /// When the drain was done, if something is waited for between it and the reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_at: Option<Time>,
     /// When the node must be Ready on the new image; set with the approval to reboot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use evenkeel_operator_core::NodeState;
@@ -12,11 +13,15 @@ use kube::runtime::events::Recorder;
 use crate::{
     api::Clients,
     drain::OwnPod,
+    gates::Book,
     lease::Leadership,
     metrics::Metrics,
     resolve::{Failure, Question},
     seen::Seen,
 };
+
+/// How long a Job that the API server refused counts as failed before it is tried again.
+const UNMADE: Duration = Duration::from_mins(1);
 
 /// What is remembered of an image object between two looks.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +58,8 @@ pub struct Context {
     pub own_pod: OwnPod,
     /// What is remembered.
     pub memories: Memories,
+    /// What is known of gates.
+    pub book: Book,
 }
 
 /// What is remembered between two looks. All of it may be lost with the process.
@@ -62,6 +69,8 @@ pub struct Memories {
     images: Mutex<HashMap<String, Memory>>,
     /// By node: what the last eviction that was refused there said.
     refused: Mutex<HashMap<String, String>>,
+    /// By name of a Job that could not be made: when, and why.
+    unmade: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 impl Context {
@@ -102,6 +111,20 @@ impl Context {
             Some(by) => all.insert(node.to_owned(), by),
             None => all.remove(node),
         };
+    }
+}
+
+impl Context {
+    /// Remembers that a Job could not be made.
+    pub fn job_unmade(&self, name: &str, why: String) {
+        lock(&self.memories.unmade).insert(name.to_owned(), (Instant::now(), why));
+    }
+
+    /// Why a Job could not be made, if that was not long ago: then it is tried again.
+    pub fn why_unmade(&self, name: &str) -> Option<String> {
+        let mut all = lock(&self.memories.unmade);
+        all.retain(|_, (at, _)| at.elapsed() < UNMADE);
+        all.get(name).map(|(_, why)| why.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_crds::{ManagedOSImageStatus, condition::ConditionStatus, node_plan::Phase};
-use evenkeel_operator_core::{Action, NodeSeen, NodeState};
+use evenkeel_operator_core::{Action, NodeSeen, NodeState, report::Hold};
 use kube::{
     Resource,
     runtime::events::{Event, EventType, Recorder},
@@ -108,6 +108,26 @@ pub fn of_nodes(before: &BTreeMap<String, NodeState>, after: &BTreeMap<String, N
             {
                 told.push(Told::warning("NodeFailed", format!("{name} could not be updated: {why}")));
             }
+            NodeState::Draining { overdue: true, blocked_by, .. }
+                if !matches!(was, Some(NodeState::Draining { overdue: true, .. })) =>
+            {
+                let by = blocked_by.as_deref().unwrap_or("pods that take their time");
+                told.push(Told::warning("DrainOverdue", format!("the drain of {name} takes too long: {by}")));
+            }
+            NodeState::WaitsToStart(Hold::Departure(by))
+                if !matches!(was, Some(NodeState::WaitsToStart(Hold::Departure(_)))) =>
+            {
+                told.push(Told::warning("NodeHeldBack", format!("{name} may not leave service: {by}")));
+            }
+            NodeState::Halted(why) if !matches!(was, Some(NodeState::Halted(_))) => {
+                told.push(Told::normal("NodeHalted", format!("{name} waits in its turn: {why}")));
+            }
+            NodeState::Halted(why)
+                if why.contains(" failed: ")
+                    && !matches!(was, Some(NodeState::Halted(was)) if was.contains(" failed: ")) =>
+            {
+                told.push(Told::warning("HookFailed", format!("{name} waits in its turn: {why}")));
+            }
             NodeState::Draining { blocked_by: Some(by), .. }
                 if !matches!(was, Some(NodeState::Draining { blocked_by: Some(_), .. })) =>
             {
@@ -156,7 +176,7 @@ mod tests {
         condition::{Condition, Time},
         node_plan::{NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack},
     };
-    use evenkeel_operator_core::{DrainSeen, PlanSeen};
+    use evenkeel_operator_core::{Checks, DrainSeen, PlanSeen};
 
     fn node(status: NodePlanStatus) -> NodeSeen {
         let spec = NodePlanSpec { plan_id: status.plan_id.clone(), ..NodePlanSpec::default() };
@@ -171,6 +191,7 @@ mod tests {
             conditions: BTreeMap::new(),
             plan: Some(PlanSeen { spec, status }),
             drain: DrainSeen::NotLookedAt,
+            checks: Checks::default(),
             claimed_by_other: None,
         }
     }

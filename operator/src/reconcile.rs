@@ -1,6 +1,7 @@
 //! One look at an image object: gather, validate, plan, apply, update the status.
 
 mod apply;
+mod checks;
 mod finalizer;
 mod gather;
 mod promote;
@@ -113,11 +114,11 @@ async fn look(name: &str, context: &Arc<Context>) -> Result<Action, ReconcileErr
         }
         _ => {}
     }
-    follow(context, image).await
+    follow(context, &Arc::new(image.clone())).await
 }
 
 /// The five steps.
-async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action, ReconcileError> {
+async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<Action, ReconcileError> {
     if promote::promote(context, image).await? {
         // Kept before anything is done with it.
         return Ok(Action::requeue(SOON));
@@ -143,10 +144,12 @@ async fn follow(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Action
         update_status::update(context, image, seen, Some(&problem), None).await?;
         return Ok(Action::requeue(AT_LEAST));
     }
+    checks::ask(context, image, &gathered.snapshot, &decision.report);
     let applied = apply::apply(context, image, &policy, &gathered.snapshot, &decision).await;
     let told = Some((&decision.report, &gathered.snapshot));
     let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
     let again = applied?;
+    checks::tidy(context, image, &gathered.snapshot, &decision.report).await?;
     shown?;
     context.remember(&policy.name, |memory| memory.errors = 0);
     if decision.report.released {
@@ -200,7 +203,7 @@ mod tests {
         assert_eq!(next_look(&report, None, now), SOON);
         report.wake_at = at(9000);
         assert_eq!(next_look(&report, None, now), AT_LEAST);
-        report.nodes.insert("n1".into(), NodeState::Draining { pods: 1, blocked_by: None });
+        report.nodes.insert("n1".into(), NodeState::Draining { pods: 1, blocked_by: None, overdue: false });
         assert_eq!(next_look(&report, None, now), DRAIN_LOOK);
     }
 }

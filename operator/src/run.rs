@@ -32,6 +32,7 @@ use crate::{
     channel,
     context::{Context, Memories},
     drain::OwnPod,
+    gates::Book,
     lease::{Ended, Lease},
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
@@ -57,7 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let images: Api<Guarded<ManagedOSImage>> = Api::all(clients.main.clone());
     let controller = Controller::new(images, watcher::Config::default());
-    let seen = Arc::new(Seen::watch(&clients.main, controller.store()));
+    let seen = Arc::new(Seen::watch(&clients.main, &args.namespace, controller.store()));
     tokio::select! {
         () = seen.ready() => {}
         () = stopped(stop.clone()) => return Ok(()),
@@ -88,6 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         },
         own_pod,
         memories: Memories::default(),
+        book: Book::default(),
     });
     // The lease is kept until the last look has ended, and only then given back.
     let (quiet, quiet_seen) = watch::channel(false);

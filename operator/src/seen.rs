@@ -9,17 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, NodePlan};
+use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, NodePlan, names::JOB_OF};
 use futures::{Stream, stream};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Node, storage::v1::VolumeAttachment};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::DeserializeGuard,
-    runtime::reflector::{ObjectRef, Store},
+    runtime::{
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
 };
 use tokio::sync::Notify;
 
-use crate::watch::{reflect, trim_node};
+use crate::watch::{reflect, reflect_some, trim_attachment, trim_job, trim_node};
 
 /// An object that may not be of the form that this version knows.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -136,18 +139,28 @@ pub struct Seen {
     pub versions: Kind<Guarded<ManagedOSVersion>>,
     /// Image objects.
     pub images: Kind<Guarded<ManagedOSImage>>,
+    attachments: Store<VolumeAttachment>,
+    jobs: Store<Job>,
     changed: Arc<Notify>,
 }
 
 impl Seen {
-    /// Starts to watch, for as long as the process lives. The image objects come from their controller's store.
-    pub fn watch(client: &Client, images: Store<Guarded<ManagedOSImage>>) -> Self {
+    /// Starts to watch, for as long as the process lives. Jobs are watched in `namespace`, the operator's own. The image objects come from their controller's store.
+    pub fn watch(client: &Client, namespace: &str, images: Store<Guarded<ManagedOSImage>>) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
             nodes: Kind::new(reflect(Api::all(client.clone()), &changed, trim_node)),
             plans: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
             versions: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
             images: Kind::new(images),
+            // Volumes come and go with every pod of the cluster: they are looked at when a drain is.
+            attachments: reflect(Api::all(client.clone()), &Arc::default(), trim_attachment),
+            jobs: reflect_some(
+                Api::namespaced(client.clone(), namespace),
+                watcher::Config::default().labels(JOB_OF),
+                &changed,
+                trim_job,
+            ),
             changed,
         }
     }
@@ -158,6 +171,18 @@ impl Seen {
         let _ = self.nodes.store.wait_until_ready().await;
         let _ = self.plans.store.wait_until_ready().await;
         let _ = self.versions.store.wait_until_ready().await;
+        let _ = self.attachments.wait_until_ready().await;
+        let _ = self.jobs.wait_until_ready().await;
+    }
+
+    /// All attachments of volumes.
+    pub fn attachments(&self) -> Vec<Arc<VolumeAttachment>> {
+        self.attachments.state()
+    }
+
+    /// The Jobs that were made for nodes, as the watch shows them, and so without their spec.
+    pub fn jobs(&self) -> Vec<Arc<Job>> {
+        self.jobs.state()
     }
 
     /// Makes [`Self::changes`] say that something changed: something that no watch shows.

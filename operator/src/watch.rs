@@ -3,7 +3,7 @@
 use std::{fmt::Debug, future::ready, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Node, storage::v1::VolumeAttachment};
 use kube::{
     Api, Resource,
     runtime::{
@@ -46,10 +46,22 @@ pub fn reflect<K>(api: Api<K>, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    reflect_some(api, watcher::Config::default(), changed, trim)
+}
+
+/// The same, for the objects that `config` selects.
+pub fn reflect_some<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    changed: &Arc<Notify>,
+    trim: fn(&mut K),
+) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
     let (store, writer) = reflector::store();
     let changed = Arc::clone(changed);
-    let stream =
-        watcher(api, watcher::Config::default()).backoff(Patience::default()).modify(trim).reflect(writer);
+    let stream = watcher(api, config).backoff(Patience::default()).modify(trim).reflect(writer);
     tokio::spawn(stream.for_each(move |event| {
         match event {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
@@ -73,6 +85,19 @@ pub fn unwatched(kind: &str, error: &watcher::Error) {
     } else {
         tracing::warn!(kind, error = with_causes(error), "cannot watch; trying again");
     }
+}
+
+/// What is read of an attachment is which volume is where.
+pub fn trim_attachment(attachment: &mut VolumeAttachment) {
+    attachment.metadata.managed_fields = None;
+    attachment.metadata.annotations = None;
+    attachment.status = None;
+}
+
+/// A Job's pods are described at length, and nobody here reads it.
+pub fn trim_job(job: &mut Job) {
+    job.metadata.managed_fields = None;
+    job.spec = None;
 }
 
 /// Lists of images and of field owners are most of a Node's size, and nobody here reads them.

@@ -9,6 +9,7 @@ pub mod loader;
 pub mod machine;
 pub mod operator;
 pub mod os_image;
+pub mod pods;
 pub mod rights;
 pub mod watch;
 

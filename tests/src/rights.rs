@@ -33,12 +33,33 @@ pub async fn apply(cluster: &Cluster) -> Result<()> {
     let client = cluster.client().await?;
     let space: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
     Api::<Namespace>::all(client).create(&PostParams::default(), &space).await?;
+    apply_with(cluster, &[]).await
+}
+
+/// Applies them with values for the chart.
+pub async fn apply_with(cluster: &Cluster, values: &[&str]) -> Result<()> {
     let chart = root().join("charts/evenkeel").display().to_string();
     let arguments = ["template", "evenkeel", &chart, "--namespace", NAMESPACE, "--kube-version", "1.36.0"];
+    let arguments: Vec<&str> = arguments.into_iter().chain(values.iter().copied()).collect();
     let rendered = cluster.helm(&arguments).await.context("render the chart")?;
     let documents: Vec<&str> = rendered.split("\n---\n").filter(|document| is_of(document, &KINDS)).collect();
     ensure!(documents.len() >= KINDS.len(), "the chart has {} documents on rights", documents.len());
     cluster.kubectl_with(&["apply", "-f", "-"], &documents.join("\n---\n")).await?;
+    Ok(())
+}
+
+/// Gives the gates the right to read a kind, as a user does.
+pub async fn let_gates_read(cluster: &Cluster, group: &str, resource: &str) -> Result<()> {
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {
+            "name": format!("gates-read-{resource}"),
+            "labels": { "rbac.evenkeel.dev/aggregate-to-gates": "true" },
+        },
+        "rules": [{ "apiGroups": [group], "resources": [resource], "verbs": ["get", "list"] }],
+    });
+    cluster.kubectl_with(&["apply", "-f", "-"], &role.to_string()).await?;
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! The charts: clean, refused where they cannot protect, accepted by a real API server, and with a fence around agents.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use evenkeel_crds::{NodePlan, NodePlanSpec};
+use evenkeel_e2e::wait;
 use evenkeel_tests::{
     cluster::Cluster,
     rights::{self, NAMESPACE},
@@ -19,9 +22,10 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 /// Values that change what the chart renders; each must be a good chart too.
-const VALUES: [&[&str]; 7] = [
+const VALUES: [&[&str]; 8] = [
     &[],
     &["--set", "operator.replicas=1"],
+    &["--set", "operator.forceDrain=true"],
     &["--set", "apiServer.host=10.0.2.2", "--set", "apiServer.port=6443"],
     &["--set", "pullSecretName=registry-login"],
     &["--set", "caConfigMapName=registry-ca", "--set", "proxy.url=http://proxy.example:3128"],
@@ -179,7 +183,7 @@ async fn may(client: &Client, verb: &str, group: &str, resource: &str, subresour
         group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),
         subresource: Some(subresource.to_owned()),
-        namespace: (resource == "leases" || resource == "secrets").then(|| NAMESPACE.to_owned()),
+        namespace: ["leases", "secrets", "jobs"].contains(&resource).then(|| NAMESPACE.to_owned()),
         ..ResourceAttributes::default()
     };
     let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
@@ -237,6 +241,10 @@ async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Resu
         ("update", "evenkeel.dev", "managedosversions", ""),
         ("delete", "evenkeel.dev", "managedosversions", ""),
         ("create", "coordination.k8s.io", "leases", ""),
+        ("create", "batch", "jobs", ""),
+        ("delete", "batch", "jobs", ""),
+        ("list", "storage.k8s.io", "volumeattachments", ""),
+        ("list", "apps", "deployments", ""),
     ] {
         let allowed = may(&operator, verb, group, resource, subresource).await?;
         assert!(allowed, "the operator may not {verb} {resource}/{subresource}");
@@ -250,9 +258,35 @@ async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Resu
         ("delete", "", "pods", ""),
         ("create", "", "pods", ""),
         ("patch", "", "nodes", "status"),
+        ("get", "", "configmaps", ""),
+        ("patch", "batch", "jobs", ""),
+        ("create", "apps", "deployments", ""),
+        ("list", "", "persistentvolumeclaims", ""),
     ] {
         let allowed = may(&operator, verb, group, resource, subresource).await?;
         assert!(!allowed, "the operator may {verb} {resource}/{subresource}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn gates_may_look_at_what_a_labelled_role_gives_and_forced_drains_may_delete_pods() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    rights::apply(&cluster).await?;
+    let client = cluster.client().await?;
+    let account = rights::account(&client, "operator").await?;
+    let operator = cluster.plane.client_for(&rights::token(&client, &account, None).await?).await?;
+    assert!(!may(&operator, "get", "ceph.rook.io", "cephclusters", "").await?);
+    rights::let_gates_read(&cluster, "ceph.rook.io", "cephclusters").await?;
+    // The rules are put together by a controller, a moment later.
+    wait::until(Duration::from_secs(30), async || {
+        anyhow::ensure!(may(&operator, "get", "ceph.rook.io", "cephclusters", "").await?, "not yet");
+        Ok(())
+    })
+    .await?;
+    assert!(!may(&operator, "patch", "ceph.rook.io", "cephclusters", "").await?);
+    assert!(!may(&operator, "delete", "", "pods", "").await?);
+    rights::apply_with(&cluster, &["--set", "operator.forceDrain=true"]).await?;
+    assert!(may(&operator, "delete", "", "pods", "").await?);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What belongs to whom: cordons, nodes, pods, and what is given back.
+//! What belongs to whom: cordons, nodes, plans, and what is given back.
 
 use std::time::Duration;
 
@@ -8,13 +8,10 @@ use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     os_image::OsImage,
 };
-use k8s_openapi::api::{
-    core::v1::{Node, Pod},
-    policy::v1::PodDisruptionBudget,
-};
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -64,47 +61,6 @@ async fn a_node_of_two_images_goes_to_the_older_and_the_younger_says_so() -> Res
     fleet.unwant("older").await?;
     let world = fleet.until_all_run(&third.digest, ROLLOUT).await?;
     assert!(!world.images.contains_key("older"));
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_waits_for_a_disruption_budget_and_names_it() -> Result<()> {
-    let fleet = Fleet::start(&FleetOptions::of(1)).await?;
-    let pods: Api<Pod> = Api::default_namespaced(fleet.client.clone());
-    let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(fleet.client.clone());
-    let set = json!({
-        "metadata": { "name": "web" },
-        "spec": {
-            "replicas": 1,
-            "selector": { "matchLabels": { "app": "web" } },
-            "template": {
-                "metadata": { "labels": { "app": "web" } },
-                "spec": {
-                    "nodeName": "node-1", "terminationGracePeriodSeconds": 1,
-                    "containers": [{ "name": "web", "image": "none" }],
-                },
-            },
-        },
-    });
-    let sets: Api<k8s_openapi::api::apps::v1::ReplicaSet> = Api::default_namespaced(fleet.client.clone());
-    fleet.create(&sets, set).await?;
-    let budget = json!({
-        "metadata": { "name": "web" },
-        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "web" } } },
-    });
-    fleet.create(&budgets, budget).await?;
-    let second = fleet.publish(&OsImage::good("2")).await?;
-    fleet.want("os", &second.tagged, json!({})).await?;
-    let world = fleet
-        .until("the summary names the budget", ROLLOUT, |world| world.summary("os").contains("web"))
-        .await?;
-    assert!(world.summary("os").contains("disruption budget"), "{}", world.summary("os"));
-    assert!(!world.serves("node-1"), "a node that drains is cordoned");
-    assert_eq!(fleet.machine("node-1")?.boots().len(), 1);
-    budgets.delete("web", &DeleteParams::default()).await?;
-    sets.delete("web", &DeleteParams::default()).await?;
-    fleet.until_all_run(&second.digest, ROLLOUT).await?;
-    assert!(pods.list(&kube::api::ListParams::default().labels("app=web")).await?.items.is_empty());
     Ok(())
 }
 

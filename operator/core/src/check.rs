@@ -2,13 +2,21 @@
 //!
 //! Shares no code with the planner on purpose.
 
-use evenkeel_crds::node_plan::{Phase, Target};
+use evenkeel_crds::{
+    drain::DrainTimeout,
+    health_gate::GateTime,
+    hook::{HookTime, OnHookFailure},
+    node_plan::{Phase, Target},
+};
 use jiff::Timestamp;
 
 use crate::{
+    drain::DrainSeen,
+    gates::Departure,
+    hooks::JobSeen,
     plan::Action,
     policy::Policy,
-    snapshot::{DrainSeen, NodeSeen, Snapshot},
+    snapshot::{NodeSeen, Snapshot},
 };
 
 /// Every rule that `actions` break, in words; empty when all hold.
@@ -114,6 +122,29 @@ fn starts(
     }
 }
 
+/// Whether a gate of this time was not seen to be met.
+fn gate_open(policy: &Policy, node: &NodeSeen, when: GateTime) -> bool {
+    policy.gates.iter().filter(|gate| gate.when.contains(&when)).any(|gate| match &gate.node_condition {
+        Some(wanted) => {
+            node.conditions.get(&wanted.r#type).map(String::as_str)
+                != Some(format!("{:?}", wanted.status).as_str())
+        }
+        None => !node.checks.gates.iter().any(|seen| seen.name == gate.name && seen.when == when && seen.met),
+    })
+}
+
+/// Whether a hook of this step neither succeeded nor failed without anybody minding.
+fn hook_open(policy: &Policy, node: &NodeSeen, when: HookTime) -> bool {
+    policy.hooks.iter().filter(|hook| hook.when == when).any(|hook| {
+        let job = node.checks.hooks.iter().find(|seen| seen.name == hook.name).map(|seen| &seen.job);
+        match job {
+            Some(JobSeen::Succeeded) => false,
+            Some(JobSeen::Failed { .. }) => hook.on_failure != OnHookFailure::Ignore,
+            _ => true,
+        }
+    })
+}
+
 /// The rules for one action on one node, each with whether it is broken.
 fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) -> Vec<(bool, &'static str)> {
     let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
@@ -122,6 +153,7 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
     let same_order =
         |plan_id: &String| node.plan.as_ref().is_some_and(|plan| plan.spec.plan_id.as_ref() == Some(plan_id));
     let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
+    let still_trial = status.is_some_and(|status| status.phase == Phase::Trial);
     let rebooted = record.is_some_and(|record| {
         node.boot_id != record.boot_id_before
             && status.and_then(|status| status.booted.as_ref()).is_some_and(|b| b.boot_id == node.boot_id)
@@ -139,16 +171,41 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
             (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
             (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
             (status.is_none_or(|status| status.phase != Phase::Staged), "began before the node was staged"),
+            (
+                policy.drain.enabled
+                    && policy.drain.dry_run
+                    && !matches!(node.checks.departure, Departure::Free { .. }),
+                "began without knowing whether the node may leave service",
+            ),
+            (matches!(node.checks.departure, Departure::Held { .. }), "began with what holds the node back"),
         ],
-        Action::Cordon | Action::Evict => vec![(record.is_none(), "disrupted without a record")],
+        Action::Cordon | Action::Evict | Action::MarkDrained(_) | Action::RunHook(_) => {
+            vec![(record.is_none(), "disrupted without a record")]
+        }
+        Action::ForceOut => vec![
+            (record.is_none(), "disrupted without a record"),
+            (policy.drain.on_timeout != DrainTimeout::Force, "deleted pods that nobody wanted deleted"),
+        ],
         Action::ApproveReboot { .. } => vec![
             (record.is_none(), "rebooted without a record"),
             (target != Some(Target::Staged), "approved a reboot out of order"),
-            (policy.drain.enabled && node.drain != DrainSeen::Done, "rebooted before the drain was done"),
+            (
+                policy.drain.enabled
+                    && node.drain != DrainSeen::Done
+                    && record.is_none_or(|record| record.drained_at.is_none()),
+                "rebooted before the drain was done",
+            ),
+            (gate_open(policy, node, GateTime::During), "rebooted before a gate was met"),
+            (hook_open(policy, node, HookTime::AfterDrain), "rebooted before a hook was done"),
             (policy.cordon && !node.unschedulable, "rebooted before the cordon was seen"),
         ],
         Action::Commit => vec![
             (!on_trial || !rebooted, "committed without a new boot"),
+            (still_trial && gate_open(policy, node, GateTime::After), "committed before a gate was met"),
+            (
+                still_trial && hook_open(policy, node, HookTime::AfterReboot),
+                "committed before a hook was done",
+            ),
             (
                 status.is_none_or(|s| {
                     s.phase != Phase::Committed && !s.booted.as_ref().is_some_and(|b| b.host_checks_passed)
@@ -172,6 +229,6 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
         )],
         Action::ReleasePlan => vec![(record.is_some() && !node.gone, "released a node in its turn")],
         Action::Revert(_) => vec![(target == Some(Target::Committed), "reverted a committed node")],
-        Action::EnsurePlan | Action::MarkHealthy(_) => vec![],
+        Action::EnsurePlan | Action::MarkHealthy(_) | Action::Avoid(_) => vec![],
     }
 }

@@ -5,12 +5,16 @@
 
 pub mod channel;
 pub mod check;
+pub mod drain;
+pub mod gates;
+pub mod hooks;
 pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod snapshot;
 
+pub use drain::DrainSeen;
 pub use plan::{Action, Decision, plan};
 pub use policy::{Policy, PolicyError};
 pub use report::{NodeState, Report};
-pub use snapshot::{DrainSeen, NodeSeen, PlanSeen, Snapshot};
+pub use snapshot::{Checks, NodeSeen, PlanSeen, Snapshot};

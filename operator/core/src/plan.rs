@@ -1,8 +1,11 @@
 //! One tick: nodes whose turn began come first, then free turns are handed out in order.
 
+mod avoid;
 mod fleet;
 mod flight;
+mod leave;
 mod queue;
+mod trial;
 
 use evenkeel_crds::node_plan::{Disruption, Revert};
 use jiff::Timestamp;
@@ -31,6 +34,14 @@ pub enum Action {
     Cordon,
     /// Ask the pods to leave.
     Evict,
+    /// Delete the pods that refuse to leave.
+    ForceOut,
+    /// Write down that the drain is done.
+    MarkDrained(Timestamp),
+    /// Run a hook, by its name.
+    RunHook(String),
+    /// Make the scheduler prefer other nodes, or no longer so.
+    Avoid(bool),
     /// Approve the reboot; the same write sets the record's deadline.
     ApproveReboot {
         /// After this the approval is void, and the node must be Ready.
@@ -102,8 +113,11 @@ pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
     if !policy.deleting {
         queue::hand_out(policy, &fleet, snapshot, now, &mut decision);
     }
+    avoid::mark(policy, snapshot, &mut decision);
     let held = |node: &snapshot::NodeSeen| {
-        node.plan.is_some() || node.cordoned_by.as_deref() == Some(policy.name.as_str())
+        node.plan.is_some()
+            || node.checks.avoided && !node.gone
+            || node.cordoned_by.as_deref() == Some(policy.name.as_str())
     };
     decision.report.released = policy.deleting && !snapshot.nodes.values().any(held);
     decision

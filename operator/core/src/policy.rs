@@ -1,7 +1,10 @@
 //! What is wanted, validated: nothing in here can be wrong in a way that the planner would have to handle.
 
 use evenkeel_crds::{
-    managed_os_image::{Drain, HealthGate, ManagedOSImageSpec, Order, Pause, Pull, Reboot, Rejected},
+    drain::Drain,
+    health_gate::HealthGate,
+    hook::Hook,
+    managed_os_image::{ManagedOSImageSpec, Order, Pause, Pull, Reboot, Rejected},
     quantity::{CountOrPercent, NotACount},
     verification::Verification,
 };
@@ -29,8 +32,10 @@ pub struct Policy {
     pub soak: SignedDuration,
     /// Who wants that nothing is started.
     pub pauses: Vec<Pause>,
-    /// What must be true of a node after its reboot, besides `Ready`.
+    /// What must be true of a node and the cluster, besides `Ready`.
     pub gates: Vec<HealthGate>,
+    /// What is run at steps of a node's turn.
+    pub hooks: Vec<Hook>,
     /// Whether nodes are cordoned.
     pub cordon: bool,
     /// How pods leave.
@@ -87,6 +92,7 @@ impl Policy {
             soak: SignedDuration::from_secs(spec.rollout.soak_seconds),
             pauses: spec.rollout.pauses.clone(),
             gates: spec.health_gates.clone(),
+            hooks: spec.hooks.clone(),
             cordon: spec.cordon || spec.drain.enabled,
             drain: spec.drain.clone(),
             reboot: spec.reboot.clone(),

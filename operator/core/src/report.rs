@@ -1,6 +1,9 @@
 //! Why each node is where it is: the typed answer that conditions, events and the command line render.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use evenkeel_crds::managed_os_image::Rejected;
 use jiff::Timestamp;
@@ -34,7 +37,11 @@ pub enum NodeState {
         pods: usize,
         /// What keeps one from leaving.
         blocked_by: Option<String>,
+        /// Whether its time is over.
+        overdue: bool,
     },
+    /// Its turn goes on once something has happened: a hook, a gate, a delay.
+    Halted(String),
     /// It was told to reboot.
     Rebooting,
     /// It runs the image on trial and is not healthy yet.
@@ -77,6 +84,12 @@ pub enum Hold {
     Unresolved,
     /// No node has proven the image yet.
     Unproven,
+    /// It is being found out whether the node may leave service.
+    Asking,
+    /// It may not leave service: a `PodDisruptionBudget` or a gate, by name.
+    Departure(String),
+    /// Many nodes before it may not leave service.
+    Behind,
     /// So many nodes as allowed are staging already.
     MaxStaging,
 }
@@ -93,6 +106,9 @@ impl fmt::Display for Hold {
             Self::NotReady => f.write_str("the node is not Ready"),
             Self::Unresolved => f.write_str("the image is not resolved"),
             Self::Unproven => f.write_str("a first node has to prove the image"),
+            Self::Asking => f.write_str("it is being found out whether it may leave service"),
+            Self::Departure(by) => write!(f, "it may not leave service: {by}"),
+            Self::Behind => f.write_str("many nodes before it may not leave service"),
             Self::MaxStaging => f.write_str("as many nodes as allowed are staging"),
         }
     }
@@ -112,10 +128,12 @@ impl fmt::Display for NodeState {
             Self::Unmanageable => f.write_str("was not installed with Evenkeel and cannot be upgraded"),
             Self::WaitsToStart(hold) => write!(f, "staged, waits: {hold}"),
             Self::Starting => f.write_str("starting"),
-            Self::Draining { pods, blocked_by: None } => write!(f, "draining, pods left: {pods}"),
-            Self::Draining { pods, blocked_by: Some(by) } => {
-                write!(f, "draining, pods left: {pods}, blocked by {by}")
+            Self::Draining { pods, blocked_by, overdue } => {
+                let late = if *overdue { " and overdue" } else { "" };
+                write!(f, "draining{late}, pods left: {pods}")?;
+                blocked_by.iter().try_for_each(|by| write!(f, ", blocked by {by}"))
             }
+            Self::Halted(why) => write!(f, "waits in its turn: {why}"),
             Self::Rebooting => f.write_str("rebooting"),
             Self::Unhealthy(why) => write!(f, "on trial, not healthy: {why}"),
             Self::Soaking => f.write_str("on trial, soaking"),
@@ -152,6 +170,8 @@ pub struct Report {
     pub deleting: bool,
     /// When to look again even if nothing is seen to change.
     pub wake_at: Option<Timestamp>,
+    /// Nodes of which is to be found out whether they may leave service.
+    pub asks: BTreeSet<String>,
     /// Whether a deleted image object holds no node any more.
     pub released: bool,
 }
@@ -193,6 +213,10 @@ fn is_apart(state: &NodeState) -> bool {
 }
 
 fn is_moving(state: &NodeState) -> bool {
+    if matches!(state, NodeState::WaitsToStart(Hold::Departure(_))) {
+        // What is in its way is news, and somebody may have to act.
+        return true;
+    }
     !is_apart(state)
         && !matches!(
             state,

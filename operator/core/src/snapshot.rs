@@ -4,6 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
 
+use crate::{
+    drain::DrainSeen,
+    gates::{Departure, GateSeen},
+    hooks::HookSeen,
+};
+
 /// The nodes that the image selects, and those that it no longer selects but has not let go of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -38,6 +44,8 @@ pub struct NodeSeen {
     pub plan: Option<PlanSeen>,
     /// How far it is drained; looked at only for nodes whose turn it is.
     pub drain: DrainSeen,
+    /// What else was asked of the cluster about it.
+    pub checks: Checks,
     /// Name of the image object that has this node instead: an older one that selects it too, or one that has not let
     /// go of it yet.
     pub claimed_by_other: Option<String>,
@@ -52,21 +60,17 @@ pub struct PlanSeen {
     pub status: NodePlanStatus,
 }
 
-/// How far a node is drained.
+/// What was asked of the cluster about a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum DrainSeen {
-    /// Nobody looked.
-    #[default]
-    NotLookedAt,
-    /// Pods are still there.
-    Remaining {
-        /// How many.
-        pods: usize,
-        /// What keeps one from leaving, such as a `PodDisruptionBudget` by name.
-        blocked_by: Option<String>,
-    },
-    /// All pods that leave have left.
-    Done,
+pub struct Checks {
+    /// Whether it may leave service; asked for nodes that the last decision named.
+    pub departure: Departure,
+    /// The gates of a node in its turn, but for those that its own conditions answer.
+    pub gates: Vec<GateSeen>,
+    /// The hooks of a node in its turn that were run.
+    pub hooks: Vec<HookSeen>,
+    /// Whether it has the taint that makes the scheduler prefer others.
+    pub avoided: bool,
 }
 
 impl NodeSeen {

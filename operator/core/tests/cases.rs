@@ -12,7 +12,8 @@ use evenkeel_crds::{
     },
 };
 use evenkeel_operator_core::{
-    Action, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, plan, report::Hold,
+    Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check,
+    gates::Departure, plan, report::Hold,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -29,6 +30,11 @@ fn policy() -> Policy {
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// What is known of a node that may leave service.
+fn free() -> Checks {
+    Checks { departure: Departure::Free { at: now() }, ..Checks::default() }
 }
 
 /// A node whose agent has reported and that was ordered nothing.
@@ -55,6 +61,7 @@ fn node() -> NodeSeen {
         conditions: BTreeMap::new(),
         plan: Some(PlanSeen { spec: NodePlanSpec::default(), status }),
         drain: DrainSeen::NotLookedAt,
+        checks: free(),
         claimed_by_other: None,
     }
 }
@@ -81,6 +88,7 @@ fn in_turn(target: Target, phase: Phase) -> NodeSeen {
         since: Time(now()),
         found_cordoned: false,
         boot_id_before: "b1".into(),
+        drained_at: None,
         deadline: (target > Target::Staged).then(|| Time(now() + SignedDuration::from_mins(15))),
         healthy_since: None,
         attempt: 1,
@@ -289,4 +297,36 @@ fn a_machine_that_lost_its_memory_gets_a_new_attempt() {
     let decision = decide(&policy(), &[("n1", lost)], now());
     let Some(Action::OrderStage { plan_id, .. }) = action(&decision, "n1") else { panic!("{decision:?}") };
     assert_eq!(plan_id, policy().plan_id(2), "the first one went as far as it could");
+}
+
+#[test]
+fn a_node_that_may_not_leave_gives_its_place_to_the_next() {
+    let held = |by: &str, again: i64| NodeSeen {
+        checks: Checks {
+            departure: Departure::Held { by: by.into(), again: now() + SignedDuration::from_secs(again) },
+            ..Checks::default()
+        },
+        ..ordered(Target::Staged, Phase::Staged)
+    };
+    // The image is not proven yet, and the budget is one: the second node is not even staged.
+    let decision = decide(&policy(), &[("n1", held("budget web", 30)), ("n2", node())], now());
+    assert_eq!(decision.report.nodes["n1"], NodeState::WaitsToStart(Hold::Departure("budget web".into())));
+    assert!(matches!(action(&decision, "n2"), Some(Action::OrderStage { .. })), "{decision:?}");
+    assert!(decision.report.summary().contains("budget web"), "{}", decision.report.summary());
+    let ready = ordered(Target::Staged, Phase::Staged);
+    let decision = decide(&policy(), &[("n1", held("budget web", 30)), ("n2", ready.clone())], now());
+    assert!(matches!(action(&decision, "n2"), Some(Action::BeginDisruption(_))), "{decision:?}");
+    // It is asked again, and its place is kept until the answer is there.
+    let decision = decide(&policy(), &[("n1", held("budget web", -1)), ("n2", ready)], now());
+    assert!(decision.report.asks.contains("n1") && decision.actions.is_empty(), "{decision:?}");
+    assert_eq!(decision.report.nodes["n1"], NodeState::WaitsToStart(Hold::Departure("budget web".into())));
+}
+
+#[test]
+fn what_was_found_out_long_ago_is_found_out_again() {
+    let decision = decide(&policy(), &[("n1", ordered(Target::Staged, Phase::Staged))], now());
+    assert!(matches!(action(&decision, "n1"), Some(Action::BeginDisruption(_))), "{decision:?}");
+    let later = now() + SignedDuration::from_mins(2);
+    let decision = decide(&policy(), &[("n1", ordered(Target::Staged, Phase::Staged))], later);
+    assert!(decision.report.asks.contains("n1") && decision.actions.is_empty(), "{decision:?}");
 }

@@ -1,15 +1,17 @@
 //! Pods as the API server has them, and the evictions.
 
-use evenkeel_crds::managed_os_image::Drain;
 use evenkeel_operator_core::DrainSeen;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, EvictParams, ListParams, Preconditions},
+    api::{DeleteParams, EvictParams, ListParams, PostParams, Preconditions},
 };
 
-use super::{OwnPod, progress, relieved, title, to_evict};
-use crate::api::{ApiError, Clients, call};
+use super::{Fate, OwnPod, Rules, relieved, title, volumes};
+use crate::{
+    api::{ApiError, Clients, call, with_causes},
+    context::Context,
+};
 
 /// Pods of one page. A node runs a few hundred at most.
 const PAGE: u32 = 500;
@@ -18,31 +20,55 @@ const ROUND: usize = 50;
 
 /// How far a node is drained. `refused` is what the last eviction that was refused said.
 pub async fn look(
-    client: &Client,
+    context: &Context,
     node: &str,
-    drain: &Drain,
-    own: &OwnPod,
+    rules: &Rules<'_>,
     refused: Option<String>,
 ) -> Result<DrainSeen, ApiError> {
-    Ok(progress(&pods_on(client, node, own).await?, drain, refused))
+    let pods = pods_on(&context.clients.main, node, &context.own_pod).await?;
+    let seen = rules.progress(&pods, refused);
+    if seen != DrainSeen::Done || !rules.drain.wait_for_volumes {
+        return Ok(seen);
+    }
+    let attached = volumes::attached(context, node, &pods, rules).await?;
+    Ok(attached.map_or(seen, |by| DrainSeen::Remaining { pods: 0, blocked_by: Some(by) }))
 }
 
-/// Asks the pods of a node to leave. The answer says what keeps one of them, if something does.
+/// Asks the pods of a node to leave; those that may not are deleted if `by_force`. The answer says what keeps one of them,
+/// if something does.
 pub async fn evict(
-    clients: &Clients,
+    context: &Context,
     node: &str,
-    drain: &Drain,
-    own: &OwnPod,
+    rules: &Rules<'_>,
+    by_force: bool,
 ) -> Result<Option<String>, ApiError> {
-    let pods = pods_on(&clients.main, node, own).await?;
+    let pods = pods_on(&context.clients.main, node, &context.own_pod).await?;
     let mut refused = None;
-    for pod in to_evict(&pods, drain).into_iter().take(ROUND) {
-        if let Some(by) = ask(clients, pod, drain).await? {
+    for pod in rules.to_evict(&pods).into_iter().take(ROUND) {
+        let Some(by) = ask(&context.clients, pod, rules, false).await? else { continue };
+        if by_force {
+            tracing::warn!(node, pod = title(pod), by, "the drain is overdue, and the pod is deleted");
+            refused = delete(&context.clients, pod, rules).await?.or(refused);
+        } else {
             tracing::info!(node, pod = title(pod), by, "an eviction was refused");
             refused = Some(by);
         }
     }
     Ok(refused)
+}
+
+/// Asks whether the pods of a node could leave, and asks none to do so: what keeps each that may not.
+pub async fn dry_run(context: &Context, node: &str, rules: &Rules<'_>) -> Result<Vec<String>, ApiError> {
+    let pods = pods_on(&context.clients.main, node, &context.own_pod).await?;
+    let mut kept = Vec::new();
+    for pod in &pods {
+        match rules.fate(pod) {
+            Fate::Refused(why) => kept.push(why),
+            Fate::Leaves => kept.extend(ask(&context.clients, pod, rules, true).await?),
+            Fate::Stays | Fate::Leaving => {}
+        }
+    }
+    Ok(kept)
 }
 
 /// The pods of a node, but for our own as long as nobody would go on in its place.
@@ -74,22 +100,53 @@ async fn list(api: &Api<Pod>, params: ListParams, what: &str) -> Result<Vec<Pod>
     }
 }
 
-/// One eviction; the answer says what keeps the pod, if something does.
-async fn ask(clients: &Clients, pod: &Pod, drain: &Drain) -> Result<Option<String>, ApiError> {
-    let namespace = pod.namespace().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(clients.evictions.clone(), &namespace);
-    let options = DeleteParams {
-        grace_period_seconds: drain.grace_period.and_then(|seconds| u32::try_from(seconds).ok()),
-        // The pod that was looked at, not one of the same name that came after it.
+/// How a pod is deleted: the one that was looked at, not one of the same name that came after it.
+fn delete_options(pod: &Pod, rules: &Rules<'_>, dry_run: bool) -> DeleteParams {
+    DeleteParams {
+        dry_run,
+        grace_period_seconds: rules.drain.grace_period.and_then(|seconds| u32::try_from(seconds).ok()),
         preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
         ..DeleteParams::default()
+    }
+}
+
+/// One eviction; the answer says what keeps the pod, if something does.
+async fn ask(
+    clients: &Clients,
+    pod: &Pod,
+    rules: &Rules<'_>,
+    dry_run: bool,
+) -> Result<Option<String>, ApiError> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(clients.evictions.clone(), &namespace);
+    let params = EvictParams {
+        delete_options: Some(delete_options(pod, rules, dry_run)),
+        // The API server wants it said in both places.
+        post_options: PostParams { dry_run, ..PostParams::default() },
     };
-    let params = EvictParams { delete_options: Some(options), ..EvictParams::default() };
     let what = format!("evict pod {}", title(pod));
     match call(what, api.evict(&pod.name_any(), &params)).await {
         Ok(_) => Ok(None),
         Err(error) if error.is_stale() => Ok(None),
         Err(error) if error.code() == Some(429) => Ok(Some(keeper(&error, pod))),
+        // Such as a pod with two disruption budgets, which the API server does not evict at all.
+        Err(error) if dry_run && error.code().is_some() => Ok(Some(with_causes(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes a pod; the answer says that we may not, if so.
+async fn delete(clients: &Clients, pod: &Pod, rules: &Rules<'_>) -> Result<Option<String>, ApiError> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(clients.main.clone(), &namespace);
+    let what = format!("delete pod {}", title(pod));
+    match call(what, api.delete(&pod.name_any(), &delete_options(pod, rules, false))).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_stale() => Ok(None),
+        Err(error) if error.code() == Some(403) => Ok(Some(format!(
+            "pod {}: the operator may not delete pods (the chart's operator.forceDrain gives it the right)",
+            title(pod)
+        ))),
         Err(error) => Err(error),
     }
 }

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use evenkeel_crds::{
-    ManagedOSImage, NodePlan, NodePlanSpec,
-    condition::Time,
-    names::{CORDONED_BY, OPERATOR_FIELD_MANAGER},
-    node_plan::Target,
+    ManagedOSImage, NodePlan, NodePlanSpec, condition::Time, names::OPERATOR_FIELD_MANAGER, node_plan::Target,
 };
-use evenkeel_operator_core::{Action, Decision, Policy, Snapshot};
-use k8s_openapi::api::core::v1::Node;
+use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
+use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -17,11 +14,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::ReconcileError;
+use super::{ReconcileError, checks};
 use crate::{
     api::{ApiError, call},
     context::Context,
-    drain, events,
+    drain, events, marks,
 };
 
 /// Actions of one look; the rest is decided again on what was seen after them, so that a large fleet's status stays
@@ -31,7 +28,7 @@ const ACTIONS_MAX: usize = 100;
 /// Does the actions. True if something was written that is worth another look at once.
 pub async fn apply(
     context: &Context,
-    image: &ManagedOSImage,
+    image: &Arc<ManagedOSImage>,
     policy: &Policy,
     snapshot: &Snapshot,
     decision: &Decision,
@@ -42,11 +39,12 @@ pub async fn apply(
             return Err(ReconcileError::NotLeading);
         }
         let told = snapshot.nodes.get(name).and_then(|node| events::of_action(name, node, action));
-        events::publish(&context.recorder, image, told.as_slice()).await;
-        match act(context, image, policy, name, action).await {
+        events::publish(&context.recorder, image.as_ref(), told.as_slice()).await;
+        let node = snapshot.nodes.get(name);
+        match act(context, image, policy, (name, node), action).await {
             Ok(()) => {
                 tracing::info!(image = policy.name, node = name, ?action, "done");
-                again |= !matches!(action, Action::Evict);
+                again |= !matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_));
             }
             // Nodes do not wait for each other: what was decided for the others holds without this one.
             Err(error) if error.is_stale() => stale = Err(error),
@@ -59,21 +57,30 @@ pub async fn apply(
 
 async fn act(
     context: &Context,
-    image: &ManagedOSImage,
+    image: &Arc<ManagedOSImage>,
     policy: &Policy,
-    name: &str,
+    (name, node): (&str, Option<&NodeSeen>),
     action: &Action,
 ) -> Result<(), ApiError> {
     match action {
         Action::EnsurePlan => create_plan(context, image, policy, name).await,
         Action::ReleasePlan => delete_plan(context, name).await,
-        Action::Cordon => cordon(context, name, Some(&policy.name)).await,
-        Action::Uncordon => cordon(context, name, None).await,
-        Action::Evict => {
-            let refused = drain::evict(&context.clients, name, &policy.drain, &context.own_pod).await?;
+        Action::Cordon => marks::cordon(context, name, policy).await,
+        Action::Uncordon => marks::uncordon(context, name).await,
+        Action::Avoid(avoided) => marks::avoid(context, name, policy, *avoided).await,
+        Action::Evict | Action::ForceOut => {
+            let by_force = *action == Action::ForceOut;
+            let Ok(rules) = drain::Rules::new(&policy.drain, by_force, Timestamp::now()) else {
+                return Ok(());
+            };
+            let refused = drain::evict(context, name, &rules, by_force).await?;
             context.evicted(name, refused);
             Ok(())
         }
+        Action::RunHook(hook) => match node {
+            Some(node) => checks::run_hook(context, image, name, node, hook).await,
+            None => Ok(()),
+        },
         _ => order(context, image, policy, name, action).await,
     }
 }
@@ -101,6 +108,11 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
                 record.deadline = Some(Time(*deadline));
             }
         }
+        Action::MarkDrained(at) => {
+            if let Some(record) = &mut spec.disruption {
+                record.drained_at = Some(Time(*at));
+            }
+        }
         Action::MarkHealthy(since) => {
             if let Some(record) = &mut spec.disruption {
                 record.healthy_since = since.map(Time);
@@ -112,7 +124,14 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
             spec.revert = Some(revert.clone());
         }
         Action::EndDisruption => spec.disruption = None,
-        Action::EnsurePlan | Action::ReleasePlan | Action::Cordon | Action::Evict | Action::Uncordon => {}
+        Action::EnsurePlan
+        | Action::ReleasePlan
+        | Action::Cordon
+        | Action::Evict
+        | Action::ForceOut
+        | Action::Avoid(_)
+        | Action::RunHook(_)
+        | Action::Uncordon => {}
     }
     spec
 }
@@ -183,30 +202,6 @@ fn note_gone(context: &Context, name: &str, uid: Option<String>, error: &ApiErro
     }
 }
 
-/// Cordons a node in an image object's name, or lifts such a cordon. The owner and the cordon are one write.
-async fn cordon(context: &Context, name: &str, by: Option<&str>) -> Result<(), ApiError> {
-    let what = format!("{} node {name}", if by.is_some() { "cordon" } else { "uncordon" });
-    let Some(node) = context.seen.nodes.get(name) else { return Err(ApiError::NotFound { what }) };
-    let patch = json!({
-        "metadata": {
-            "uid": node.uid(),
-            "resourceVersion": node.resource_version(),
-            "annotations": { CORDONED_BY: by },
-        },
-        "spec": { "unschedulable": by.map(|_| true) },
-    });
-    let api: Api<Node> = Api::all(context.clients.main.clone());
-    let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
-    let written = call(what, api.patch(name, &params, &Patch::Merge(&patch))).await;
-    let written = written.inspect_err(|error| {
-        if matches!(error, ApiError::NotFound { .. }) {
-            context.seen.nodes.deleted(name, node.uid());
-        }
-    })?;
-    context.seen.nodes.wrote(written);
-    Ok(())
-}
-
 fn plans(context: &Context) -> Api<NodePlan> {
     Api::all(context.clients.main.clone())
 }
@@ -222,7 +217,6 @@ mod tests {
         ManagedOSImageSpec,
         node_plan::{Disruption, Revert, RollbackCause},
     };
-    use jiff::Timestamp;
 
     const IMAGE: &str =
         "r.example/os@sha256:0000000000000000000000000000000000000000000000000000000000000001";
@@ -236,6 +230,7 @@ mod tests {
             since: Time(Timestamp::UNIX_EPOCH),
             found_cordoned: false,
             boot_id_before: "b".into(),
+            drained_at: None,
             deadline: None,
             healthy_since: None,
             attempt: 1,

@@ -11,16 +11,18 @@ use evenkeel_crds::{
     names::CORDONED_BY,
     node_plan::{Phase, Target},
 };
-use evenkeel_operator_core::{DrainSeen, NodeSeen, PlanSeen, Snapshot};
+use evenkeel_operator_core::{Checks, DrainSeen, NodeSeen, PlanSeen, Snapshot, drain::is_forced};
 use evenkeel_registry::Resolved;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
+use super::checks;
 use crate::{
     api::ApiError,
     claim::{Claim, Claimant, claim},
     context::Context,
-    drain,
+    drain, marks,
     resolve::{self, Failure, Question},
     status::Problem,
 };
@@ -45,7 +47,7 @@ pub struct Gathered {
 }
 
 /// Gathers what one look at `image` needs.
-pub async fn gather(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Gathered, ApiError> {
+pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<Gathered, ApiError> {
     let asked = ask_registry(context, image);
     let (snapshot, unreadable) = fleet(context, image);
     let mut gathered = Gathered {
@@ -57,6 +59,7 @@ pub async fn gather(context: &Arc<Context>, image: &ManagedOSImage) -> Result<Ga
         snapshot,
     };
     look_at_drains(context, image, &mut gathered.snapshot).await?;
+    checks::fill(context, image, &mut gathered.snapshot);
     Ok(gathered)
 }
 
@@ -155,12 +158,15 @@ fn fleet(context: &Context, image: &ManagedOSImage) -> (Snapshot, Vec<String>) {
             unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
         }
         let mut seen = node_seen(&node, plan, &claim);
+        seen.checks.avoided = marks::is_avoided(&node, &me.uid);
         let orphaned = |by: &String| !images.iter().any(|image| image.name_any() == *by);
         if seen.cordoned_by.as_ref().is_some_and(orphaned) && claim.selected && claim.other.is_none() {
             // Its image object went without giving it back, as when somebody removed the finalizer.
             seen.cordoned_by = Some(me.name.clone());
         }
-        let held = claim.plan_is_ours || seen.cordoned_by.as_deref() == Some(me.name.as_str());
+        let held = claim.plan_is_ours
+            || seen.checks.avoided
+            || seen.cordoned_by.as_deref() == Some(me.name.as_str());
         if claim.selected || held {
             snapshot.nodes.insert(name, seen);
         } else if seen.control_plane && (!seen.ready || seen.unschedulable || in_turn(plan)) {
@@ -207,6 +213,7 @@ fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
             status: plan.status.clone().unwrap_or_default(),
         }),
         drain: DrainSeen::NotLookedAt,
+        checks: Checks::default(),
         claimed_by_other: claim.other.clone(),
     }
 }
@@ -225,8 +232,11 @@ async fn look_at_drains(
         if !drains(node) {
             continue;
         }
-        let refused = context.refused(name);
-        node.drain = drain::look(&context.clients.main, name, drain, &context.own_pod, refused).await?;
+        let now = Timestamp::now();
+        let forced = node.disruption().is_some_and(|record| is_forced(drain, record, now));
+        // A selector that cannot be used is said by the validation, and nothing is done.
+        let Ok(rules) = drain::Rules::new(drain, forced, now) else { return Ok(()) };
+        node.drain = drain::look(context, name, &rules, context.refused(name)).await?;
         if node.drain == DrainSeen::Done {
             context.evicted(name, None);
         }
@@ -237,7 +247,7 @@ async fn look_at_drains(
 /// Whether it is this node's turn to be drained. Without the cordon a drain would only begin anew with each pod.
 fn drains(node: &NodeSeen) -> bool {
     let before_reboot = |plan: &PlanSeen| matches!(plan.spec.target, None | Some(Target::Staged));
-    node.disruption().is_some()
+    node.disruption().is_some_and(|record| record.drained_at.is_none())
         && !node.gone
         && node.unschedulable
         && node.phase() == Phase::Staged

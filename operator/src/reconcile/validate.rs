@@ -1,15 +1,24 @@
 //! From what was asked for to a policy that the planner can follow, or why not.
 
+use std::sync::Arc;
+
 use evenkeel_crds::ManagedOSImage;
 use evenkeel_operator_core::Policy;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::{claim::selector, status::Problem};
+use crate::{
+    claim::selector,
+    drain::Rules,
+    gates::check_expression,
+    jobs::{self, Of, What},
+    status::Problem,
+};
 
 /// Validates an image object; `resolved` is its image by digest, if it is known, `unreadable` are plans that this
 /// version cannot read.
 pub fn validate(
-    image: &ManagedOSImage,
+    image: &Arc<ManagedOSImage>,
     resolved: Option<&str>,
     unreadable: &[String],
 ) -> Result<Policy, Problem> {
@@ -29,6 +38,9 @@ pub fn validate(
     } else if let Err(error) = selector(image) {
         return Err(Problem::lasting("InvalidSpec", format!("nodeSelector cannot be used: {error}")));
     }
+    if !deleting {
+        checked(image)?;
+    }
     let uid = image.uid().unwrap_or_default();
     let mut policy = Policy::new(&image.name_any(), &uid, &spec, resolved)
         .map_err(|error| Problem::lasting("InvalidSpec", error.to_string()))?;
@@ -37,19 +49,45 @@ pub fn validate(
     Ok(policy)
 }
 
+/// What the definition of the API cannot check: selectors, expressions, the templates of Jobs.
+fn checked(image: &Arc<ManagedOSImage>) -> Result<(), Problem> {
+    let invalid = |what: String| Problem::lasting("InvalidSpec", what);
+    if let Err(error) = Rules::new(&image.spec.drain, false, Timestamp::now()) {
+        return Err(invalid(format!("drain.podSelector cannot be used: {error}")));
+    }
+    let of = |what, step| Of { image, node: "", turn: "", what, step, timeout_seconds: 1 };
+    for gate in &image.spec.health_gates {
+        let name = &gate.name;
+        if let Some(Err(error)) = gate.cel.as_ref().map(|cel| check_expression(&cel.expression)) {
+            return Err(invalid(format!("healthGates {name}: the expression cannot be used: {error}")));
+        }
+        let job = gate.job.as_ref().map(|job| jobs::build(&of(What::Gate(name), ""), &job.template, ""));
+        if let Some(Err(error)) = job {
+            return Err(invalid(format!("healthGates {name}: {error}")));
+        }
+    }
+    for hook in &image.spec.hooks {
+        let what = What::Hook(&hook.name);
+        if let Err(error) = jobs::build(&of(what, hook.when.name()), &hook.template, "") {
+            return Err(invalid(format!("hooks {}: {error}", hook.name)));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn image(spec: &serde_json::Value, deleting: bool) -> ManagedOSImage {
+    fn image(spec: &serde_json::Value, deleting: bool) -> Arc<ManagedOSImage> {
         let stamp = deleting.then_some("2026-01-01T00:00:00Z");
         let value = json!({
             "apiVersion": "evenkeel.dev/v1alpha1", "kind": "ManagedOSImage",
             "metadata": { "name": "os", "uid": "0a1b2c3d-0000", "deletionTimestamp": stamp },
             "spec": spec,
         });
-        serde_json::from_value(value).unwrap()
+        Arc::new(serde_json::from_value(value).unwrap())
     }
 
     #[test]
@@ -60,6 +98,22 @@ mod tests {
                 "nodeSelector",
             ),
             (json!({ "rollout": { "maxUnavailable": 0 } }), "maxUnavailable"),
+            (
+                json!({ "drain": { "podSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } } }),
+                "drain.podSelector",
+            ),
+            (
+                json!({ "healthGates": [{ "name": "ceph", "cel": { "apiVersion": "v1", "kind": "K", "expression": "a b" } }] }),
+                "healthGates ceph",
+            ),
+            (
+                json!({ "healthGates": [{ "name": "smoke", "job": { "template": { "spec": {} } } }] }),
+                "healthGates smoke",
+            ),
+            (
+                json!({ "hooks": [{ "name": "lb", "when": "AfterDrain", "template": { "spec": { "template": 3 } } }] }),
+                "hooks lb",
+            ),
         ];
         for (spec, named) in table {
             let problem = validate(&image(&spec, false), None, &[]).unwrap_err();

@@ -50,7 +50,7 @@ async fn images_that_are_accepted() -> Result<()> {
             { "repositories": ["*"], "keys": [KEY, KEY.trim()], "threshold": 2 },
             { "repositories": ["registry.example:5000/*", "r.example/a/b", "r.example/a/*"], "keys": [KEY] },
         ] },
-        "reboot": { "deadlineSeconds": 600, "commitDeadlineSeconds": 1200 },
+        "reboot": { "delaySeconds": 5, "deadlineSeconds": 600, "commitDeadlineSeconds": 1200 },
     });
     let specs = [
         json!({ "osImage": "registry.example/os:1" }),
@@ -114,7 +114,11 @@ async fn images_that_are_refused() -> Result<()> {
             ),
             "\"True\", \"False\", \"Unknown\"",
         ),
-        (image_with(&["healthGates"], json!([{ "name": "g" }])), "nodeCondition: Required value"),
+        (
+            image_with(&["healthGates"], json!([{ "name": "g" }])),
+            "a gate is exactly one of nodeCondition, cel, workload, prometheus, annotation and job",
+        ),
+        (image_with(&["reboot", "delaySeconds"], json!(-1)), "greater than or equal to 0"),
         (image_with(&["reboot", "deadlineSeconds"], json!(29)), "greater than or equal to 30"),
         (image_with(&["reboot", "commitDeadlineSeconds"], json!(90_000)), "less than or equal to 86400"),
         (
@@ -171,7 +175,7 @@ async fn what_is_unknown_is_refused_and_never_ignored() -> Result<()> {
     let table = [
         (image_with(&["rolout"], json!({})), "spec.rolout: field not declared in schema"),
         (image_with(&["rollout", "steps"], json!([])), "spec.rollout.steps: field not declared in schema"),
-        (image_with(&["hooks"], json!([])), "spec.hooks: field not declared in schema"),
+        (image_with(&["hook"], json!([])), "spec.hook: field not declared in schema"),
     ];
     refused("ManagedOSImage", &table).await?;
 
@@ -202,10 +206,16 @@ async fn absent_fields_have_the_defaults_that_the_documentation_names() -> Resul
     let made = images.create(&PostParams::default(), &object("ManagedOSImage", "defaults", &spec)).await?;
     let spec = &made.data["spec"];
     assert_eq!(spec["cordon"], json!(true));
-    let drain =
-        json!({ "enabled": true, "timeoutSeconds": 3600, "force": false, "deleteEmptydirData": true });
+    let drain = json!({
+        "enabled": true, "dryRun": true, "timeoutSeconds": 3600, "onTimeout": "UncordonAndFail", "force": false,
+        "deleteEmptydirData": true, "ignoreDaemonSets": true, "order": "AllAtOnce", "waitForVolumes": true,
+        "preferNoSchedule": false,
+    });
     assert_eq!(spec["drain"], drain);
-    assert_eq!(spec["reboot"], json!({ "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 }));
+    assert_eq!(
+        spec["reboot"],
+        json!({ "delaySeconds": 0, "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 })
+    );
     assert_eq!(spec["pull"], json!({ "plainHttp": false, "background": false }));
     assert_eq!(spec["rollout"], json!({ "order": "ControlPlaneFirst", "soakSeconds": 0 }));
     Ok(())

@@ -1,13 +1,17 @@
 //! A node whose turn began: it is finished, or brought back, before anything else.
 
-use evenkeel_crds::node_plan::{Disruption, Phase, Revert, RollbackCause, Target};
+use evenkeel_crds::{
+    hook::HookTime,
+    node_plan::{Disruption, Phase, Revert, RollbackCause, Target},
+};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Decision, fleet::Fleet};
+use super::{Action, Decision, fleet::Fleet, leave, trial};
 use crate::{
+    hooks::{self, Step},
     policy::Policy,
     report::NodeState,
-    snapshot::{DrainSeen, NodeSeen},
+    snapshot::NodeSeen,
 };
 
 /// The next step of a node with a record of disruption.
@@ -44,10 +48,10 @@ pub fn advance(
             if dropped {
                 finish(policy, name, node, record, decision);
             } else {
-                leave_service(policy, name, node, record, now, decision);
+                leave::leave_service(policy, name, node, record, now, decision);
             }
         }
-        Some(Target::Booted) => prove(policy, name, node, record, now, decision),
+        Some(Target::Booted) => trial::prove(policy, name, node, record, now, decision),
         Some(Target::Committed) if node.phase() == Phase::Committed => {
             finish(policy, name, node, record, decision);
         }
@@ -59,111 +63,8 @@ pub fn advance(
     }
 }
 
-/// Cordon, drain, approve.
-fn leave_service(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    if node.phase() != Phase::Staged {
-        return decision.say(name, NodeState::staging(node));
-    }
-    if policy.cordon && !node.unschedulable {
-        return decision.act(name, NodeState::Starting, Action::Cordon);
-    }
-    if policy.drain.enabled && node.drain != DrainSeen::Done {
-        let end = record.since.0 + SignedDuration::from_secs(policy.drain.timeout_seconds);
-        let (pods, blocked_by) = match &node.drain {
-            DrainSeen::Remaining { pods, blocked_by } => (*pods, blocked_by.clone()),
-            _ => (0, None),
-        };
-        if now >= end {
-            let by = blocked_by.map_or_else(String::new, |by| format!(", blocked by {by}"));
-            let seconds = policy.drain.timeout_seconds;
-            let message = format!("the drain did not end in {seconds} s, pods left: {pods}{by}");
-            return revert(name, RollbackCause::ClusterGate, message, decision);
-        }
-        decision.wake(end);
-        return decision.act(name, NodeState::Draining { pods, blocked_by }, Action::Evict);
-    }
-    let deadline = now + SignedDuration::from_secs(policy.reboot.deadline_seconds);
-    decision.act(name, NodeState::Rebooting, Action::ApproveReboot { deadline });
-}
-
-/// From the approval to the order to keep the image, or to go back.
-fn prove(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let deadline = record.deadline.map_or(now, |deadline| deadline.0);
-    if node.phase() == Phase::Committed {
-        return decision.act(name, NodeState::Committing, Action::Commit);
-    }
-    if node.phase() != Phase::Trial {
-        if now >= deadline {
-            let said =
-                node.trouble().map_or_else(String::new, |trouble| format!("; its agent says: {trouble}"));
-            let message = format!("the node did not come up on the new image by {deadline}{said}");
-            return revert(name, RollbackCause::ClusterGate, message, decision);
-        }
-        decision.wake(deadline);
-        return decision.say(name, NodeState::Rebooting);
-    }
-    match (unhealthy(policy, node, record), record.healthy_since) {
-        (None, None) => decision.act(name, NodeState::Soaking, Action::MarkHealthy(Some(now))),
-        (None, Some(since)) if now >= since.0 + policy.soak => {
-            decision.act(name, NodeState::Committing, Action::Commit);
-        }
-        (None, Some(since)) => {
-            decision.wake(since.0 + policy.soak);
-            decision.say(name, NodeState::Soaking);
-        }
-        (Some(why), _) if now >= deadline => {
-            let message = format!("not healthy by {deadline}: {why}");
-            revert(name, RollbackCause::ClusterGate, message, decision);
-        }
-        (Some(why), Some(_)) => decision.act(name, NodeState::Unhealthy(why), Action::MarkHealthy(None)),
-        (Some(why), None) => {
-            decision.wake(deadline);
-            decision.say(name, NodeState::Unhealthy(why));
-        }
-    }
-}
-
-/// What keeps a node on trial from being healthy, as the cluster sees it.
-fn unhealthy(policy: &Policy, node: &NodeSeen, record: &Disruption) -> Option<String> {
-    let plan = node.plan.as_ref()?;
-    let order = plan.spec.order()?;
-    let Some(booted) = &plan.status.booted else { return Some("the agent does not say what runs".into()) };
-    if booted.digest != order.digest() {
-        return Some(format!("it runs {}", booted.digest));
-    }
-    if booted.boot_id == record.boot_id_before || node.boot_id != booted.boot_id {
-        return Some("the kubelet has not reported the new boot yet".into());
-    }
-    if !node.ready {
-        return Some("the node is not Ready".into());
-    }
-    if !booted.host_checks_passed {
-        return Some("the host's own health checks have not passed yet".into());
-    }
-    policy.gates.iter().find_map(|gate| {
-        let wanted = format!("{:?}", gate.node_condition.status);
-        let seen = node.conditions.get(&gate.node_condition.r#type).map_or("absent", String::as_str);
-        (seen != wanted).then(|| {
-            format!("gate {}: condition {} is {seen}, not {wanted}", gate.name, gate.node_condition.r#type)
-        })
-    })
-}
-
-fn revert(name: &str, cause: RollbackCause, message: String, decision: &mut Decision) {
+/// Orders a node back.
+pub fn revert(name: &str, cause: RollbackCause, message: String, decision: &mut Decision) {
     let state = NodeState::Overdue(message.clone());
     decision.act(name, state, Action::Revert(Revert { cause, message }));
 }
@@ -180,7 +81,20 @@ fn finish(policy: &Policy, name: &str, node: &NodeSeen, record: &Disruption, dec
     {
         return decision.say(name, NodeState::Unhealthy("the node is not Ready after its reboot".into()));
     }
-    give_back(policy, name, node, record, decision);
+    let when = match node.phase() {
+        Phase::Committed => Some(HookTime::AfterCommit),
+        Phase::RolledBack | Phase::Failed => Some(HookTime::AfterRevert),
+        _ => None,
+    };
+    // Whoever deletes the image object waits for no hook.
+    match when.filter(|_| !policy.deleting).map(|when| hooks::step(policy, node, when)) {
+        Some(Step::Run(hook)) => {
+            decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
+        }
+        Some(Step::Wait { why, .. }) => decision.say(name, NodeState::Halted(why)),
+        // There is nothing that could be reverted: the definition of the API refuses such hooks.
+        None | Some(Step::Done | Step::Revert(_)) => give_back(policy, name, node, record, decision),
+    }
 }
 
 /// When a node that was told to reboot has had the time to do so and to come back once more: whoever deletes the

@@ -14,6 +14,7 @@ use super::{
     fleet::{Fleet, failure, updated},
 };
 use crate::{
+    gates::{self, Leave},
     policy::Policy,
     report::{Hold, NodeState},
     snapshot::{NodeSeen, PlanSeen, Snapshot},
@@ -77,7 +78,11 @@ pub fn hand_out(
     let ordered = |node: &NodeSeen| ordered_attempt(policy, node).is_some();
     let mut staging =
         waiting.iter().filter(|(_, node)| ordered(node) && node.phase() != Phase::Staged).count();
-    let staged = waiting.iter().filter(|(_, node)| ordered(node) && node.phase() == Phase::Staged).count();
+    let staged = || waiting.iter().filter(|(_, node)| ordered(node) && node.phase() == Phase::Staged);
+    // One that may not leave service does not prove the image: then another one has to.
+    let kept = staged().filter(|(_, node)| gates::is_held(policy, node, now)).count().min(HELD_MAX);
+    let staged = staged().count() - kept;
+    let mut held = 0;
     let in_flight = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
     let mut ahead = staging + staged + in_flight;
     for (name, node) in waiting {
@@ -99,12 +104,19 @@ pub fn hand_out(
             decision.say(name, NodeState::staging(node));
         } else if let Some(hold) = hold_start(fleet, snapshot, name, node, &unavailable, decision) {
             decision.say(name, NodeState::WaitsToStart(hold));
+        } else if let Some(hold) = hold_departure(policy, name, node, now, &mut held, decision) {
+            if decision.report.asks.contains(name) {
+                // Its place is kept until the answer is there.
+                unavailable.insert(name.clone());
+            }
+            decision.say(name, NodeState::WaitsToStart(hold));
         } else {
             unavailable.insert(name.clone());
             let record = Disruption {
                 since: Time(now),
                 found_cordoned: node.unschedulable,
                 boot_id_before: node.boot_id.clone(),
+                drained_at: None,
                 deadline: None,
                 healthy_since: None,
                 attempt,
@@ -163,6 +175,36 @@ fn hold_staging(
     stopped_or_paused(fleet, decision)
         .or_else(|| (!fleet.proven && ahead >= fleet.budget).then_some(Hold::Unproven))
         .or_else(|| (staging >= policy.max_staging).then_some(Hold::MaxStaging))
+}
+
+/// Nodes that may not leave service for which others are tried in their place. What holds back more than these is most
+/// likely to hold back all.
+const HELD_MAX: usize = 16;
+
+/// What is in the way of a node whose turn it would be.
+fn hold_departure(
+    policy: &Policy,
+    name: &str,
+    node: &NodeSeen,
+    now: Timestamp,
+    held: &mut usize,
+    decision: &mut Decision,
+) -> Option<Hold> {
+    if *held >= HELD_MAX {
+        return Some(Hold::Behind);
+    }
+    match gates::leave(policy, node, now) {
+        Leave::Now => None,
+        Leave::Ask(held_by) => {
+            decision.report.asks.insert(name.to_owned());
+            Some(held_by.map_or(Hold::Asking, Hold::Departure))
+        }
+        Leave::Held { by, again } => {
+            *held += 1;
+            decision.wake(again);
+            Some(Hold::Departure(by))
+        }
+    }
 }
 
 fn hold_start(

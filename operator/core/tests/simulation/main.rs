@@ -4,11 +4,13 @@
 //! `EVENKEEL_SIM_SEED=n` runs that one alone, `EVENKEEL_SIM_CASES=n` sets how many.
 
 mod agent;
+mod checks;
 mod dice;
 mod world;
 
 use std::env;
 
+use evenkeel_operator_core::NodeState;
 use jiff::SignedDuration;
 
 use dice::Dice;
@@ -59,6 +61,8 @@ fn ends(seed: u64) {
     for (name, node) in &world.nodes {
         let state = last.decision.report.nodes.get(name);
         assert!(world.lost(name) || node.disruption().is_none(), "{name} is still in its turn: {state:?}");
+        let waits = matches!(state, Some(NodeState::WaitsToStage(_) | NodeState::WaitsToStart(_)));
+        assert!(world.lost(name) || waits || !node.checks.avoided, "{name} still has our taint: {state:?}");
         assert!(world.lost(name) || node.cordoned_by.is_none(), "{name} still has our cordon");
     }
     let excused = world.nodes.keys().any(|name| world.lost(name)) || world.foreign_cordons();
@@ -72,7 +76,8 @@ fn lets_go(seed: u64) {
     let last = settle(&mut world, &mut dice, |look| look.decision.report.released);
     assert!(last.decision.report.released, "nodes are held: {:?}", last.decision.report);
     for (name, node) in &world.nodes {
-        assert!(node.plan.is_none() && node.cordoned_by.is_none(), "{name} is not given back");
+        let marked = node.checks.avoided;
+        assert!(node.plan.is_none() && node.cordoned_by.is_none() && !marked, "{name} is not given back");
     }
 }
 

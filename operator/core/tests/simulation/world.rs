@@ -10,12 +10,13 @@ use evenkeel_crds::{
     quantity::CountOrPercent,
 };
 use evenkeel_operator_core::{
-    Action, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, plan,
+    Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     agent::{Agent, Fate},
+    checks,
     dice::Dice,
 };
 
@@ -68,6 +69,7 @@ impl World {
         policy.drain.enabled = !dice.one_in(4);
         policy.cordon = policy.drain.enabled || dice.one_in(2);
         policy.soak = SignedDuration::from_secs(i64::try_from(dice.roll(3)).unwrap() * 45);
+        checks::rules(&mut policy, dice);
         policy.order = if dice.one_in(2) { Order::ControlPlaneFirst } else { Order::ControlPlaneLast };
         let mut world = Self {
             policy,
@@ -107,6 +109,7 @@ impl World {
             conditions: BTreeMap::new(),
             plan: None,
             drain: DrainSeen::NotLookedAt,
+            checks: Checks::default(),
             claimed_by_other: None,
         };
         self.nodes.insert(name.to_owned(), node);
@@ -153,6 +156,9 @@ impl World {
         }
         // Pods are listed at each look, not watched.
         seen.drain = truth.drain.clone();
+        // So is all else that is asked, but for taints, which are the Node's.
+        let avoided = seen.checks.avoided;
+        seen.checks = Checks { avoided, ..truth.checks.clone() };
     }
 
     /// One look of the operator; some writes get lost, as when it is killed between two of them.
@@ -163,6 +169,11 @@ impl World {
         assert!(broken.is_empty(), "{broken:?}");
         let again = plan(&self.policy, &self.seen, self.now);
         assert_eq!(decision, again, "the same input must give the same decision");
+        for name in &decision.report.asks {
+            if let Some(node) = self.nodes.get_mut(name) {
+                checks::answer(node, self.now, dice, faults);
+            }
+        }
         for (name, action) in decision.actions.clone() {
             if faults && dice.one_in(6) {
                 continue;
@@ -181,8 +192,8 @@ impl World {
 
     /// One write. False on a conflict: the object is not what it was when it was seen.
     fn apply(&mut self, name: &str, action: Action, dice: &mut Dice, faults: bool) -> bool {
-        if action == Action::Evict {
-            let stuck = faults && dice.one_in(2);
+        if matches!(action, Action::Evict | Action::ForceOut) {
+            let stuck = faults && action == Action::Evict && dice.one_in(2);
             if let Some(node) = self.nodes.get_mut(name) {
                 node.drain = if stuck {
                     DrainSeen::Remaining { pods: 1, blocked_by: Some("web-pdb".into()) }
@@ -195,7 +206,11 @@ impl World {
         if !self.nodes.contains_key(name) {
             return false;
         }
-        let to_node = matches!(action, Action::Cordon | Action::Uncordon);
+        if let (Action::RunHook(hook), Some(node)) = (&action, self.nodes.get_mut(name)) {
+            checks::run(node, hook, self.now);
+            return true;
+        }
+        let to_node = matches!(action, Action::Cordon | Action::Uncordon | Action::Avoid(_));
         let (seen, now) = (&self.seen_versions[name], &self.versions[name]);
         if to_node && seen.node != now.node || !to_node && seen.plan != now.plan {
             return false;
@@ -228,7 +243,12 @@ impl World {
             node.cordoned_by = Some(policy.name.clone());
             return;
         }
+        if let Action::Avoid(avoided) = action {
+            node.checks.avoided = avoided;
+            return;
+        }
         if action == Action::Uncordon {
+            node.checks.avoided = false;
             node.unschedulable = self.foreign_cordons.get(name).copied().unwrap_or(false);
             node.cordoned_by = None;
             return;
@@ -251,6 +271,7 @@ impl World {
                 spec.not_after = Some(Time(deadline));
                 spec.disruption.as_mut().unwrap().deadline = Some(Time(deadline));
             }
+            Action::MarkDrained(at) => spec.disruption.as_mut().unwrap().drained_at = Some(Time(at)),
             Action::MarkHealthy(since) => spec.disruption.as_mut().unwrap().healthy_since = since.map(Time),
             Action::Commit => spec.target = Some(Target::Committed),
             Action::Revert(revert) => {
@@ -274,6 +295,7 @@ impl World {
             }
             self.serial += 1;
             let (before, spec) = (node.clone(), node.plan.as_ref().map(|plan| plan.spec.clone()));
+            checks::advance(&self.policy, node, self.now, dice, lag);
             let agent = self.agents.get_mut(&name).expect("made with its node");
             agent.step(node, spec.as_ref(), &format!("boot-{}", self.serial), FIRST, self.now);
             if let Some(plan) = &mut node.plan {
