@@ -39,8 +39,6 @@ pub(super) enum Spoil {
     RootFolder,
     /// The middle of slot b's initrd on the boot partition.
     Initrd,
-    /// Slot b's kernel on the boot partition is cut off in the middle.
-    KernelCutOff,
     /// Slot b's initrd hangs before it looks for the root.
     InitrdHangs,
     /// GRUB's configuration is another one, which writes nothing.
@@ -110,6 +108,6 @@ impl Loader {
 impl Spoil {
     /// Whether what runs before the first process is not what came up before, so that a stop there may be the system's.
     pub(super) fn before_first_process(self) -> bool {
-        matches!(self, Self::Initrd | Self::KernelCutOff | Self::InitrdHangs)
+        matches!(self, Self::Initrd | Self::InitrdHangs)
     }
 }

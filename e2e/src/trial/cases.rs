@@ -99,12 +99,6 @@ pub(super) const CASES: &[Case] = &[
     },
     Case { name: "initrd-hangs", about: "the initrd hangs", spoil: Spoil::InitrdHangs, ..CASE },
     Case { name: "initrd-damaged", about: "wrong bytes in the initrd", spoil: Spoil::Initrd, ..CASE },
-    Case {
-        name: "kernel-cut-off",
-        about: "half of the kernel is missing",
-        spoil: Spoil::KernelCutOff,
-        ..CASE
-    },
     Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
     Case { name: "system-crashes", about: "the first process crashes", image: "system-crashes", ..CASE },
     Case {

@@ -40,7 +40,6 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, spoil: Spoil)
             slot.flip(slot.root_inode()?)
         }
         Spoil::Initrd => esp.replace("initrd", |bytes| flip_the_middle(bytes)).await,
-        Spoil::KernelCutOff => esp.replace("linux", |bytes| bytes.truncate(bytes.len() / 2)).await,
         Spoil::InitrdHangs => {
             let hook = hanging_hook(folder).await?;
             esp.replace("initrd", |bytes| bytes.extend(hook)).await

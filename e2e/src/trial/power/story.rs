@@ -114,7 +114,10 @@ impl Story<'_> {
             machine.power_off();
             let lost = disk.lose_power(dice)?;
             if let Some((words, writes)) = cut {
-                said.push(format!("{writes} writes after `{words}`, {lost} in doubt"));
+                let reached = self.console().get(begun..).is_some_and(|news| news.contains(words));
+                let place =
+                    if reached { format!("{writes} writes after `{words}`") } else { "at rest".to_owned() };
+                said.push(format!("{place}, {lost} in doubt"));
                 machine.power_on()?;
             }
         }
