@@ -72,7 +72,8 @@ impl OsImage {
     }
 }
 
-fn base() -> Result<Vec<u8>> {
+/// The base layer, as a tar archive: what every image has.
+pub fn base() -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.file("usr/lib/systemd/boot/efi/systemd-bootx64.efi", 0o644, b"the model needs no loader\n")?;
     archive.file("usr/share/base", 0o644, &noise(256 << 10, 1))?;
@@ -80,7 +81,7 @@ fn base() -> Result<Vec<u8>> {
 }
 
 /// Bytes that no compression shrinks, the same for the same seed (xorshift).
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;
