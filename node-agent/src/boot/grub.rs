@@ -159,6 +159,7 @@ impl Bootloader for Grub {
         self.change(|env| {
             env.set(TRIAL, name);
             env.set(TRIES, "0");
+            env.set(GIVEN, "");
         })?;
         self.write_script(slot, record)?;
         self.change(|env| {
@@ -244,7 +245,14 @@ impl Bootloader for Grub {
             let tries = Some(Tries { left: 0, done: 0 });
             BootEntry { name: EntryName { slot: body.slot.clone(), tries }, body }
         };
-        Ok(scripts.into_iter().map(with_order).chain(given_up.into_iter().map(unusable)).collect())
+        // A trial that was given no tries yet is not one that has used them up.
+        let armed = |body: &EntryBody| env.get(TRIAL) != Some(&body.slot) || env.get(GIVEN).is_some();
+        Ok(scripts
+            .into_iter()
+            .filter(armed)
+            .map(with_order)
+            .chain(given_up.into_iter().map(unusable))
+            .collect())
     }
 }
 

@@ -9,6 +9,8 @@
 mod cuts;
 mod finished_layer;
 mod firmware;
+mod grub;
+mod grub_choice;
 mod node;
 mod promises;
 
@@ -21,6 +23,7 @@ use std::{
 
 use evenkeel_crds::node_plan::{Order, Revert, Target};
 use evenkeel_node_agent::{
+    boot::Loader,
     disk::{BlockDevice, Disk, Window},
     esp, install,
 };
@@ -41,6 +44,8 @@ use firmware::Fat;
 use node::{CAUSE, Known, Node};
 use promises::{Images, hold};
 
+/// Where images bring GRUB.
+const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 /// The slots that updates write.
 const UPDATE_SLOTS: [&str; 2] = ["a", "b"];
 /// Random choices of sectors after each write.
@@ -64,7 +69,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(loader: Loader) -> Self {
         let registry = Registry::start();
         let machine = Machine::empty();
         let (mut references, mut images) = (Vec::new(), Images::new());
@@ -75,7 +80,7 @@ impl World {
             let own = noise(12_000 + usize::try_from(number).unwrap() * 5000, number + 30);
             // All have the first layer, and so a slot keeps it; two have the second, and one slot gives it to the other.
             let layers = vec![
-                tar(&[(LOADER, b"MZ"), ("usr/lib/base", &noise(9_000, 40))]),
+                tar(&[(LOADER, b"MZ"), (GRUB, b"MZ"), ("usr/lib/base", &noise(9_000, 40))]),
                 tar(&[(KERNEL, &kernel), (INITRD, &initrd)]),
                 tar(&[("etc/own", &own)]),
             ];
@@ -87,7 +92,8 @@ impl World {
             references.push(pinned);
         }
         let staged = machine.stage_into(&references[0], "a", &Arc::default()).await.unwrap();
-        install::make_bootable(&machine.disk, &machine.disk.slot("a").unwrap(), &staged.record).unwrap();
+        let slot = machine.disk.slot("a").unwrap();
+        install::make_bootable_with(&machine.disk, &slot, &staged.record, loader).unwrap();
         Self { machine, _registry: registry, references, images }
     }
 
@@ -179,7 +185,16 @@ fn keeps_off(node: &Node, story: &Story<Known>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
-    let world = World::new().await;
+    cut_everywhere(Loader::SystemdBoot).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on_with_grub() {
+    cut_everywhere(Loader::Grub).await;
+}
+
+async fn cut_everywhere(loader: Loader) {
+    let world = World::new(loader).await;
     let story = world.story().await;
     let mut cuts = Vec::new();
     story.cuts(0..story.ops.len(), RANDOM * times(), |cut| cuts.push(cut));
@@ -216,13 +231,14 @@ async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on() {
         }
     }
     println!(
-        "{} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}; {kept} went on with what lay in the \
+        "{loader:?}: {} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}; {kept} went on with what lay in the \
          slot, {copied} took layers from the other), {again} disks of cuts in them",
         story.ops.len(),
         cuts.len()
     );
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cuts.len(), failures.join("\n"));
     assert!(cuts.len() > 400 && followed > 80 && again > 40, "too little was looked at");
+    assert!(!endings.contains_key(&Ending::GaveUp), "an image was given up because the power went");
     assert!(kept > 5 && copied > 5, "nothing was used again");
 }
 
@@ -249,7 +265,7 @@ async fn cut_again(world: &World, story: &Story<Known>, dice: &mut Dice, failure
 /// looked at well enough. Those of the boot partition are looked at one by one below.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_flush_of_a_slot_can_be_left_out() {
-    let world = World::new().await;
+    let world = World::new(Loader::SystemdBoot).await;
     let story = world.story().await;
     let slots = UPDATE_SLOTS.map(|name| world.machine.disk.slot(name).unwrap());
     let in_a_slot = |flush: &usize| match &story.ops[flush - 1] {

@@ -1,9 +1,11 @@
-//! What firmware and systemd-boot see of a boot partition: read with no code of the agent's and no library, so that what
+//! What firmware and boot loader see of a boot partition: read with no code of the agent's and no library, so that what
 //! only our own reader understands does not count. FAT32 as in Microsoft's specification; entries of type 1.
 
 use std::collections::BTreeMap;
 
 use evenkeel_node_agent::disk::Window;
+
+use super::grub;
 
 const ENTRIES: &str = "loader/entries";
 const DELETED: u8 = 0xE5;
@@ -23,7 +25,8 @@ pub struct Entry {
     /// What its files hold; absent when they are not there.
     pub kernel: Option<Vec<u8>>,
     pub initrd: Option<Vec<u8>>,
-    order: (bool, String, std::cmp::Reverse<u64>, String),
+    /// By which entries are sorted, as the loader does.
+    pub order: (bool, String, std::cmp::Reverse<u64>, String),
 }
 
 /// Everything on the partition: each file's content by its path, lower-case.
@@ -35,7 +38,7 @@ pub struct Fat<'a> {
     root: u32,
 }
 
-type Files = BTreeMap<String, Vec<u8>>;
+pub type Files = BTreeMap<String, Vec<u8>>;
 
 impl<'a> Fat<'a> {
     pub fn of(window: &'a Window) -> Self {
@@ -71,6 +74,21 @@ impl<'a> Fat<'a> {
             }
         }
         Ok(files)
+    }
+
+    /// The file's first byte on the partition.
+    pub fn place(&self, wanted: &str) -> Result<u64, String> {
+        let (mut folder, mut parts) = (self.root, wanted.split('/').peekable());
+        while let Some(part) = parts.next() {
+            let content = self.content(wanted, folder, &mut BTreeMap::new())?;
+            let found = directory(&content).into_iter().find(|(name, ..)| name.to_lowercase() == part);
+            let (_, _, first, _) = found.ok_or_else(|| format!("{wanted} is not there"))?;
+            if parts.peek().is_none() {
+                return Ok(self.data + (u64::from(first) - 2) * self.cluster as u64);
+            }
+            folder = first;
+        }
+        Err(format!("{wanted} is not a file"))
     }
 
     fn content(&self, path: &str, first: u32, owners: &mut BTreeMap<u32, String>) -> Result<Vec<u8>, String> {
@@ -144,6 +162,9 @@ fn short(entry: &[u8]) -> String {
 /// Every entry, the one that boots next first. An entry that cannot be read is an error: nobody should have left it.
 pub fn entries(window: &Window) -> Result<Vec<Entry>, String> {
     let files = Fat::of(window).files()?;
+    if files.contains_key(grub::ENV) {
+        return grub::entries(&files);
+    }
     let folder = format!("{ENTRIES}/");
     let listed = files.iter().filter_map(|(path, content)| Some((path.strip_prefix(&folder)?, content)));
     let texts = listed.filter(|(name, _)| name.rsplit_once('.').is_some_and(|(_, kind)| kind == "conf"));

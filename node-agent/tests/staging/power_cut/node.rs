@@ -20,7 +20,11 @@ use evenkeel_node_agent_core::{
 use evenkeel_registry::RegistryOptions;
 use jiff::Timestamp;
 
-use super::{UPDATE_SLOTS, firmware};
+use super::{
+    UPDATE_SLOTS,
+    firmware::{self, Fat},
+    grub,
+};
 use crate::recorder::Recorder;
 
 const TURNS_MAX: usize = 60;
@@ -69,6 +73,15 @@ impl Node {
 
     /// Firmware and loader: choose, count a try, start.
     fn boot(&mut self) -> Result<(), String> {
+        let files = Fat::of(&self.esp()).files()?;
+        if files.contains_key(grub::ENV) {
+            let started = grub::start(&files, true)?;
+            let place = Fat::of(&self.esp()).place(grub::ENV)?;
+            // Nobody waits for the disk here.
+            started.written.iter().try_for_each(|block| self.esp().write_at(place, block)).map_err(said)?;
+            self.runs(started.slot, started.digest);
+            return Ok(());
+        }
         let entries = firmware::entries(&self.esp())?;
         let entry = entries.first().ok_or("nothing boots any more")?;
         if let Some((left @ 1.., done)) = entry.tries {
@@ -78,11 +91,14 @@ impl Node {
                 (format!("{folder}/{}", entry.file), format!("{folder}/{id}+{}-{}.conf", left - 1, done + 1));
             esp::open(&self.disk).map_err(said)?.rename(&from, &to).map_err(said)?;
         }
-        self.known.running.clone_from(&entry.slot);
-        self.digest.clone_from(&entry.digest);
+        self.runs(entry.slot.clone(), entry.digest.clone());
+        Ok(())
+    }
+
+    fn runs(&mut self, slot: String, digest: String) {
+        (self.known.running, self.digest) = (slot, digest);
         self.known.boots += 1;
         self.recorder.note(self.known.clone());
-        Ok(())
     }
 
     /// Follows an order until there is nothing to do.
