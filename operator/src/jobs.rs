@@ -234,7 +234,9 @@ fn jobs(context: &Context) -> Api<Job> {
     Api::namespaced(context.clients.main.clone(), &context.own_pod.namespace)
 }
 
+// Values are written where they are handed over.
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -38,7 +38,9 @@ pub fn relieved(own: &Pod, siblings: &[Pod]) -> bool {
     })
 }
 
+// Values are written where they are handed over.
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

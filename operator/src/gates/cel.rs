@@ -193,7 +193,9 @@ fn in_entry(entry: &EntryExpr) -> usize {
     }
 }
 
+// Values are written where they are handed over.
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -111,6 +111,7 @@ fn short(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use PrometheusAnswer::{Empty, NotEmpty};
     use serde_json::json;
 
     fn answered(expect: PrometheusAnswer, data: &Value) -> Verdict {
@@ -124,7 +125,6 @@ mod tests {
         let none = json!({ "resultType": "vector", "result": [] });
         let one = json!({ "resultType": "vector", "result": [series] });
         let number = |text: &str| json!({ "resultType": "scalar", "result": [1.5, text] });
-        use PrometheusAnswer::{Empty, NotEmpty};
         assert_eq!(answered(NotEmpty, &one), Verdict::Met, "a series counts whatever its value");
         assert_eq!(answered(NotEmpty, &none), Verdict::NotMet("the query finds nothing".into()));
         assert_eq!(answered(Empty, &none), Verdict::Met);

@@ -61,7 +61,9 @@ fn unavailable(kind: WorkloadKind, object: &DynamicObject) -> Option<String> {
     (have < want).then(|| format!("{have} of {want} are available"))
 }
 
+// Values are written where they are handed over.
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)]
 mod tests {
     use super::*;
     use serde_json::json;
