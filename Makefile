@@ -15,8 +15,8 @@ demo: build
 # Everything that is checked, in the order in which it is cheap to fail.
 test: host-packages lint build
 	cargo test --workspace --locked
-	$(E2E) demo --panic --report target/demo/report-with-panic.json
 	$(E2E) trial
+	$(E2E) demo --panic --report target/demo/report-with-panic.json
 
 # Every machine that must come to the right end by itself: good, bad and damaged slots, both boot loaders. CASES chooses
 # some; `evenkeel-e2e trial --list` says what there is.

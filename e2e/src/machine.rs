@@ -49,6 +49,9 @@ pub struct Hardware {
     pub clock_in_the_past: bool,
     /// Its disk is the socket of an NBD server.
     pub remote_disk: bool,
+    /// It has one processor and not two. Emulated ones that run at the same time may hang when a kernel changes the code
+    /// that the other one is in.
+    pub one_processor: bool,
 }
 
 /// Installs what machines need on this host.
@@ -131,7 +134,8 @@ impl Machine {
 fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Service> {
     let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
     command
-        .args(["-name", name, "-machine", "q35,smm=off", "-cpu", PROCESSOR, "-smp", "2"])
+        .args(["-name", name, "-machine", "q35,smm=off", "-cpu", PROCESSOR])
+        .args(["-smp", if hardware.one_processor { "1" } else { "2" }])
         .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
         .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
         .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])

@@ -21,6 +21,9 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// The same in time on the host's processors, of which a busy host gives little: firmware and loader together need some
 /// 15 s, and 45 s on a host that is three times slower.
 const BUSY: Duration = Duration::from_mins(1);
+/// The same for all from power on to the first process, whatever the kernel says meanwhile: one that hangs may report so
+/// again and again. Some 30 s are usual.
+const ENOUGH: Duration = Duration::from_mins(4);
 /// The kernel's last word before the first process.
 const FIRST_PROCESS: &str = "as init process";
 
@@ -41,6 +44,7 @@ pub(super) struct Watch {
 pub struct Hang {
     silence: Duration,
     busy: Duration,
+    used: Duration,
     registers: String,
 }
 
@@ -54,12 +58,14 @@ impl Watch {
 
     /// Whether the emulator with the process ID `pid` hangs; to be asked all the time.
     pub(super) fn look(&mut self, pid: u32, socket: &Path) -> Result<Option<Hang>> {
-        let length = length(&self.console);
-        if length != self.length {
-            (self.length, self.moved, self.busy) = (length, Instant::now(), busy(pid)?);
+        if self.first_process {
             return Ok(None);
         }
-        if self.first_process || self.moved.elapsed() < SILENCE {
+        let (length, used) = (length(&self.console), busy(pid)?);
+        if length != self.length {
+            (self.length, self.moved, self.busy) = (length, Instant::now(), used);
+        }
+        if used < ENOUGH && self.moved.elapsed() < SILENCE {
             return Ok(None);
         }
         self.first_process = self.said_since_power_on()?.contains(FIRST_PROCESS);
@@ -67,9 +73,9 @@ impl Watch {
             return Ok(None);
         }
         let registers = monitor::registers(socket).unwrap_or_else(|error| format!("{error:#}"));
-        let busy = busy(pid)?.saturating_sub(self.busy);
-        let hang = Hang { silence: self.moved.elapsed(), busy, registers };
-        Ok((busy >= BUSY || hang.all_halted()).then_some(hang))
+        let busy = used.saturating_sub(self.busy);
+        let hang = Hang { silence: self.moved.elapsed(), busy, used, registers };
+        Ok((used >= ENOUGH || busy >= BUSY || hang.all_halted()).then_some(hang))
     }
 
     fn said_since_power_on(&self) -> Result<String> {
@@ -96,10 +102,11 @@ impl fmt::Display for Hang {
         let what = if self.all_halted() { "its processors wait" } else { "its processors are busy" };
         write!(
             f,
-            "the emulator hangs: no word on the console for {} s before the system's first process, in which it used {} s \
-             of this host's processors; {what}:\n{}",
-            self.silence.as_secs(),
+            "the emulator hangs before the system's first process: it used {} s of this host's processors since power on, {} \
+             of them since its last word {} s ago; {what}:\n{}",
+            self.used.as_secs(),
             self.busy.as_secs(),
+            self.silence.as_secs(),
             self.registers
         )
     }

@@ -167,8 +167,8 @@ pub(super) async fn boot(
     patience: Patience,
 ) -> Result<Vec<Boot<String>>> {
     let clock_in_the_past = around == Circumstances::ClockFarInThePast;
-    let mut machine =
-        Machine::start_with("trial", disk, folder, Hardware { clock_in_the_past, ..Hardware::default() })?;
+    let hardware = Hardware { clock_in_the_past, one_processor: true, ..Hardware::default() };
+    let mut machine = Machine::start_with("trial", disk, folder, hardware)?;
     let mut cuts = if let Circumstances::PowerGoes { times } = around { times } else { 0 };
     let mut begun = 0;
     let end = Instant::now() + patience.limit;

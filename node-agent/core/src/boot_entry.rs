@@ -112,8 +112,8 @@ impl EntryBody {
             text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned)
         };
         let options = value("options")?;
-        let option =
-            |key: &str| options.split_whitespace().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+        let (of_image, ours) = split(&options)?;
+        let option = |key: &str| ours.split(' ').find_map(|word| word.strip_prefix(key)).map(str::to_owned);
         Some(Self {
             title: value("title")?,
             generation: value("version")?.parse().ok()?,
@@ -124,9 +124,18 @@ impl EntryBody {
             blocks: option("evenkeel.blocks=")?.parse().ok()?,
             linux: value("linux")?,
             initrd: value("initrd")?,
-            kernel_options: options.split_once(ROOT)?.0.trim_end().to_owned(),
+            kernel_options: of_image.trim_end().to_owned(),
         })
     }
+}
+
+/// What stands before and behind the word [`ROOT`]: the image's options, and ours.
+fn split(options: &str) -> Option<(&str, &str)> {
+    options.match_indices(ROOT).map(|(at, _)| (&options[..at], &options[at + ROOT.len()..])).find(
+        |(before, behind)| {
+            (before.is_empty() || before.ends_with(' ')) && (behind.is_empty() || behind.starts_with(' '))
+        },
+    )
 }
 
 /// An entry as found on the ESP.

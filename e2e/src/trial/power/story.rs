@@ -97,7 +97,7 @@ impl Story<'_> {
     async fn update(&self, dice: &mut Dice, cuts: u32) -> Result<Vec<String>> {
         let socket = self.folder.join("nbd");
         let disk = VolatileDisk::serve(&self.disk, &socket)?;
-        let hardware = Hardware { remote_disk: true, ..Hardware::default() };
+        let hardware = Hardware { remote_disk: true, one_processor: true, ..Hardware::default() };
         let mut machine = Machine::start_with("power", &socket, &self.folder, hardware)?;
         let mut said = Vec::new();
         let mut hangs = 0;
