@@ -66,9 +66,10 @@ async fn drains() -> Result<()> {
 
 /// A gate with what is good about it, and one thing more.
 fn gate(kind: &str, of_kind: Value, more: Value) -> Value {
-    let mut gate = json!({ "name": "g", kind: of_kind });
-    gate.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    json!([gate])
+    let Value::Object(mut gate) = more else { panic!("{more} is no object") };
+    gate.insert("name".to_owned(), json!("g"));
+    gate.insert(kind.to_owned(), of_kind);
+    Value::Array(vec![Value::Object(gate)])
 }
 
 fn cel() -> Value {
