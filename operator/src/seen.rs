@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use kube::{
         watcher,
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::watch::{reflect, reflect_some, trim_attachment, trim_job, trim_node};
@@ -47,57 +49,106 @@ enum Write<K> {
 /// Objects of one kind, by name.
 pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
-    written: Mutex<HashMap<String, (Instant, Write<K>)>>,
+    written: Arc<Mutex<Written<K>>>,
+}
+
+/// What was written and not yet shown, by name; and what the watch showed as deleted of late, by UID.
+struct Written<K> {
+    writes: HashMap<String, (Instant, Write<K>)>,
+    gone: HashMap<String, Instant>,
+}
+
+impl<K> Default for Written<K> {
+    fn default() -> Self {
+        Self { writes: HashMap::new(), gone: HashMap::new() }
+    }
+}
+
+impl<K: Resource> Written<K> {
+    /// The watch shows that an object was deleted. One that we made a moment ago would be taken for not yet shown.
+    fn ended(&mut self, object: &K) {
+        let Some(uid) = object.meta().uid.as_ref() else { return };
+        let ours = |write: &Write<K>| match write {
+            Write::Made(ours) | Write::Changed(ours) => ours.meta().uid.as_ref() == Some(uid),
+            Write::Deleted { uid: ours } => ours.as_ref() == Some(uid),
+        };
+        self.writes.retain(|_, (_, write)| !ours(write));
+        self.gone.retain(|_, since| since.elapsed() < CATCH_UP);
+        self.gone.insert(uid.clone(), Instant::now());
+    }
+
+    /// The API server's answer to a write; the watch may have been faster.
+    fn wrote(&mut self, name: String, uid: Option<&String>, write: Write<K>) {
+        if uid.is_none_or(|uid| !self.gone.contains_key(uid)) {
+            self.writes.insert(name, (Instant::now(), write));
+        }
+    }
+}
+
+impl<K> Kind<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Starts to watch all objects of the kind, see [`crate::watch::reflect`].
+    fn watch(client: &Client, changed: &Arc<Notify>, trim: fn(&mut K)) -> Self {
+        let written = Arc::<Mutex<Written<K>>>::default();
+        let here = Arc::clone(&written);
+        let ended = move |object: &K| lock(&here).ended(object);
+        let config = watcher::Config::default();
+        Self { store: reflect_some(Api::all(client.clone()), config, changed, trim, ended), written }
+    }
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
     /// Objects as `store` has them.
     pub fn new(store: Store<K>) -> Self {
-        Self { store, written: Mutex::default() }
+        Self { store, written: Arc::default() }
     }
 
     /// One object.
     pub fn get(&self, name: &str) -> Option<Arc<K>> {
         let cached = self.store.get(&ObjectRef::new(name));
-        newest(&mut self.written(), name, cached)
+        newest(&mut self.written().writes, name, cached)
     }
 
     /// All objects.
     pub fn all(&self) -> Vec<Arc<K>> {
         let mut written = self.written();
+        let written = &mut written.writes;
         let mut names: Vec<String> = self.store.state().iter().map(|object| object.name_any()).collect();
         names.extend(written.keys().cloned());
         names.sort();
         names.dedup();
-        names
-            .iter()
-            .filter_map(|name| newest(&mut written, name, self.store.get(&ObjectRef::new(name))))
-            .collect()
+        names.iter().filter_map(|name| newest(written, name, self.store.get(&ObjectRef::new(name)))).collect()
     }
 
     /// Takes note of the API server's answer to a write.
     pub fn wrote(&self, object: K) {
         let name = object.name_any();
         let known = self.store.get(&ObjectRef::new(&name)).is_some_and(|cached| cached.uid() == object.uid());
-        let object = Arc::new(object);
+        let (uid, object) = (object.uid(), Arc::new(object));
         let write = if known { Write::Changed(object) } else { Write::Made(object) };
-        self.written().insert(name, (Instant::now(), write));
+        self.written().wrote(name, uid.as_ref(), write);
     }
 
     /// Takes note of a deletion.
     pub fn deleted(&self, name: &str, uid: Option<String>) {
-        self.written().insert(name.to_owned(), (Instant::now(), Write::Deleted { uid }));
+        self.written().wrote(name.to_owned(), uid.clone().as_ref(), Write::Deleted { uid });
     }
 
     /// Forgets what was written to an object: the API server has something else.
     pub fn forget(&self, name: &str) {
-        self.written().remove(name);
+        self.written().writes.remove(name);
     }
 
-    fn written(&self) -> MutexGuard<'_, HashMap<String, (Instant, Write<K>)>> {
-        // Every change of the map is one call: a panic in between leaves it whole.
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, Written<K>> {
+        lock(&self.written)
     }
+}
+
+fn lock<K>(written: &Mutex<Written<K>>) -> MutexGuard<'_, Written<K>> {
+    // Every change of a map is one call: a panic in between leaves it whole.
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn newest<K: Resource>(
@@ -149,9 +200,9 @@ impl Seen {
     pub fn watch(client: &Client, namespace: &str, images: Store<Guarded<ManagedOSImage>>) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
-            nodes: Kind::new(reflect(Api::all(client.clone()), &changed, trim_node)),
-            plans: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
-            versions: Kind::new(reflect(Api::all(client.clone()), &changed, |_| {})),
+            nodes: Kind::watch(client, &changed, trim_node),
+            plans: Kind::watch(client, &changed, |_| {}),
+            versions: Kind::watch(client, &changed, |_| {}),
             images: Kind::new(images),
             // Volumes come and go with every pod of the cluster: they are looked at when a drain is.
             attachments: reflect(Api::all(client.clone()), &Arc::default(), trim_attachment),
@@ -160,6 +211,7 @@ impl Seen {
                 watcher::Config::default().labels(JOB_OF),
                 &changed,
                 trim_job,
+                |_| {},
             ),
             changed,
         }
@@ -229,6 +281,19 @@ mod tests {
         assert_eq!(seen(made("9"), soon, None).as_deref(), Some("9"), "made, not yet shown");
         assert_eq!(seen(made("9"), CATCH_UP * 2, None), None, "made and deleted unseen");
         assert_eq!(seen(ours("9"), soon, None), None, "deleted by somebody after our change");
+    }
+
+    #[test]
+    fn what_was_made_and_deleted_before_anybody_looked_is_gone() {
+        let mut written = Written::default();
+        let ours = node("9", "u");
+        let made = || Write::Made(Arc::new(node("9", "u")));
+        written.wrote("n1".into(), ours.metadata.uid.as_ref(), made());
+        assert!(newest(&mut written.writes, "n1", None).is_some());
+        written.ended(&node("10", "u"));
+        assert!(newest(&mut written.writes, "n1", None).is_none());
+        written.wrote("n1".into(), ours.metadata.uid.as_ref(), made());
+        assert!(newest(&mut written.writes, "n1", None).is_none(), "the watch was faster than the answer");
     }
 
     #[test]

@@ -46,15 +46,16 @@ pub fn reflect<K>(api: Api<K>, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    reflect_some(api, watcher::Config::default(), changed, trim)
+    reflect_some(api, watcher::Config::default(), changed, trim, |_| {})
 }
 
-/// The same, for the objects that `config` selects.
+/// The same, for the objects that `config` selects; `ended` is told of each that was deleted, after the store.
 pub fn reflect_some<K>(
     api: Api<K>,
     config: watcher::Config,
     changed: &Arc<Notify>,
     trim: fn(&mut K),
+    ended: impl Fn(&K) + Send + 'static,
 ) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -65,7 +66,12 @@ where
     tokio::spawn(stream.for_each(move |event| {
         match event {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-            Ok(_) => changed.notify_one(),
+            Ok(event) => {
+                if let watcher::Event::Delete(object) = &event {
+                    ended(object);
+                }
+                changed.notify_one();
+            }
             Err(error) => unwatched(&K::kind(&()), &error),
         }
         ready(())
