@@ -8,15 +8,16 @@ STATIC = RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locke
 	-p evenkeel-operator -p evenkeel-node-agent -p evenkeel-e2e
 E2E = $${CARGO_TARGET_DIR:-target}/$(TARGET)/release/evenkeel-e2e
 
-# Two machines in a cluster of their own: a good upgrade, a bad one, a report. KEEP=1 leaves it running.
+# Two machines in a cluster of their own: a good upgrade, a bad one, a report. KEEP=1 leaves it running; PANIC=1 adds a
+# version whose kernel panics.
 demo: build
-	$(E2E) demo
+	$(E2E) demo $(if $(PANIC),--panic)
 
 # Everything that is checked, in the order in which it is cheap to fail.
 test: host-packages lint build
 	cargo test --workspace --locked
 	$(E2E) trial
-	$(E2E) demo --panic --report target/demo/report-with-panic.json
+	$(E2E) demo
 
 # Every machine that must come to the right end by itself: good, bad and damaged slots, both boot loaders. CASES chooses
 # some; `evenkeel-e2e trial --list` says what there is.

@@ -38,7 +38,6 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "damage-kept",
         about: "a wrong byte in the root folder of a kept slot",
-        quick: true,
         spoil: Spoil::RootFolder,
         kept: true,
         expected: &[damaged("b"), up("a")],
