@@ -139,9 +139,9 @@ pub struct Question {
     pub verification: Option<Verification>,
 }
 
-/// Why there is no image to give to nodes.
+/// Why nothing is taken from a registry.
 #[derive(Debug, thiserror::Error)]
-enum Unresolved {
+pub(crate) enum Unresolved {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -153,15 +153,36 @@ enum Unresolved {
 }
 
 impl Unresolved {
-    fn problem(self) -> Problem {
-        let (reason, passing) = match &self {
+    /// The reason as the API shows it, and whether it may pass by itself.
+    pub(crate) fn reason(&self) -> (&'static str, bool) {
+        match self {
             Self::Registry(error) => (error.reason(), error.retryable()),
             Self::Refused(refusal) => (refusal.reason(), false),
             Self::Policy(_) => ("InvalidVerification", false),
             Self::Subject(_) => ("InvalidReference", false),
-        };
+        }
+    }
+
+    fn problem(self) -> Problem {
+        let (reason, passing) = self.reason();
         Problem { reason: reason.to_owned(), message: with_causes(&self), passing }
     }
+}
+
+/// The rules that an object's `verification` makes.
+pub(crate) fn policy(verification: Option<&Verification>) -> Result<Option<Policy>, Unresolved> {
+    Ok(verification.map(Policy::try_from).transpose()?)
+}
+
+/// Fails unless `image`, which names its digest, was signed as the rules want it; without rules everything is.
+pub(crate) async fn check_signatures(
+    registry: &Registry,
+    image: &str,
+    policy: Option<&Policy>,
+) -> Result<(), Unresolved> {
+    let Some(policy) = policy else { return Ok(()) };
+    let subject: Subject = image.parse()?;
+    Ok(policy.check(&subject, &registry.signatures(&subject).await?)?)
 }
 
 /// A patience that ends before `RESOLVE_TIMEOUT`, so that what is told is what the registry said: 4 × 5 + 3.5 s for one
@@ -189,14 +210,11 @@ pub async fn resolve(question: &Question, options: RegistryOptions) -> Result<Re
 /// Asks what a reference is, and whether it was signed: then no node is told to fetch what none would take.
 async fn ask(question: &Question, options: RegistryOptions) -> Result<Resolved, Unresolved> {
     let Question { reference, pinned, pull, verification } = question;
-    let policy = verification.as_ref().map(Policy::try_from).transpose()?;
+    let policy = policy(verification.as_ref())?;
     // A new client each time: certificates may have changed.
     let registry = Registry::new(RegistryOptions { pull: pull.clone(), ..options })?;
     let resolved = registry.resolve(pinned.as_ref().unwrap_or(reference)).await?;
-    if let Some(policy) = policy {
-        let subject: Subject = resolved.image.parse()?;
-        policy.check(&subject, &registry.signatures(&subject).await?)?;
-    }
+    check_signatures(&registry, &resolved.image, policy.as_ref()).await?;
     Ok(resolved)
 }
 

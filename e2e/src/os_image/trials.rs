@@ -1,7 +1,7 @@
 //! Images for single machines without a cluster: the demo's system without what only a cluster needs, and with what goes
 //! wrong in one case each.
 
-use super::version::{Entry, Version};
+use super::version::{CHECK_FAILS, Entry, PANICS, Version};
 
 /// A service of the image that runs a shell's words while the system starts.
 macro_rules! trouble {
@@ -25,13 +25,7 @@ pub const TRIALS: &[Version] = &[
         tag: "2",
         entries: &[Entry::File { path: "usr/share/evenkeel-demo/added", content: "This came with 2.\n" }],
     },
-    Version {
-        tag: "check-fails",
-        entries: &[Entry::Program {
-            path: "usr/lib/evenkeel/health.d/10-storage",
-            content: "#!/bin/sh\necho 'the storage driver of this version does not load' >&2\nexit 1\n",
-        }],
-    },
+    Version { tag: "check-fails", entries: &[CHECK_FAILS] },
     Version {
         tag: "check-never-ends",
         entries: &[Entry::Program {
@@ -39,11 +33,7 @@ pub const TRIALS: &[Version] = &[
             content: "#!/bin/sh\nexec sleep infinity\n",
         }],
     },
-    // The kernel panics when the first process ends.
-    Version {
-        tag: "panic",
-        entries: &[Entry::Link { path: "usr/lib/systemd/systemd", target: "/usr/bin/false" }],
-    },
+    Version { tag: "panic", entries: &[PANICS] },
     Version {
         tag: "no-root",
         entries: &[Entry::File {

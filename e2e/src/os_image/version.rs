@@ -41,19 +41,17 @@ pub const VERSIONS: [Version; 4] = [
             Entry::File { path: "usr/share/evenkeel-demo/.wh.removed", content: "" },
         ],
     },
-    Version {
-        tag: "3-broken",
-        entries: &[Entry::Program {
-            path: "usr/lib/evenkeel/health.d/10-storage",
-            content: "#!/bin/sh\necho 'the storage driver of this version does not load' >&2\nexit 1\n",
-        }],
-    },
-    // The kernel panics when the first process ends.
-    Version {
-        tag: "4-panics",
-        entries: &[Entry::Link { path: "usr/lib/systemd/systemd", target: "/usr/bin/false" }],
-    },
+    Version { tag: "3-broken", entries: &[CHECK_FAILS] },
+    Version { tag: "4-panics", entries: &[PANICS] },
 ];
+
+/// A health check that says no.
+pub(super) const CHECK_FAILS: Entry = Entry::Program {
+    path: "usr/lib/evenkeel/health.d/10-storage",
+    content: "#!/bin/sh\necho 'the storage driver of this version does not load' >&2\nexit 1\n",
+};
+/// The kernel panics when the first process ends.
+pub(super) const PANICS: Entry = Entry::Link { path: "usr/lib/systemd/systemd", target: "/usr/bin/false" };
 
 impl Version {
     /// The layer as a tar archive.

@@ -9,7 +9,6 @@ use evenkeel_operator_core::channel::{
     tags,
 };
 use evenkeel_registry::{Document, Registry, RegistryError, RegistryOptions};
-use evenkeel_trust::{Policy, PolicyError, Refusal, Subject, SubjectError};
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
@@ -18,7 +17,11 @@ use super::{
     Known,
     carried::{self, NotCarried},
 };
-use crate::{api::with_causes, status::Problem};
+use crate::{
+    api::with_causes,
+    resolve::{self, Unresolved},
+    status::Problem,
+};
 
 /// A document, or a handful of small requests. An operator that is told to stop waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(25);
@@ -27,7 +30,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Unresolved(#[from] Unresolved),
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error(transparent)]
@@ -38,25 +41,22 @@ enum FetchError {
         "no tag of {0} is a semantic version that satisfies the constraint: push one, or change the constraint"
     )]
     NoTag(String),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Subject(#[from] SubjectError),
+}
+
+impl From<RegistryError> for FetchError {
+    fn from(error: RegistryError) -> Self {
+        Self::Unresolved(error.into())
+    }
 }
 
 impl FetchError {
     fn problem(self) -> Problem {
         let (reason, passing) = match &self {
-            Self::Registry(RegistryError::NotFound { .. }) => ("NotFound", false),
-            Self::Registry(error) => (error.reason(), error.retryable()),
+            Self::Unresolved(Unresolved::Registry(RegistryError::NotFound { .. })) => ("NotFound", false),
+            Self::Unresolved(error) => error.reason(),
             Self::Document(_) | Self::Carried(_) => ("InvalidList", false),
             Self::Constraint(_) => ("InvalidConstraint", false),
             Self::NoTag(_) => ("NoVersions", false),
-            Self::Refused(refusal) => (refusal.reason(), false),
-            Self::Policy(_) => ("InvalidVerification", false),
-            Self::Subject(_) => ("InvalidReference", false),
         };
         Problem { reason: reason.to_owned(), message: with_causes(&self), passing }
     }
@@ -114,17 +114,14 @@ async fn custom(
     image: &str,
     known: Option<&Known>,
 ) -> Result<Option<Known>, FetchError> {
-    let policy = channel.spec.verification.as_ref().map(Policy::try_from).transpose()?;
+    let policy = resolve::policy(channel.spec.verification.as_ref())?;
     let artifact = registry.artifact(image).await?;
     let digest = artifact.image.rsplit('@').next().unwrap_or_default().to_owned();
     // What is known was checked by these rules: other ones are another generation, of which nothing is known.
     if known.is_some_and(|known| known.digest == digest) {
         return Ok(None);
     }
-    if let Some(policy) = policy {
-        let subject: Subject = artifact.image.parse()?;
-        policy.check(&subject, &registry.signatures(&subject).await?)?;
-    }
+    resolve::check_signatures(registry, &artifact.image, policy.as_ref()).await?;
     let bytes = carried::list(registry, &artifact).await?;
     Ok(Some(Known { listing: document::parse(&bytes)?, digest, etag: None }))
 }
