@@ -14,7 +14,7 @@ const RATE_MIN: i64 = 16 << 10;
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk; 6 a
-/// slot does not hold what was written into it.
+/// slot does not hold what was written into it; 7 the machine could not upgrade and return.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-agent", version)]
 pub struct Cli {
@@ -37,6 +37,9 @@ pub enum Command {
     VerifyImage(VerifyImageArgs),
     /// Follow this node's plan: the DaemonSet's command.
     Run(RunArgs),
+    /// Say whether this machine could upgrade and return, and why not. Exit code 7: it could not. Writes nothing but one small
+    /// file to the boot partition, which it removes again.
+    Doctor(DoctorArgs),
     /// Show what is in the slots of a disk, and how they boot.
     Slots(SlotsArgs),
     /// Make a staged slot boot next, a counted number of times.
@@ -221,6 +224,23 @@ pub struct SlotsArgs {
     /// What the agent remembers of the slots.
     #[command(flatten)]
     pub state: StateArg,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The disk; one that is named is looked at alone, without the machine.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// The agent's folder.
+    #[command(flatten)]
+    pub state: StateArg,
+    /// Program that reboots the host, for hosts whose init is not systemd.
+    #[arg(long, env = "EVENKEEL_REBOOT_COMMAND")]
+    pub reboot_command: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

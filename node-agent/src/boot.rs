@@ -47,6 +47,15 @@ pub trait Bootloader {
     fn clear(&self, slot: &str) -> Result<(), BootError>;
     /// Makes the slot the default, without a count: installation, and the way back after a commit.
     fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
+    /// Fails when it is known that this loader cannot count the boots of a trial.
+    fn can_count(&self) -> Result<(), BootError> {
+        Ok(())
+    }
+    /// Bytes that are free on the boot partition once what `slot` alone needs is gone.
+    fn room_without(&self, slot: Option<&str>) -> Result<u64, BootError> {
+        let others = self.entries()?.into_iter().filter(|entry| Some(entry.name.slot.as_str()) != slot);
+        files::room(self.esp(), &others.collect::<Vec<_>>())
+    }
     /// What is there.
     fn entries(&self) -> Result<Vec<BootEntry>, BootError>;
 }

@@ -1,6 +1,7 @@
 //! What each command of the command line does.
 
 mod disk;
+mod doctor;
 mod host;
 mod image;
 mod run;
@@ -24,6 +25,11 @@ pub struct Refused {
     message: String,
 }
 
+/// A machine that could not upgrade and return.
+#[derive(Debug, thiserror::Error)]
+#[error("this machine could not upgrade and return: {0} checks failed, see above")]
+struct Unfit(usize);
+
 /// Exit code for a request that is refused, or an image that cannot be used.
 pub const EXIT_REFUSED: u8 = 3;
 /// Exit code for a registry that does not answer or does not let us in.
@@ -32,6 +38,8 @@ pub const EXIT_REGISTRY: u8 = 4;
 pub const EXIT_DISK: u8 = 5;
 /// Exit code for a slot that does not hold what was written into it.
 pub const EXIT_DAMAGED: u8 = 6;
+/// Exit code for a machine that could not upgrade and return.
+pub const EXIT_UNFIT: u8 = 7;
 
 /// Does what the command line says.
 pub fn execute(command: Command) -> Result<()> {
@@ -41,6 +49,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Stage(args) => image::stage(&args),
         Command::VerifyImage(args) => image::verify(&args),
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Slots(args) => disk::slots(&args),
         Command::Activate(args) => slot::activate(&args),
         Command::Commit(args) => slot::commit(&args),
@@ -77,6 +86,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Damage>() {
             return EXIT_DAMAGED;
+        }
+        if cause.is::<Unfit>() {
+            return EXIT_UNFIT;
         }
         if let Some(RegionError::Record { .. }) = cause.downcast_ref() {
             return EXIT_REFUSED;

@@ -9,6 +9,7 @@ mod vfat;
 use std::io::{self, Read, Write};
 
 use evenkeel_node_agent_core::layout::Role;
+use nix::libc;
 
 pub use fat::FatEsp;
 pub use vfat::VfatEsp;
@@ -63,18 +64,21 @@ pub enum EspError {
 }
 
 /// Opens the partition: by the kernel where it is a device (others may have it mounted), by a FAT library on a disk
-/// file.
+/// file, and where the kernel has no driver, so that nobody can have it mounted.
 pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
     let partition = disk.partition(Role::Esp)?;
     let failed = |operation| {
         let disk = disk.path().display().to_string();
         move |source| EspError::Io { operation, disk, source }
     };
-    Ok(if partition.is_device() {
-        Box::new(VfatEsp::mount(&partition.path).map_err(failed("mount"))?)
-    } else {
-        Box::new(FatEsp::open(partition).map_err(failed("open"))?)
-    })
+    if partition.is_device() {
+        match VfatEsp::mount(&partition.path) {
+            Ok(mounted) => return Ok(Box::new(mounted)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(failed("mount")(error)),
+        }
+    }
+    Ok(Box::new(FatEsp::open(partition).map_err(failed("open"))?))
 }
 
 /// Formats the partition.

@@ -7,7 +7,6 @@ mod reach;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +20,7 @@ use evenkeel_node_agent_core::{
 use crate::{
     boot::{self, BootError},
     disk::{self, Disk, DiskError},
+    programs::{self, SYSTEMCTL},
     reboot::{self, RebootError},
     run::host::{self, HostError},
     state_dir::{StateDir, StateError},
@@ -161,11 +161,8 @@ fn on_trial(disk: &Disk, slot: &str) -> Result<bool, GuardError> {
 
 /// Health says nothing before the system is up. A host without systemd counts as up.
 fn is_up() -> bool {
-    let status = Command::new("systemctl")
-        .args(["is-active", "--quiet", "multi-user.target"])
-        .stdin(Stdio::null())
-        .status();
-    status.is_err() || status.is_ok_and(|status| status.success())
+    let asked = programs::run(SYSTEMCTL, ["is-active", "--quiet", "multi-user.target"]);
+    asked.is_err() || asked.is_ok_and(|output| output.status.success())
 }
 
 fn uptime(proc: &Path) -> Result<Duration, GuardError> {

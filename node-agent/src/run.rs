@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evenkeel_crds::{NodePlan, node_plan::HostFacts};
 use evenkeel_node_agent_core::{
+    doctor::{Finding, Verdict, examine},
     journal::Journal,
     machine::{Action, Facts, Orders, Outcome, next, on_trial, record, resume, status},
 };
@@ -25,7 +26,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::RunArgs;
 
-use crate::state_dir::StateDir;
+use crate::{
+    doctor::{self, Look, Place},
+    state_dir::StateDir,
+};
 use act::ActError;
 use plan_watch::PlanWatch;
 use sight::Sight;
@@ -64,6 +68,7 @@ async fn follow(args: &RunArgs) -> anyhow::Result<()> {
         reputation: Reputation::default(),
         seen: None,
     };
+    tell_troubles(args);
     tracing::info!(node = args.node_name, version = env!("CARGO_PKG_VERSION"), "following this node's plan");
     loop {
         let pause = match agent.turn().await {
@@ -76,6 +81,22 @@ async fn follow(args: &RunArgs) -> anyhow::Result<()> {
             }
         };
         agent.watch.changed(pause).await;
+    }
+}
+
+/// Says at the start what would stop an upgrade, and not first when one is wanted.
+fn tell_troubles(args: &RunArgs) {
+    let place = Place {
+        disk: args.disk.clone(),
+        machine: true,
+        state_dir: args.state_dir.clone(),
+        proc: args.proc.clone(),
+        reboot_command: args.reboot_command.clone(),
+    };
+    let facts = tokio::task::block_in_place(|| doctor::look(&place, Look::Only));
+    for finding in examine(&facts).into_iter().filter(|finding| finding.verdict > Verdict::Ok) {
+        let Finding { check, message, advice, .. } = finding;
+        tracing::warn!(check, advice, "{message}");
     }
 }
 

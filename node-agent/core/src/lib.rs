@@ -7,6 +7,7 @@ pub mod boot_files;
 pub mod chunks;
 pub mod content_index;
 pub mod digest;
+pub mod doctor;
 pub mod erofs;
 pub mod erofs_read;
 pub mod grub_config;

@@ -14,7 +14,10 @@ use evenkeel_node_agent_core::{
 use sha2::{Digest as _, Sha256};
 
 use super::BootError;
-use crate::{disk::SlotRegion, esp::Esp};
+use crate::{
+    disk::SlotRegion,
+    esp::{Esp, EspFile},
+};
 
 pub(super) const FOLDER: &str = "evenkeel";
 const UNFINISHED: &str = ".new";
@@ -65,21 +68,33 @@ pub(super) fn collect(
     entries: &[BootEntry],
     keep: Option<(&BootFile, &BootFile)>,
 ) -> Result<(), BootError> {
-    let mut named: BTreeSet<String> = BTreeSet::new();
-    for entry in entries {
-        named.extend([&entry.body.linux, &entry.body.initrd].map(|path| base_name(path).to_owned()));
-    }
-    if let Some((kernel, initrd)) = keep.map(|(kernel, initrd)| names(kernel, initrd)) {
-        named.extend([kernel, initrd]);
-    }
-    for file in esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))? {
-        let ours = file.name.starts_with("vmlinuz-") || file.name.starts_with("initrd-");
-        if ours && !named.contains(&file.name) {
+    let kept = keep.map(|(kernel, initrd)| names(kernel, initrd));
+    for file in unnamed(esp, entries)? {
+        if kept.as_ref().is_none_or(|(kernel, initrd)| file.name != *kernel && file.name != *initrd) {
             let path = format!("{FOLDER}/{}", file.name);
             esp.remove(&path).map_err(|source| failed("remove", &path, source))?;
         }
     }
     Ok(())
+}
+
+/// Bytes that are free when only the files are there that the entries name, without what is kept free.
+pub(super) fn room(esp: &dyn Esp, entries: &[BootEntry]) -> Result<u64, BootError> {
+    let unnamed: u64 = unnamed(esp, entries)?.iter().map(|file| file.length).sum();
+    let free = esp.free().map_err(|source| failed("read the free space of", "/", source))?;
+    Ok((free + unnamed).saturating_sub(RESERVE))
+}
+
+/// Kernels and initrds that no entry names.
+fn unnamed(esp: &dyn Esp, entries: &[BootEntry]) -> Result<Vec<EspFile>, BootError> {
+    let paths = entries.iter().flat_map(|entry| [&entry.body.linux, &entry.body.initrd]);
+    let named: BTreeSet<&str> = paths.map(|path| base_name(path)).collect();
+    let mut files = esp.list(FOLDER).map_err(|source| failed("list", FOLDER, source))?;
+    files.retain(|file| {
+        let ours = file.name.starts_with("vmlinuz-") || file.name.starts_with("initrd-");
+        ours && !named.contains(file.name.as_str())
+    });
+    Ok(files)
 }
 
 fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result<(), BootError> {

@@ -151,6 +151,10 @@ impl Bootloader for Grub {
         &*self.esp
     }
 
+    fn can_count(&self) -> Result<(), BootError> {
+        self.check_canary(&this_boot())
+    }
+
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
         let boot_id = this_boot();
         self.check_canary(&boot_id)?;

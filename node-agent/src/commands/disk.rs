@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// As the agent and the guard have it by default.
-const STATE_DIR: &str = "/var/lib/evenkeel";
+pub(super) const STATE_DIR: &str = "/var/lib/evenkeel";
 
 pub(super) fn open(args: &DiskArg) -> Result<Disk> {
     Ok(disk::open_or_find(args.disk.as_deref(), &args.proc)?)

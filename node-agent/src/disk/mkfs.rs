@@ -1,13 +1,9 @@
 //! ext4 file systems, made by the system's own `mke2fs`.
 
-use std::{
-    ffi::OsString,
-    io,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsString, io, path::Path};
 
 use super::Partition;
+use crate::programs::{self, MKE2FS};
 
 /// Why a file system could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +30,7 @@ pub fn ext4(partition: &Partition, label: &str, content: Option<&Path>) -> Resul
         options.extend(["-d".into(), folder.into()]);
     }
     options.extend([partition.path.as_os_str().to_owned(), format!("{}k", partition.length >> 10).into()]);
-    let output = ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"]
-        .into_iter()
-        .map(|program| Command::new(program).args(&options).stdin(Stdio::null()).output())
-        .find(|result| !matches!(result, Err(error) if error.kind() == io::ErrorKind::NotFound))
-        .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
-        .map_err(MkfsError::Missing)?;
+    let output = programs::run(MKE2FS, &options).map_err(MkfsError::Missing)?;
     if output.status.success() {
         return Ok(());
     }

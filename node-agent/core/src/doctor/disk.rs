@@ -1,0 +1,167 @@
+//! The disk: layout, slots, boot partition, boot loader.
+
+use super::{DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
+use crate::{
+    machine::{EntryFact, SlotFact},
+    reuse::{self, NoSlot},
+};
+
+pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
+    let disk = match &facts.disk {
+        Ok(disk) => disk,
+        Err(error) => return vec![no_layout(error)],
+    };
+    if !disk.missing.is_empty() {
+        return vec![no_layout(&format!("{} has no partition {}", disk.name, disk.missing.join(", no ")))];
+    }
+    let running = facts.host.as_ref().and_then(|host| host.running.as_deref());
+    let mut findings = vec![Finding::ok("layout", format!("{} has Evenkeel's layout", disk.name))];
+    findings.push(state_filesystem(disk));
+    match &disk.esp {
+        Ok(esp) => {
+            findings.extend(slots(disk, running));
+            findings.extend([esp_writes(esp), esp_room(esp)]);
+            findings.extend(loader(esp, facts));
+        }
+        Err(error) => findings.push(Finding::fail(
+            "esp",
+            error,
+            "check the disk; on a machine that has a boot partition the kernel needs the vfat driver",
+        )),
+    }
+    findings
+}
+
+fn no_layout(message: &str) -> Finding {
+    Finding::fail(
+        "layout",
+        message,
+        "nothing was touched; a disk gets Evenkeel's layout by `evenkeel-agent install`, which costs what is on it",
+    )
+}
+
+fn slots(disk: &DiskFacts, running: Option<&str>) -> Vec<Finding> {
+    let slots = match &disk.slots {
+        Ok(slots) => slots,
+        Err(error) => return vec![Finding::fail("slots", error, "check the disk")],
+    };
+    let mut findings = vec![target(disk, slots, running), default(slots)];
+    findings.extend(disk.damaged.iter().map(|name| {
+        let message = format!("slot {name} does not hold what was written into it");
+        Finding::warn(
+            "slots",
+            message,
+            "stage an image into it (`evenkeel-agent stage --slot`), and check the disk",
+        )
+    }));
+    findings
+}
+
+/// The slot that an update would write.
+fn target(disk: &DiskFacts, slots: &[SlotFact], running: Option<&str>) -> Finding {
+    let target = match reuse::choose(slots, running, None) {
+        Ok(target) => &target.name,
+        Err(error @ NoSlot::OnTrial { .. }) => {
+            return Finding::warn("slots", error.to_string(), "wait until the trial has ended");
+        }
+        Err(error) => {
+            return Finding::fail(
+                "slots",
+                error.to_string(),
+                "see `evenkeel-agent slots` for what is in them",
+            );
+        }
+    };
+    match &disk.target_writes {
+        Ok(()) => Finding::ok("slots", format!("an update would be written into slot {target}")),
+        Err(error) => Finding::fail(
+            "slots",
+            format!("slot {target} cannot be written: {error}"),
+            "unmount it, run this as root, or check whether the disk is read-only",
+        ),
+    }
+}
+
+/// What a machine boots when no trial is under way.
+fn default(slots: &[SlotFact]) -> Finding {
+    match reuse::kept(slots) {
+        None => Finding::fail(
+            "way-back",
+            "no slot is kept, so that a trial has nothing to come back to",
+            "keep one with `evenkeel-agent commit`, or install an image",
+        ),
+        Some(kept) if kept.content.is_none() => Finding::fail(
+            "way-back",
+            format!("slot {} is what a trial comes back to, and it holds no complete image", kept.name),
+            "stage an image into it, or go back to another slot with `evenkeel-agent rollback --to`",
+        ),
+        Some(kept) => Finding::ok("way-back", format!("a trial comes back to slot {}", kept.name)),
+    }
+}
+
+fn state_filesystem(disk: &DiskFacts) -> Finding {
+    match &disk.state_filesystem {
+        Ok(()) => Finding::ok("state-filesystem", "the state partition holds its file system"),
+        Err(error) => Finding::fail("state-filesystem", error, "check it with `e2fsck` from another system"),
+    }
+}
+
+fn esp_writes(esp: &EspFacts) -> Finding {
+    match &esp.writes {
+        Ok(()) => Finding::ok("esp", "the boot partition can be written"),
+        Err(error) => Finding::fail(
+            "esp",
+            format!("the boot partition cannot be written: {error}"),
+            "free room on it, and check whether it is damaged (`fsck.fat`) or the disk is read-only",
+        ),
+    }
+}
+
+fn esp_room(esp: &EspFacts) -> Finding {
+    let (room, needed) = (esp.room >> 20, esp.largest.map(|bytes| bytes.div_ceil(1 << 20)));
+    match needed {
+        Some(needed) if room < needed => Finding::fail(
+            "esp-room",
+            format!(
+                "the boot partition has room for {room} MiB, and kernel and initrd of an image here have {needed}"
+            ),
+            "remove what is not Evenkeel's from it, or make the image's initrd smaller",
+        ),
+        _ => Finding::ok(
+            "esp-room",
+            format!("the boot partition has room for a kernel and initrd of {room} MiB"),
+        ),
+    }
+}
+
+fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
+    let Some(LoaderFacts { name, counts, part_uuid }) = &esp.loader else {
+        let message = "the boot partition has no boot loader of ours";
+        return vec![Finding::fail("loader", message, "install an image with `evenkeel-agent install`")];
+    };
+    let mut findings = vec![match counts {
+        Ok(()) => Finding::ok("loader", format!("{name} can count the boots of a trial")),
+        Err(error) => Finding::fail("loader", error, "without a count a trial is refused: mend this first"),
+    }];
+    let booted_by = facts.host.as_ref().and_then(|host| host.booted_by.as_ref());
+    if let Some(other) = booted_by.filter(|booted_by| !booted_by.eq_ignore_ascii_case(part_uuid)) {
+        findings.push(Finding::fail(
+            "firmware",
+            format!(
+                "the firmware booted this machine from the boot partition {other}, and not from this disk's"
+            ),
+            "put this disk first in the firmware's boot order",
+        ));
+    }
+    if let Ok(disk) = &facts.disk
+        && let Ok(slots) = &disk.slots
+        && slots.iter().all(|slot| slot.entry == EntryFact::Absent)
+    {
+        findings.push(Finding::fail(
+            "entries",
+            "the boot loader has no entry for any slot",
+            "install an image with `evenkeel-agent install`",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,137 @@
+use jiff::Timestamp;
+
+use super::{
+    DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Verdict, Watchdog,
+    examine, overall,
+};
+use crate::machine::{EntryFact, SlotContent, SlotFact};
+
+fn slot(name: &str, entry: EntryFact) -> SlotFact {
+    let content = SlotContent {
+        image: "os:1".into(),
+        digest: "sha256:01".into(),
+        version: "1".into(),
+        written_at: Timestamp::from_second(1_000).unwrap(),
+    };
+    SlotFact { content: Some(content), entry, generation: 1, ..SlotFact::empty(name) }
+}
+
+fn healthy() -> Facts {
+    let loader = LoaderFacts { name: "GRUB", counts: Ok(()), part_uuid: "e5".into() };
+    let esp = EspFacts { writes: Ok(()), room: 400 << 20, largest: Some(60 << 20), loader: Some(loader) };
+    let disk = DiskFacts {
+        name: "/dev/vda".into(),
+        missing: Vec::new(),
+        slots: Ok(vec![slot("a", EntryFact::Permanent), SlotFact::empty("b")]),
+        damaged: Vec::new(),
+        target_writes: Ok(()),
+        esp: Ok(esp),
+        state_filesystem: Ok(()),
+    };
+    let state =
+        StateFacts { path: "/var/lib/evenkeel".into(), on_state_partition: Some(true), free: 1 << 30 };
+    let host = HostFacts {
+        root: true,
+        running: Some("a".into()),
+        init: Init::Systemd,
+        guard: Some(true),
+        state: Ok(state),
+        watchdog: Watchdog::Hardware("iTCO_wdt".into()),
+        missing_programs: Vec::new(),
+        missing_in_kernel: Vec::new(),
+        booted_by: Some("E5".into()),
+    };
+    Facts { disk: Ok(disk), host: Some(host), now: Timestamp::from_second(2_000).unwrap() }
+}
+
+/// The checks that are not well, and how ill they are, after a change for the worse.
+fn after(
+    change: impl FnOnce(&mut Facts, fn(&mut Facts) -> &mut HostFacts, fn(&mut Facts) -> &mut DiskFacts),
+) -> Vec<(&'static str, Verdict)> {
+    let mut facts = healthy();
+    change(&mut facts, |facts| facts.host.as_mut().unwrap(), |facts| facts.disk.as_mut().unwrap());
+    let findings = examine(&facts);
+    for finding in &findings {
+        assert_eq!(finding.advice.is_none(), finding.verdict == Verdict::Ok, "{finding:?}");
+    }
+    let ill = findings.iter().filter(|finding| finding.verdict != Verdict::Ok);
+    ill.map(|finding| (finding.check, finding.verdict)).collect()
+}
+
+#[test]
+fn a_healthy_machine_has_nothing_to_tell() {
+    assert_eq!(after(|_, _, _| {}), []);
+    assert_eq!(overall(&examine(&healthy())), Verdict::Ok);
+    // A disk that is not this machine's is judged alone.
+    assert_eq!(after(|facts, _, _| facts.host = None), []);
+}
+
+#[test]
+fn what_ails_the_machine_is_found() {
+    use Verdict::{Fail, Warn};
+    assert_eq!(after(|facts, host, _| host(facts).root = false), [("root", Fail)]);
+    assert_eq!(after(|facts, host, _| host(facts).init = Init::Other("runit".into())), [("init", Fail)]);
+    assert_eq!(after(|facts, host, _| host(facts).guard = Some(false)), [("guard", Fail)]);
+    assert_eq!(after(|facts, host, _| host(facts).guard = None), []);
+    assert_eq!(after(|facts, host, _| host(facts).state = Err("read-only".into())), [("state", Fail)]);
+    for (on_state_partition, free, expected) in
+        [(false, 1 << 30, true), (true, 5, true), (true, 1 << 20, false)]
+    {
+        let state = StateFacts { path: "/x".into(), on_state_partition: Some(on_state_partition), free };
+        let found = after(|facts, host, _| host(facts).state = Ok(state));
+        assert_eq!(found == [("state", Fail)], expected, "{found:?}");
+    }
+    for watchdog in [Watchdog::Software, Watchdog::Absent] {
+        assert_eq!(after(|facts, host, _| host(facts).watchdog = watchdog), [("watchdog", Warn)]);
+    }
+    let program = Program { name: "mke2fs", package: "e2fsprogs", needed_for: "a new disk needs it" };
+    assert_eq!(after(|facts, host, _| host(facts).missing_programs = vec![program]), [("programs", Warn)]);
+    assert_eq!(after(|facts, host, _| host(facts).missing_in_kernel = vec!["erofs"]), [("kernel", Warn)]);
+    assert_eq!(after(|facts, host, _| host(facts).booted_by = Some("f6".into())), [("firmware", Fail)]);
+    assert_eq!(after(|facts, host, _| host(facts).booted_by = None), []);
+    assert_eq!(after(|facts, _, _| facts.now = Timestamp::UNIX_EPOCH), [("clock", Warn)]);
+}
+
+#[test]
+fn a_machine_without_the_layout_gets_a_clear_word() {
+    let found = after(|facts, host, _| {
+        host(facts).running = None;
+        host(facts).guard = Some(false);
+        facts.disk = Err("this machine does not run from an Evenkeel slot".into());
+    });
+    assert_eq!(found, [("running", Verdict::Fail), ("layout", Verdict::Fail)]);
+    let found = after(|facts, _, disk| disk(facts).missing = vec!["evenkeel-oem"]);
+    assert_eq!(found, [("layout", Verdict::Fail)]);
+}
+
+#[test]
+fn what_ails_the_disk_is_found() {
+    use Verdict::{Fail, Warn};
+    let esp = |facts: &mut Facts, change: fn(&mut EspFacts)| {
+        change(facts.disk.as_mut().unwrap().esp.as_mut().unwrap());
+    };
+    assert_eq!(after(|facts, _, _| esp(facts, |esp| esp.writes = Err("full".into()))), [("esp", Fail)]);
+    assert_eq!(after(|facts, _, _| esp(facts, |esp| esp.room = 1 << 20)), [("esp-room", Fail)]);
+    assert_eq!(after(|facts, _, _| esp(facts, |esp| esp.loader = None)), [("loader", Fail)]);
+    let cannot = |esp: &mut EspFacts| esp.loader.as_mut().unwrap().counts = Err("GRUB cannot write".into());
+    assert_eq!(after(|facts, _, _| esp(facts, cannot)), [("loader", Fail)]);
+    assert_eq!(after(|facts, _, disk| disk(facts).esp = Err("no FAT".into())), [("esp", Fail)]);
+    assert_eq!(after(|facts, _, disk| disk(facts).damaged = vec!["b".into()]), [("slots", Warn)]);
+    assert_eq!(after(|facts, _, disk| disk(facts).target_writes = Err("busy".into())), [("slots", Fail)]);
+    assert_eq!(
+        after(|facts, _, disk| disk(facts).state_filesystem = Err("x".into())),
+        [("state-filesystem", Fail)]
+    );
+    let slots = |slots: Vec<SlotFact>| after(|facts, _, disk| disk(facts).slots = Ok(slots));
+    let kept = || slot("a", EntryFact::Permanent);
+    assert_eq!(slots(vec![kept()]), [("slots", Fail)]);
+    assert_eq!(
+        slots(vec![kept(), SlotFact { pinned: true, ..slot("b", EntryFact::Permanent) }]),
+        [("slots", Fail)]
+    );
+    assert_eq!(slots(vec![SlotFact { content: None, ..kept() }, SlotFact::empty("b")]), [("way-back", Fail)]);
+    let trial = EntryFact::Trial { left: 1 };
+    assert_eq!(slots(vec![slot("a", trial), slot("b", EntryFact::Permanent)]), [("slots", Warn)]);
+    let none = vec![SlotFact::empty("a"), SlotFact::empty("b")];
+    assert_eq!(slots(none), [("way-back", Fail), ("entries", Fail)]);
+}
