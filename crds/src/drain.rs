@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Drain {
     /// Whether pods are evicted at all.
     pub enabled: bool,
-    /// Whether every eviction is tried as a dry run before the node is cordoned. While a pod may not leave, such as for its
-    /// `PodDisruptionBudget`, the node is not started, and others are tried in its place.
+    /// Whether every eviction is tried as a dry run before the node is cordoned. While a pod may not leave, such as for
+    /// its `PodDisruptionBudget`, the node is not started, and others are tried in its place.
     pub dry_run: bool,
     /// Grace period in seconds for every pod; absent: each pod's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,14 +41,14 @@ pub struct Drain {
     pub skip_wait_for_delete_timeout: Option<i64>,
     /// In which order pods are asked to leave.
     pub order: EvictionOrder,
-    /// Whether the volumes of the pods that left must be detached from the node before it reboots. Otherwise they may be
-    /// attached elsewhere only minutes later.
+    /// Whether the volumes of the pods that left must be detached from the node before it reboots. Otherwise they may
+    /// be attached elsewhere only minutes later.
     pub wait_for_volumes: bool,
     /// Whether nodes that still wait for the image get the taint `evenkeel.dev/outdated:PreferNoSchedule`, so that pods
     /// that leave one node go to nodes that are done rather than to the next in line.
     pub prefer_no_schedule: bool,
-    /// A taint that a node has from its cordon until it is healthy on the new image and given back. It keeps away what a
-    /// cordon does not, such as pods of `DaemonSets`.
+    /// A taint that a node has from its cordon until it is healthy on the new image and given back. It keeps away what
+    /// a cordon does not, such as pods of `DaemonSets`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taint: Option<TrialTaint>,
 }

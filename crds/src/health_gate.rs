@@ -23,8 +23,8 @@ pub struct HealthGate {
     #[serde(default = "after")]
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub when: Vec<GateTime>,
-    /// Seconds in which it must be met: after the drain, or after the approval to reboot. Then the node goes back. Before
-    /// the node is started, it is only said that the time is over. Default: `reboot.deadlineSeconds`.
+    /// Seconds in which it must be met: after the drain, or after the approval to reboot. Then the node goes back.
+    /// Before the node is started, it is only said that the time is over. Default: `reboot.deadlineSeconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i64>,
@@ -39,7 +39,8 @@ pub struct HealthGate {
     /// What it counts for when it cannot be found out, such as because Prometheus does not answer.
     #[serde(default)]
     pub on_error: OnGateError,
-    /// A condition of the Node. It is looked at whenever it changes; `intervalSeconds` and `threshold` are for the others.
+    /// A condition of the Node. It is looked at whenever it changes; `intervalSeconds` and `threshold` are for the
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_condition: Option<NodeConditionGate>,
     /// An expression over objects of any kind.
@@ -197,9 +198,9 @@ pub enum PrometheusAnswer {
     Empty,
 }
 
-/// A question to somebody else. The operator sets the annotation `request` of the Node to a value that names the turn; whoever
-/// is asked sets the annotation `answer` to the same value once the node may go on. Any other value of `answer` is shown as the
-/// reason why not yet. The operator removes `request` when the answer is there or not needed any more.
+/// A question to somebody else. The operator sets the annotation `request` of the Node to a value that names the turn;
+/// whoever is asked sets the annotation `answer` to the same value once the node may go on. Any other value of `answer`
+/// is shown as the reason why not yet. The operator removes `request` when the answer is there or not needed any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]

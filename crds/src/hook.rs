@@ -74,7 +74,8 @@ pub enum OnHookFailure {
 }
 
 /// A Job as in a `CronJob`'s `jobTemplate`: `metadata` and `spec`. Each container gets the environment variables
-/// `EVENKEEL_NODE`, `EVENKEEL_IMAGE`, `EVENKEEL_PLAN` and `EVENKEEL_STEP`. The operator names the Job and bounds its time.
+/// `EVENKEEL_NODE`, `EVENKEEL_IMAGE`, `EVENKEEL_PLAN` and `EVENKEEL_STEP`. The operator names the Job and bounds its
+/// time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobTemplate(pub Value);

@@ -172,8 +172,8 @@ pub struct Pull {
     /// Speak plain HTTP to the image's registry. Nobody who can change packets on the way can change the image (it
     /// is pinned by digest), but credentials are sent in clear.
     pub plain_http: bool,
-    /// Where else the images of a registry can be had, in the order in which they are asked. A mirror that fails is passed
-    /// over; the registry itself comes last. Credentials for a mirror are looked up by the mirror's own name.
+    /// Where else the images of a registry can be had, in the order in which they are asked. A mirror that fails is
+    /// passed over; the registry itself comes last. Credentials for a mirror are looked up by the mirror's own name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub mirrors: Vec<Mirror>,
@@ -189,8 +189,8 @@ pub struct Pull {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16_384))]
     pub max_bytes_per_second: Option<i64>,
-    /// Let everything else on the node use its disks first: the image is written only while they are idle, as far as their
-    /// I/O scheduler knows of priorities (BFQ and mq-deadline do).
+    /// Let everything else on the node use its disks first: the image is written only while they are idle, as far as
+    /// their I/O scheduler knows of priorities (BFQ and mq-deadline do).
     pub background: bool,
 }
 

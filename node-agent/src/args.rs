@@ -13,8 +13,9 @@ const RATE_MIN: i64 = 16 << 10;
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network; 5 disk; 6 a
-/// slot does not hold what was written into it; 7 the machine could not upgrade and return.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network;
+/// 5 disk; 6 a slot does not hold what was written into it; 7 the machine could not upgrade
+/// and return.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-agent", version)]
 pub struct Cli {
@@ -79,14 +80,16 @@ pub enum DiskCommand {
 /// Sizes of a disk that is made.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct SizeArgs {
-    /// Size of the disk, such as 8GiB; default: all of the device, or of a blank file that is there; 8 GiB for a new file.
+    /// Size of the disk, such as 8GiB; default: all of the device, or of a blank file that is there; 8 GiB for a new
+    /// file.
     #[arg(long, value_parser = parse_size)]
     pub size: Option<u64>,
     /// Size of each slot, such as 3GiB; default: all slots get 70 % of the disk, and each at most 16 GiB.
     #[arg(long, value_parser = parse_size)]
     pub slot_size: Option<u64>,
     /// Number of slots; with more than two, older images stay for `rollback --to`.
-    #[arg(long, default_value_t = SLOTS_DEFAULT, value_parser = clap::value_parser!(u8).range(i64::from(SLOTS_DEFAULT)..=i64::from(SLOTS_MAX)))]
+    #[arg(long, default_value_t = SLOTS_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u8).range(i64::from(SLOTS_DEFAULT)..=i64::from(SLOTS_MAX)))]
     pub slots: u8,
 }
 
@@ -152,8 +155,8 @@ fn parse_rate(text: &str) -> Result<i64, String> {
 /// Who must have signed an image.
 #[derive(Clone, Debug, Args)]
 pub struct TrustArgs {
-    /// Public key in PEM, a file; may be given more than once. The image must be signed with one of them, as `cosign sign
-    /// --key` does. Default: no signature is asked for.
+    /// Public key in PEM, a file; may be given more than once. The image must be signed with one of them, as
+    /// `cosign sign --key` does. Default: no signature is asked for.
     #[arg(long = "key", value_name = "FILE")]
     pub keys: Vec<PathBuf>,
 }
@@ -306,8 +309,8 @@ pub struct PinArgs {
 /// The agent's memory.
 #[derive(Debug, Args)]
 pub struct StateArg {
-    /// The agent's folder on the state partition; default: /var/lib/evenkeel for the disk that this machine runs from, and
-    /// nothing is remembered for another one.
+    /// The agent's folder on the state partition; default: /var/lib/evenkeel for the disk that this machine runs from,
+    /// and nothing is remembered for another one.
     #[arg(long, env = "EVENKEEL_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 }

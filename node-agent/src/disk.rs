@@ -27,7 +27,8 @@ pub use file_device::{Access, FileDevice};
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 
-/// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written to.
+/// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written
+/// to.
 const FILE_BYTES_DEFAULT: u64 = 8 << 30;
 
 /// Sizes of a disk that is made.
@@ -177,8 +178,9 @@ impl Disk {
         Ok(Self { path: path.to_owned(), partitions })
     }
 
-    /// Makes a disk: the file (of 8 GiB unless given) if `path` is not a device, the partition table, and an empty state
-    /// file system. Boot and oem partitions are made when an image is installed, as their content comes from there.
+    /// Makes a disk: the file (of 8 GiB unless given) if `path` is not a device, the partition table, and an empty
+    /// state file system. Boot and oem partitions are made when an image is installed, as their content comes from
+    /// there.
     pub fn create(path: &Path, sizes: Sizes) -> Result<Self, DiskError> {
         let Sizes { disk: size, slot: slot_size, slots } = sizes;
         let length = if path.exists() && is_block_device(path)? {

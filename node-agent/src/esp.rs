@@ -51,7 +51,8 @@ pub enum EspError {
     Disk(#[from] DiskError),
     /// It cannot be mounted or read.
     #[error(
-        "{operation} the boot partition of {disk}: install an image first, and check that the kernel has the vfat driver"
+        "{operation} the boot partition of {disk}: install an image first, and check that the kernel has the vfat \
+         driver"
     )]
     Io {
         /// `mount`, `open`, …

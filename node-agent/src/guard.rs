@@ -1,5 +1,5 @@
-//! `evenkeel-agent guard`: on the host, checks a trial boot's health, and ends one that is not kept in time, whatever the
-//! cluster does.
+//! `evenkeel-agent guard`: on the host, checks a trial boot's health, and ends one that is not kept in time, whatever
+//! the cluster does.
 
 mod checks;
 mod reach;

@@ -20,8 +20,8 @@ use crate::{
 
 /// Where the image brings systemd-boot (Debian: package systemd-boot-efi).
 const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
-/// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin), and where that looks for
-/// its configuration.
+/// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin), and where that looks
+/// for its configuration.
 const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
 
@@ -48,8 +48,8 @@ pub enum InstallError {
     NoGrub(#[source] ErofsReadError),
     /// Another loader boots the disk.
     #[error(
-        "the disk boots by {0}, and its slots are kept by that: install with it, or on a disk that `evenkeel-agent disk \
-         create` made anew"
+        "the disk boots by {0}, and its slots are kept by that: install with it, or on a disk that `evenkeel-agent \
+         disk create` made anew"
     )]
     OtherLoader(&'static str),
     /// A temporary file could not be written.

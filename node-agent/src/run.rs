@@ -36,7 +36,8 @@ use sight::Sight;
 
 /// Longest pause between two looks at the machine: a person's `evenkeel-agent activate` is seen this late.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
-/// Pause after a turn that could not be made, after a report that did not arrive, and while the guard's word is waited for.
+/// Pause after a turn that could not be made, after a report that did not arrive, and while the guard's word is waited
+/// for.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Follows the plan until the process is told to end.

@@ -141,7 +141,8 @@ impl StateDir {
         };
         if parsed.is_none() {
             let aside = self.0.join(format!("{name}.unreadable"));
-            tracing::warn!(path = %path.display(), aside = %aside.display(), "set aside a document that cannot be read");
+            let (unreadable, kept) = (path.display(), aside.display());
+            tracing::warn!(%unreadable, %kept, "set aside a document that cannot be read");
             fs::rename(&path, &aside).map_err(|source| error("rename", &path, source))?;
         }
         Ok(parsed)

@@ -1,4 +1,5 @@
-//! GRUB's files on a disk's boot partition, judged by GRUB's own programs: grub-editenv, grub-script-check, grub-fstest.
+//! GRUB's files on a disk's boot partition, judged by GRUB's own programs: grub-editenv, grub-script-check,
+//! grub-fstest.
 
 mod machine_on_disk;
 

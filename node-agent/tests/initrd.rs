@@ -1,6 +1,6 @@
 //! The initrd's own shell, on the boot partition that the agent wrote: a kept slot whose bytes are not what was written
-//! gives way to another one, whichever loader boots. Needs root, for a mount that nobody else sees. A kernel need not have
-//! vfat for it: the folders that matter are copied out, and what is renamed there is renamed on the partition.
+//! gives way to another one, whichever loader boots. Needs root, for a mount that nobody else sees. A kernel need not
+//! have vfat for it: the folders that matter are copied out, and what is renamed there is renamed on the partition.
 
 mod machine_on_disk;
 

@@ -44,14 +44,14 @@ pub struct Found {
 pub enum BootFilesError {
     /// It has no kernel.
     #[error(
-        "the image has no kernel: none at /usr/lib/modules/VERSION/vmlinuz, /boot/vmlinuz-VERSION or /vmlinuz; install a \
-         kernel package when the image is built"
+        "the image has no kernel: none at /usr/lib/modules/VERSION/vmlinuz, /boot/vmlinuz-VERSION or /vmlinuz; \
+         install a kernel package when the image is built"
     )]
     NoKernel,
     /// It has no initrd for its kernel.
     #[error(
-        "the image has no initrd for its kernel {0}: run `evenkeel-agent init` when the image is built, after the kernel \
-         package is installed"
+        "the image has no initrd for its kernel {0}: run `evenkeel-agent init` when the image is built, after the \
+         kernel package is installed"
     )]
     NoInitrd(String),
     /// Its kernel options do not fit the kernel's command line.

@@ -1,9 +1,10 @@
 //! The content index: what each layer put into a slot, so that the layer can be had again without its blob.
 //!
-//! One *section* for each layer, at the slot's end: the base layer's ends where the slot record begins, and each other's
-//! ends where the section of the layer below it begins. A section is written when its layer's data is, so that staging
-//! that was cut off finds the layers that it had finished. The data of a layer is one run of blocks; it holds every file
-//! of the layer in the order of its entries, each from a block of its own on, also those that a later layer hides.
+//! One *section* for each layer, at the slot's end: the base layer's ends where the slot record begins, and each
+//! other's ends where the section of the layer below it begins. A section is written when its layer's data is, so that
+//! staging that was cut off finds the layers that it had finished. The data of a layer is one run of blocks; it holds
+//! every file of the layer in the order of its entries, each from a block of its own on, also those that a later layer
+//! hides.
 //!
 //! A section, all integers little-endian, its length a multiple of 4096 bytes:
 //!

@@ -32,8 +32,8 @@ pub enum ErofsError {
     TooManyBlocks,
     /// An attribute's name or value is longer than its length field holds.
     #[error(
-        "extended attribute {0} has more than 65535 bytes, or a name that EROFS cannot hold: it holds user.*, trusted.*, \
-         security.* and POSIX ACLs, 256 KiB of them for one file"
+        "extended attribute {0} has more than 65535 bytes, or a name that EROFS cannot hold: it holds user.*, \
+         trusted.*, security.* and POSIX ACLs, 256 KiB of them for one file"
     )]
     Xattr(String),
     /// Linux keeps 12 bits of major and 20 bits of minor.

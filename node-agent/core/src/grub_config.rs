@@ -13,8 +13,8 @@ pub const GIVEN_UP: &str = ".given-up";
 /// The environment block, beside them.
 pub const ENV: &str = "evenkeel/grub/grubenv";
 
-/// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots the
-/// kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place.
+/// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots
+/// the kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place.
 /// `next_entry` is a person's choice for one boot.
 pub const CONFIG: &str = r#"# Written by evenkeel-agent. What boots is said by grubenv, and by one script per slot.
 set timeout=0

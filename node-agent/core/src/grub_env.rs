@@ -1,8 +1,8 @@
 //! GRUB's environment block: a file of 1024 bytes that GRUB itself can overwrite in its place.
 //!
-//! Format (GRUB manual, "The GRUB environment block"; `grub-core/lib/envblk.c`): the line `# GRUB Environment Block`, then
-//! `name=value` lines in which a backslash and a line end are preceded by a backslash, then `#` up to the end. Our own
-//! variables come first: a disk writes 512 bytes as a whole, and all that decides a boot lies within them.
+//! Format (GRUB manual, "The GRUB environment block"; `grub-core/lib/envblk.c`): the line `# GRUB Environment Block`,
+//! then `name=value` lines in which a backslash and a line end are preceded by a backslash, then `#` up to the end. Our
+//! own variables come first: a disk writes 512 bytes as a whole, and all that decides a boot lies within them.
 
 /// Bytes of the block.
 pub const LENGTH: usize = 1024;
@@ -33,8 +33,8 @@ pub enum GrubEnvError {
 }
 
 impl GrubEnv {
-    /// Reads a block as GRUB does: a name goes up to its `=`, and a value that does not end inside of the block is none.
-    /// Of a name that is there twice the last counts.
+    /// Reads a block as GRUB does: a name goes up to its `=`, and a value that does not end inside of the block is
+    /// none. Of a name that is there twice the last counts.
     pub fn decode(bytes: &[u8]) -> Result<Self, GrubEnvError> {
         let text = bytes.strip_prefix(HEADER.as_bytes()).filter(|_| bytes.len() == LENGTH);
         let mut rest = text.ok_or(GrubEnvError::NotABlock)?;
@@ -163,7 +163,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_decides_a_boot_is_written_as_a_whole(tries in "[0-3]", trial in "[a-h]?", other in "[a-z\\\\\n]{0,300}") {
+        fn what_decides_a_boot_is_written_as_a_whole(
+            tries in "[0-3]",
+            trial in "[a-h]?",
+            other in "[a-z\\\\\n]{0,300}",
+        ) {
             let mut env = GrubEnv::default();
             env.set("other", &other);
             let before = env.encode().unwrap();
@@ -182,7 +186,9 @@ mod tests {
         }
 
         #[test]
-        fn what_others_wrote_comes_through(lines in proptest::collection::vec(proptest::sample::select(&b"ab=\\\n#\xff"[..]), 0..60)) {
+        fn what_others_wrote_comes_through(
+            lines in proptest::collection::vec(proptest::sample::select(&b"ab=\\\n#\xff"[..]), 0..60),
+        ) {
             let env = of(&lines);
             let again = GrubEnv::decode(&env.encode().unwrap()).unwrap();
             for (name, value) in &env.0 {

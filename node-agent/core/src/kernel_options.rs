@@ -2,8 +2,8 @@
 //!
 //! An image says it in the file that `kernel-install(8)` reads: `/etc/kernel/cmdline`, or `/usr/lib/kernel/cmdline`.
 
-/// Bytes of an image's options. The kernel of x86 takes 2048 in all; ours are some 420, and the loader adds the initrd's
-/// name.
+/// Bytes of an image's options. The kernel of x86 takes 2048 in all; ours are some 420, and the loader adds the
+/// initrd's name.
 pub const IMAGE_OPTIONS_MAX: usize = 1500;
 /// What every entry tells the kernel: a panic resets the machine, and an initrd that cannot go on reboots instead of
 /// waiting for a person, as does a systemd that crashes, so that the boot loader can count the try.

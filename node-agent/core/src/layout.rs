@@ -78,8 +78,8 @@ pub struct Place {
 pub enum LayoutError {
     /// The parts do not fit.
     #[error(
-        "a disk of {disk} MiB is too small: boot 512, oem 64, recovery {recovery}, {slots} slots of {slot}, state at least \
-         256 and 2 for tables need {needed} MiB; give a larger disk or a smaller --slot-size"
+        "a disk of {disk} MiB is too small: boot 512, oem 64, recovery {recovery}, {slots} slots of {slot}, state at \
+         least 256 and 2 for tables need {needed} MiB; give a larger disk or a smaller --slot-size"
     )]
     TooSmall {
         /// MiB of the disk.
@@ -187,7 +187,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partitions_never_overlap_nor_leave_the_disk(disk in 0u64..1 << 42, slot in proptest::option::of(0u64..1 << 40), slots: u8) {
+        fn partitions_never_overlap_nor_leave_the_disk(
+            disk in 0u64..1 << 42,
+            slot in proptest::option::of(0u64..1 << 40),
+            slots: u8,
+        ) {
             if let Ok(places) = layout(disk, slot, slots) {
                 prop_assert!(places[0].offset >= MIB);
                 for pair in places.windows(2) {

@@ -1,7 +1,7 @@
 //! Which slot an image is written into.
 //!
-//! Never the one that runs, never one that is pinned, never what a trial falls back to. Of the others one that holds the
-//! wanted image already, else one that holds nothing, else the oldest.
+//! Never the one that runs, never one that is pinned, never what a trial falls back to. Of the others one that holds
+//! the wanted image already, else one that holds nothing, else the oldest.
 
 use jiff::Timestamp;
 
@@ -15,8 +15,8 @@ pub enum NoSlot {
     OnlyOne,
     /// A trial is under way.
     #[error(
-        "slot {running} is on trial and falls back to the slot that could be written: keep it with `evenkeel-agent commit` \
-         or give it up with `evenkeel-agent rollback`, then stage again"
+        "slot {running} is on trial and falls back to the slot that could be written: keep it with `evenkeel-agent \
+         commit` or give it up with `evenkeel-agent rollback`, then stage again"
     )]
     OnTrial {
         /// The slot that runs.

@@ -1,5 +1,5 @@
-//! What is fuzzed: everything that comes from outside, one function for each kind. The seeds of each lie in the folder of
-//! its name in `seeds/`; ordinary tests run them through the same functions.
+//! What is fuzzed: everything that comes from outside, one function for each kind. The seeds of each lie in the folder
+//! of its name in `seeds/`; ordinary tests run them through the same functions.
 
 mod chunks;
 mod disk;

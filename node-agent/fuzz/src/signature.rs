@@ -14,7 +14,8 @@ use serde_json::json;
 const DIGEST: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
-/// Whatever is read, as signed by a key that is trusted: the reading of payloads begins behind the check of the signature.
+/// Whatever is read, as signed by a key that is trusted: the reading of payloads begins behind the check of the
+/// signature.
 struct Signer {
     pair: Ed25519KeyPair,
     policy: Policy,

@@ -1,11 +1,14 @@
 //! What can go wrong between a reference and the last byte of its layers.
 
-use std::{error::Error as _, io, path::PathBuf, time::Duration};
+mod meaning;
+mod words;
+
+use std::{io, path::PathBuf, time::Duration};
 
 use oci_spec::distribution::ParseError;
 
-/// Beginning of a registry's own words that is shown.
-const MESSAGE_CHARS_MAX: usize = 200;
+use words::{asked_for, size};
+pub(crate) use words::{beginning, innermost, unreachable, without_address};
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -103,8 +106,8 @@ pub enum RegistryError {
     },
     /// The registry did not answer.
     #[error(
-        "registry {registry} cannot be reached over {scheme}: check its name, the network between, its certificate, and \
-         whether it speaks plain HTTP"
+        "registry {registry} cannot be reached over {scheme}: check its name, the network between, its certificate, \
+         and whether it speaks plain HTTP"
     )]
     Unreachable {
         /// Its name.
@@ -172,8 +175,8 @@ pub enum RegistryError {
     },
     /// A layer's download broke, again and again.
     #[error(
-        "the download of layer {digest} from registry {registry} broke at byte {at} of {size} and could not be taken up: \
-         check the network between, and the registry's log"
+        "the download of layer {digest} from registry {registry} broke at byte {at} of {size} and could not be taken \
+         up: check the network between, and the registry's log"
     )]
     Interrupted {
         /// The registry's name.
@@ -189,8 +192,8 @@ pub enum RegistryError {
     },
     /// The registry holds fewer or more bytes than the manifest says.
     #[error(
-        "layer {digest} has {actual} bytes in registry {registry} and {size} in the manifest: it is damaged there; push \
-         the image again"
+        "layer {digest} has {actual} bytes in registry {registry} and {size} in the manifest: it is damaged there; \
+         push the image again"
     )]
     Truncated {
         /// The registry's name.
@@ -216,8 +219,8 @@ pub enum RegistryError {
     },
     /// Other bytes than the digest names, of which a mirror gave some. It is not asked for them again.
     #[error(
-        "{what} has the digest {actual}, and some of it is from {mirrors}: the mirror gives wrong bytes, look there; it \
-         is passed over for this blob from now on"
+        "{what} has the digest {actual}, and some of it is from {mirrors}: the mirror gives wrong bytes, look there; \
+         it is passed over for this blob from now on"
     )]
     WrongMirror {
         /// The thing, by its name.
@@ -229,8 +232,8 @@ pub enum RegistryError {
     },
     /// A blob that was put together from parts is not what it should be. Its parts are not asked for again.
     #[error(
-        "{what} has the digest {actual} when it is put together from the parts that {registry} gives: it is damaged there, \
-         or something between does not know ranges; it is fetched in one piece from now on"
+        "{what} has the digest {actual} when it is put together from the parts that {registry} gives: it is damaged \
+         there, or something between does not know ranges; it is fetched in one piece from now on"
     )]
     WrongParts {
         /// The thing, by its name.
@@ -297,125 +300,4 @@ pub enum RegistryError {
         /// What is needed.
         wanted: String,
     },
-}
-
-impl RegistryError {
-    /// The kind of error, in the form of a condition's reason.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Client(_) | Self::CaBundle { .. } => "InvalidCaBundle",
-            Self::NoTrustRoots { .. } => "NoTrustRoots",
-            Self::ClientCertificate { .. } | Self::HostCertificates { .. } => "InvalidClientCertificate",
-            Self::Proxy { .. } => "InvalidProxy",
-            Self::Mirror { .. } | Self::Hosts { .. } => "InvalidMirror",
-            Self::Mirrors { source, .. } => source.reason(),
-            Self::Reference { .. } | Self::DigestAlgorithm { .. } => "InvalidReference",
-            Self::Unreachable { .. } | Self::Interrupted { .. } => "RegistryUnreachable",
-            Self::NotFound { .. } => "ImageNotFound",
-            Self::Unauthorized { .. } => "Unauthorized",
-            Self::Credentials { .. } => "InvalidCredentials",
-            Self::Unavailable { .. } => "RegistryUnavailable",
-            Self::Document { .. } => "DocumentRefused",
-            Self::Refused { .. } | Self::NoParts { .. } => "RegistryRefused",
-            Self::Truncated { .. } => "TruncatedLayer",
-            Self::DigestMismatch { .. } | Self::WrongMirror { .. } | Self::WrongParts { .. } => {
-                "DigestMismatch"
-            }
-            Self::InvalidManifest { .. } | Self::TooLarge { .. } => "InvalidManifest",
-            Self::UnsupportedLayer { .. } => "UnsupportedLayer",
-            Self::WrongArchitecture { .. } => "WrongArchitecture",
-        }
-    }
-
-    /// Whether the same may work later with the same image. Credentials and certificates are renewed while we run, so
-    /// that a refusal may end without a new order.
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Unauthorized { .. }
-            | Self::Credentials { .. }
-            | Self::Client(_)
-            | Self::CaBundle { .. }
-            | Self::ClientCertificate { .. }
-            | Self::HostCertificates { .. }
-            | Self::NoTrustRoots { .. }
-            | Self::WrongMirror { .. }
-            | Self::WrongParts { .. }
-            // What is only in a mirror may be had when that works again.
-            | Self::Mirrors { .. } => true,
-            _ => self.transient(),
-        }
-    }
-
-    /// Whether the registry says that there is no such thing.
-    pub fn is_not_found(&self) -> bool {
-        match self {
-            Self::NotFound { .. } => true,
-            Self::Mirrors { source, .. } => source.is_not_found(),
-            _ => false,
-        }
-    }
-
-    /// Whether only parts of a blob cannot be had.
-    pub fn is_no_parts(&self) -> bool {
-        match self {
-            Self::NoParts { .. } => true,
-            Self::Mirrors { source, .. } => source.is_no_parts(),
-            _ => false,
-        }
-    }
-
-    /// Whether the same may work within seconds.
-    pub(crate) fn transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::Unavailable { .. } => true,
-            Self::Mirrors { source, .. } => source.transient(),
-            _ => false,
-        }
-    }
-
-    /// If the registry is there and cannot serve now: how long it wants to be left alone; zero if it does not say.
-    pub(crate) fn busy(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => Some(retry_after.unwrap_or_default()),
-            Self::Mirrors { source, .. } => source.busy(),
-            _ => None,
-        }
-    }
-}
-
-/// A place that cannot be reached.
-pub(crate) fn unreachable(host: &str, scheme: &'static str, source: reqwest::Error) -> RegistryError {
-    RegistryError::Unreachable { registry: host.to_owned(), scheme, source: without_address(source) }
-}
-
-/// An address that a registry sends us to may hold a secret.
-pub(crate) fn without_address(error: reqwest::Error) -> reqwest::Error {
-    error.without_url()
-}
-
-/// What was wrong at the bottom of it.
-pub(crate) fn innermost(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    while let Some(next) = cause.and_then(std::error::Error::source) {
-        cause = Some(next);
-    }
-    cause.map_or_else(|| "it redirects in an odd way".to_owned(), ToString::to_string)
-}
-
-/// The beginning of what somebody said, on one line.
-pub(crate) fn beginning(text: &str) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect()
-}
-
-fn asked_for(pause: Option<Duration>) -> String {
-    pause.map_or_else(String::new, |pause| format!(", to be asked again in {} s", pause.as_secs()))
-}
-
-fn size(bytes: usize) -> String {
-    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
-        format!("{} MiB", bytes >> 20)
-    } else {
-        format!("{bytes} bytes")
-    }
 }

@@ -1,5 +1,5 @@
-//! What is read of documents that come from outside, without a network: for the fuzz targets, which have no other way to
-//! these functions.
+//! What is read of documents that come from outside, without a network: for the fuzz targets, which have no other way
+//! to these functions.
 
 use oci_spec::distribution::Reference;
 

@@ -1,4 +1,5 @@
-//! What is remembered of registries and mirrors: who failed a moment ago, who gave wrong bytes, and whose parts do not fit.
+//! What is remembered of registries and mirrors: who failed a moment ago, who gave wrong bytes, and whose parts do not
+//! fit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

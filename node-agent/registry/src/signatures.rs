@@ -46,8 +46,8 @@ pub fn subject(image: &str) -> Result<Option<Subject>, RegistryError> {
 }
 
 impl Registry {
-    /// Everything beside an image that may be a signature on it. What is there and cannot be read is told of as such: it
-    /// must not hide a signature that can. Fails only where asking again may help.
+    /// Everything beside an image that may be a signature on it. What is there and cannot be read is told of as such:
+    /// it must not hide a signature that can. Fails only where asking again may help.
     pub async fn signatures(&self, subject: &Subject) -> Result<Vec<Evidence>, RegistryError> {
         let mut found = self.simple_signings(subject).await?;
         found.extend(self.bundles(subject).await?);

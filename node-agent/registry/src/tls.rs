@@ -1,5 +1,5 @@
-//! What TLS needs at a place: whose word its certificate may have, and by which certificate we are known there. All of it
-//! is PEM.
+//! What TLS needs at a place: whose word its certificate may have, and by which certificate we are known there. All of
+//! it is PEM.
 
 use std::{
     fs, io,

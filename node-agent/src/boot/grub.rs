@@ -1,9 +1,10 @@
-//! GRUB: the kept slot, the trial and its tries in the environment block, which GRUB overwrites in its place; one script
-//! per slot.
+//! GRUB: the kept slot, the trial and its tries in the environment block, which GRUB overwrites in its place; one
+//! script per slot.
 //!
-//! The block decides, and is written as a whole: a trial is `evenkeel_trial` with `evenkeel_tries` left, and a slot with a
-//! script that is not it is kept. So a trial is given up in the block before its script goes or changes, and is armed
-//! in the block when the script is there. A script under another name is that of a kept slot which an initrd gave up.
+//! The block decides, and is written as a whole: a trial is `evenkeel_trial` with `evenkeel_tries` left, and a slot
+//! with a script that is not it is kept. So a trial is given up in the block before its script goes or changes, and is
+//! armed in the block when the script is there. A script under another name is that of a kept slot which an initrd gave
+//! up.
 
 use std::{fs, io};
 

@@ -1,4 +1,5 @@
-//! Bytes by their place: what a slot and the boot partition need of a disk, so that something else can stand in for one.
+//! Bytes by their place: what a slot and the boot partition need of a disk, so that something else can stand in for
+//! one.
 
 use std::{
     fmt::Debug,

@@ -1,7 +1,7 @@
 //! A device that the kernel has: a block device's node, or a file that holds a disk.
 //!
-//! Aligned bytes go past the page cache where the file takes that (`O_DIRECT`): nothing is evicted for them, and what is
-//! read comes from the disk. Elsewhere the cache is told to write at once and to forget before a read. Both ways are
+//! Aligned bytes go past the page cache where the file takes that (`O_DIRECT`): nothing is evicted for them, and what
+//! is read comes from the disk. Elsewhere the cache is told to write at once and to forget before a read. Both ways are
 //! coherent with each other; the kernel writes and drops cached pages of a range before a direct transfer.
 
 use std::{

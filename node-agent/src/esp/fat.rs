@@ -46,8 +46,8 @@ impl TimeProvider for Utc {
 
 /// The partition.
 ///
-/// The file system is opened for each call and closed at its end, so that nothing is held back from the disk for longer;
-/// and what a call changes is written in an order of its own.
+/// The file system is opened for each call and closed at its end, so that nothing is held back from the disk for
+/// longer; and what a call changes is written in an order of its own.
 pub struct FatEsp {
     window: Window,
 }

@@ -1,5 +1,6 @@
-//! The layers' bytes from the registry, in order and ahead of the writer. While one layer comes, the beginning of the next
-//! one does too: a connection that is slow by itself is not all that the link has, and a layer's first byte takes its time.
+//! The layers' bytes from the registry, in order and ahead of the writer. While one layer comes, the beginning of the
+//! next one does too: a connection that is slow by itself is not all that the link has, and a layer's first byte takes
+//! its time.
 
 use std::sync::atomic::Ordering;
 

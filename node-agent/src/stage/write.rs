@@ -58,8 +58,8 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
     Ok(Some(record))
 }
 
-/// Writes the image into the slot, each layer from its source. The order is the promise: unbootable, incomplete, data, a
-/// look at the boot partition, everything else, read back, files to the boot partition, complete.
+/// Writes the image into the slot, each layer from its source. The order is the promise: unbootable, incomplete, data,
+/// a look at the boot partition, everything else, read back, files to the boot partition, complete.
 pub(super) fn write(
     request: &StageRequest,
     image: &Image,

@@ -1,5 +1,5 @@
-//! Any valid image, exactly: random stacks of layers, written by the agent and read by the kernel, against an oracle that
-//! shares nothing with the agent. And what is not valid is refused by name. Needs root, for the mount.
+//! Any valid image, exactly: random stacks of layers, written by the agent and read by the kernel, against an oracle
+//! that shares nothing with the agent. And what is not valid is refused by name. Needs root, for the mount.
 //!
 //! `PROPTEST_CASES` gives the number of stacks.
 

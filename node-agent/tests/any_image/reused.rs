@@ -101,8 +101,8 @@ impl Case {
 }
 
 impl Case {
-    /// Bytes of the layers that the disk does not have: those from the base on that the slot has at their place are kept,
-    /// and others come from the other slot. `None` where a cut or damage decides.
+    /// Bytes of the layers that the disk does not have: those from the base on that the slot has at their place are
+    /// kept, and others come from the other slot. `None` where a cut or damage decides.
     fn missing(&self, wanted: &Image) -> Option<usize> {
         let digests = |pick: &Pick| {
             let layers = self.image(pick).0.layers;

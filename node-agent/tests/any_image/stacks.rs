@@ -120,7 +120,15 @@ fn time() -> impl Strategy<Value = (i64, u32)> {
     let seconds = prop_oneof![
         4 => 0_i64..2_000_000_000,
         // Before 1970, at the ends of 32 bits and of eleven octal digits, and far away.
-        4 => select(vec![-1, -2_208_988_800, i64::from(u32::MAX) + 1, 8_589_934_591, 8_589_934_592, 1 << 40, -(1 << 40)]),
+        4 => select(vec![
+            -1,
+            -2_208_988_800,
+            i64::from(u32::MAX) + 1,
+            8_589_934_591,
+            8_589_934_592,
+            1 << 40,
+            -(1 << 40),
+        ]),
     ];
     let nanoseconds = prop_oneof![3 => Just(0), 1 => select(vec![1, 999_999_999, 123_456_789, 500_000_000])];
     (seconds, nanoseconds)

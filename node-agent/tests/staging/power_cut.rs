@@ -1,8 +1,8 @@
 //! The power goes: after any write, with any part of what was not flushed, and again while the machine recovers. Each
 //! disk that may be left must boot one complete slot, keep what the journal has said, and come to an end by itself.
 //!
-//! Not shown here: the kernel's vfat driver, whose writes are its own; the journal's file system, which is taken to keep
-//! a document whole (it is written under another name, flushed and renamed).
+//! Not shown here: the kernel's vfat driver, whose writes are its own; the journal's file system, which is taken to
+//! keep a document whole (it is written under another name, flushed and renamed).
 //!
 //! `EVENKEEL_POWER_CUTS=n` looks at n times as many.
 
@@ -78,7 +78,8 @@ impl World {
             let kernel = noise(5_000, number % 2 + 10);
             let initrd = noise(9_000, number % 2 + 20);
             let own = noise(12_000 + usize::try_from(number).unwrap() * 5000, number + 30);
-            // All have the first layer, and so a slot keeps it; two have the second, and one slot gives it to the other.
+            // All have the first layer, and so a slot keeps it; two have the second, and one slot gives it to the
+            // other.
             let layers = vec![
                 tar(&[(LOADER, b"MZ"), (GRUB, b"MZ"), ("usr/lib/base", &noise(9_000, 40))]),
                 tar(&[(KERNEL, &kernel), (INITRD, &initrd)]),
@@ -231,8 +232,8 @@ async fn cut_everywhere(loader: Loader) {
         }
     }
     println!(
-        "{loader:?}: {} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}; {kept} went on with what lay in the \
-         slot, {copied} took layers from the other), {again} disks of cuts in them",
+        "{loader:?}: {} writes, flushes and notes; {} disks; {followed} recoveries ({endings:?}; {kept} went on with \
+         what lay in the slot, {copied} took layers from the other), {again} disks of cuts in them",
         story.ops.len(),
         cuts.len()
     );
@@ -297,8 +298,8 @@ async fn no_flush_of_a_slot_can_be_left_out() {
 /// What was told of the boot partition's files.
 type Told = BTreeMap<String, usize>;
 
-/// Each call keeps its word when it returns, and each of its flushes is why: files that were written, renamed and removed,
-/// in a folder that is longer than a sector.
+/// Each call keeps its word when it returns, and each of its flushes is why: files that were written, renamed and
+/// removed, in a folder that is longer than a sector.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_flush_of_the_boot_partition_can_be_left_out() {
     let machine = Machine::empty();

@@ -1,5 +1,5 @@
-//! Ed25519ph of RFC 8032, section 5.1: Ed25519 over the SHA-512 of a message. `cosign` 3 makes it with Ed25519 keys. The
-//! safe interface of the cryptographic library does not have it.
+//! Ed25519ph of RFC 8032, section 5.1: Ed25519 over the SHA-512 of a message. `cosign` 3 makes it with Ed25519 keys.
+//! The safe interface of the cryptographic library does not have it.
 
 /// Bytes of a public key.
 pub(crate) const KEY_BYTES: usize = 32;

@@ -87,8 +87,8 @@ impl Kind {
         (der.len() == length).then_some(kind)
     }
 
-    /// The signatures that such a key makes. `cosign` 2 hashed with SHA-256 for every curve, `cosign` 3 takes the curve's
-    /// own. It makes RSA signatures with PKCS #1 v1.5; keys that a cloud's vault holds may make PSS.
+    /// The signatures that such a key makes. `cosign` 2 hashed with SHA-256 for every curve, `cosign` 3 takes the
+    /// curve's own. It makes RSA signatures with PKCS #1 v1.5; keys that a cloud's vault holds may make PSS.
     fn algorithms(self) -> &'static [&'static dyn VerificationAlgorithm] {
         match self {
             Self::P256 => &[&ECDSA_P256_SHA256_ASN1],

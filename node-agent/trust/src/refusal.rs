@@ -24,8 +24,8 @@ const FAULTS_SHOWN: usize = 4;
 pub enum Refusal {
     /// No rule is about its repository.
     #[error(
-        "no verification rule names the repository of {0}: add a rule with its keys, or take the image from a repository \
-         that has one"
+        "no verification rule names the repository of {0}: add a rule with its keys, or take the image from a \
+         repository that has one"
     )]
     NotCovered(Subject),
     /// There is nothing.

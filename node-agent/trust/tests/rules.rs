@@ -1,4 +1,5 @@
-//! What counts as signed, under which rules. The signatures are made here; those of the real program are in `vectors.rs`.
+//! What counts as signed, under which rules. The signatures are made here; those of the real program are in
+//! `vectors.rs`.
 
 use aws_lc_rs::{
     encoding::{AsDer as _, PublicKeyX509Der},

@@ -27,6 +27,11 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// So many entries, each with its path.
+fn changes(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(Vec<u8>, Change)>> {
+    prop::collection::vec((prop::collection::vec(0..4_u8, 0..20), change()), count)
+}
+
 /// The section of these entries, whose data begins at block 7; and the entries as they come back.
 fn section(entries: &[(Vec<u8>, Change)]) -> (Vec<u8>, Vec<(Vec<u8>, Change)>) {
     let mut builder = EntriesBuilder::default();
@@ -60,7 +65,7 @@ fn read(section: &Section, at: u32) -> Result<Vec<(Vec<u8>, Change)>, IndexError
 
 proptest! {
     #[test]
-    fn a_section_gives_back_the_entries(entries in prop::collection::vec((prop::collection::vec(0..4_u8, 0..20), change()), 0..30)) {
+    fn a_section_gives_back_the_entries(entries in changes(0..30)) {
         let (bytes, expected) = section(&entries);
         prop_assert_eq!(section_length(&bytes[bytes.len() - FOOTER..]), Ok(bytes.len()));
         let section = Section::parse(bytes).unwrap();
@@ -70,7 +75,11 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_section_is_refused(entries in prop::collection::vec((prop::collection::vec(0..4_u8, 0..20), change()), 1..10), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+    fn a_damaged_section_is_refused(
+        entries in changes(1..10),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+    ) {
         let (mut bytes, _) = section(&entries);
         let place = at.index(bytes.len());
         bytes[place] ^= 1 << bit;

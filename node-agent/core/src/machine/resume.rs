@@ -44,8 +44,8 @@ fn left_behind(attempt: &Attempt, running: &str, facts: &Facts) -> Step {
     let given_up = facts.slot(slot).is_some_and(|fact| fact.entry == EntryFact::Trial { left: 0 });
     let (cause, message) = if given_up {
         let message = format!(
-            "slot {slot} was kept, and at the last boot it did not hold what its root hash says, so that slot {running} \
-             runs now: check the disk, then stage the image again"
+            "slot {slot} was kept, and at the last boot it did not hold what its root hash says, so that slot \
+             {running} runs now: check the disk, then stage the image again"
         );
         (RollbackCause::Bootloader, message)
     } else {

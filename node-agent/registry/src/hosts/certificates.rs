@@ -1,6 +1,6 @@
-//! Certificates beside each other in a registry's folder, as Docker has them in `/etc/docker/certs.d` ("Verify repository
-//! client with certificates"): `*.crt` are authorities, `NAME.cert` and `NAME.key` are who we are. containerd reads them
-//! where there is no `hosts.toml`.
+//! Certificates beside each other in a registry's folder, as Docker has them in `/etc/docker/certs.d` ("Verify
+//! repository client with certificates"): `*.crt` are authorities, `NAME.cert` and `NAME.key` are who we are.
+//! containerd reads them where there is no `hosts.toml`.
 
 use std::{fs, io, path::Path};
 

@@ -1,9 +1,9 @@
 //! One change of the file system, held back until it can be written in an order that a power cut may break anywhere.
 //!
-//! The library writes directory entries, allocation tables and data as it comes to them. Cut in between, a name could be
-//! left with clusters that the tables call free, and the next file would be written over them. So: data goes to clusters
-//! that nobody has, and is written before all else; tables and directories are kept, sector by sector, and written at the end.
-//! What can be left is clusters that no name has: some room is lost, and nothing else.
+//! The library writes directory entries, allocation tables and data as it comes to them. Cut in between, a name could
+//! be left with clusters that the tables call free, and the next file would be written over them. So: data goes to
+//! clusters that nobody has, and is written before all else; tables and directories are kept, sector by sector, and
+//! written at the end. What can be left is clusters that no name has: some room is lost, and nothing else.
 //!
 //! Each flush here has a disk that goes wrong without it, in the tests of power cuts.
 //!
@@ -23,8 +23,8 @@ const SECTOR: usize = 512;
 /// A directory entry, and the byte that begins one which was removed.
 const ENTRY: usize = 32;
 const REMOVED: u8 = 0xE5;
-/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry of
-/// their number.
+/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry
+/// of their number.
 const TABLE_ENTRY: usize = 4;
 const TABLE_ENTRY_BITS: u32 = 0x0FFF_FFFF;
 const FIRST_CLUSTER: u64 = 2;

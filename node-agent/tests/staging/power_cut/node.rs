@@ -1,4 +1,5 @@
-//! A machine that updates itself: the agent's core and its hands, with the disk, the journal and the firmware in memory.
+//! A machine that updates itself: the agent's core and its hands, with the disk, the journal and the firmware in
+//! memory.
 
 use std::{path::Path, sync::Arc};
 

@@ -1,6 +1,6 @@
-//! The newer form: a manifest that names the image as its `subject`, with one layer, a Sigstore bundle 0.3. The bundle is
-//! the JSON form of the message `dev.sigstore.bundle.v1.Bundle` of `sigstore/protobuf-specs`, of which a signature on an
-//! image has this:
+//! The newer form: a manifest that names the image as its `subject`, with one layer, a Sigstore bundle 0.3. The bundle
+//! is the JSON form of the message `dev.sigstore.bundle.v1.Bundle` of `sigstore/protobuf-specs`, of which a signature
+//! on an image has this:
 //!
 //! | field | value |
 //! |---|---|
@@ -20,9 +20,9 @@
 //! | `predicateType` | `https://sigstore.dev/cosign/sign/v1` |
 //! | `subject[].digest.sha256` | digest of the image |
 //!
-//! `cosign attest` writes the same with another `predicateType`: a list of packages, or the outcome of a scan. By such a
-//! statement the key's owner says something about the image, and not that it may be run. A bundle with a `messageSignature`
-//! is on a file; `cosign` makes none on images.
+//! `cosign attest` writes the same with another `predicateType`: a list of packages, or the outcome of a scan. By such
+//! a statement the key's owner says something about the image, and not that it may be run. A bundle with a
+//! `messageSignature` is on a file; `cosign` makes none on images.
 
 use std::collections::BTreeMap;
 
