@@ -42,6 +42,8 @@ pub struct Options {
     pub scheduler: bool,
     /// How long a node may be silent before it counts as not ready.
     pub node_grace_period: Duration,
+    /// What the API server writes into its audit log, as an `audit.k8s.io/v1` `Policy`; absent: there is none.
+    pub audit_policy: Option<String>,
 }
 
 impl Options {
@@ -55,6 +57,7 @@ impl Options {
             scheduler: false,
             // Kubernetes' own default; a machine under emulation may well be silent for a while.
             node_grace_period: Duration::from_secs(40),
+            audit_policy: None,
         }
     }
 
@@ -98,8 +101,11 @@ impl ControlPlane {
         let url = format!("https://127.0.0.1:{}", port.number());
         let kubeconfig = certificates.kubeconfig(&admin.token, &url);
         fs::write(folder.join("kubeconfig"), &kubeconfig).context("write the kubeconfig")?;
+        if let Some(policy) = &options.audit_policy {
+            fs::write(folder.join(programs::AUDIT_POLICY), policy).context("write the audit policy")?;
+        }
         let api_server =
-            programs::api_server(&tools.path(Tool::KubeApiserver), folder, port.number(), etcd_port)?;
+            programs::api_server(&tools.path(Tool::KubeApiserver), options, port.number(), etcd_port)?;
         let mut plane = Self {
             tools: tools.clone(),
             options: options.clone(),
@@ -195,6 +201,11 @@ impl ControlPlane {
         &self.options.folder
     }
 
+    /// The file of the audit log, one JSON object per line; see [`Options::audit_policy`].
+    pub fn audit_log(&self) -> PathBuf {
+        self.options.folder.join(programs::AUDIT_LOG)
+    }
+
     /// The programs that it was started from.
     pub fn tools(&self) -> &Tools {
         &self.tools
@@ -209,8 +220,7 @@ impl ControlPlane {
     pub async fn restart_api_server(&mut self) -> Result<()> {
         self.api_server.kill();
         let program = self.tools.path(Tool::KubeApiserver);
-        self.api_server =
-            programs::api_server(&program, &self.options.folder, self.port.number(), self.etcd_port)?;
+        self.api_server = programs::api_server(&program, &self.options, self.port.number(), self.etcd_port)?;
         self.wait_ready().await
     }
 }

@@ -15,7 +15,10 @@ use kube::{
 };
 use tokio::{process::Command, sync::OnceCell, time::sleep};
 
-use crate::root;
+use crate::{
+    audit::{self, Audit},
+    root,
+};
 
 const FIELD_MANAGER: &str = "evenkeel-tests";
 /// New types are served a moment after they were accepted.
@@ -44,6 +47,7 @@ impl Cluster {
         let scratch = Scratch::new("cluster")?;
         let options = Options {
             controllers: Some(CONTROLLERS.to_owned()),
+            audit_policy: Some(audit::POLICY.to_owned()),
             ..Options::new(scratch.path().join("control-plane"))
         };
         let plane = ControlPlane::start(&tools().await?, &options).await?;
@@ -78,6 +82,11 @@ impl Cluster {
             command.env(variable, self.scratch.path().join("helm"));
         }
         run(command, "").await
+    }
+
+    /// What was asked of the API server so far.
+    pub fn audit(&self) -> Result<Audit> {
+        Audit::read(&self.plane.audit_log())
     }
 
     /// A folder that goes with the cluster.

@@ -1,5 +1,6 @@
 //! Component tests of Evenkeel; each file in `tests/` is one subject. This is what they share.
 
+pub mod audit;
 pub mod binaries;
 pub mod cluster;
 pub mod cosign;

@@ -6,7 +6,12 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
+use super::Options;
 use crate::process::Service;
+
+/// Files in the control plane's folder.
+pub const AUDIT_POLICY: &str = "audit-policy.yaml";
+pub const AUDIT_LOG: &str = "audit.log";
 
 pub fn etcd(program: &Path, folder: &Path, port: u16, peer_port: u16) -> Result<Service> {
     let (url, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
@@ -22,7 +27,8 @@ pub fn etcd(program: &Path, folder: &Path, port: u16, peer_port: u16) -> Result<
     Service::start("etcd", command, &folder.join("etcd.log"))
 }
 
-pub fn api_server(program: &Path, folder: &Path, port: u16, etcd_port: u16) -> Result<Service> {
+pub fn api_server(program: &Path, options: &Options, port: u16, etcd_port: u16) -> Result<Service> {
+    let folder = &options.folder;
     let pki = |name: &str| folder.join("pki").join(name).display().to_string();
     let mut command = Command::new(program);
     command
@@ -44,6 +50,13 @@ pub fn api_server(program: &Path, folder: &Path, port: u16, etcd_port: u16) -> R
             "--endpoint-reconciler-type=none",
             "--profiling=false",
         ]);
+    if options.audit_policy.is_some() {
+        command
+            .arg(format!("--audit-policy-file={}", folder.join(AUDIT_POLICY).display()))
+            .arg(format!("--audit-log-path={}", folder.join(AUDIT_LOG).display()))
+            // In MB. A log that is rotated is read in parts, and the oldest part may be gone.
+            .arg("--audit-log-maxsize=100000");
+    }
     Service::start("kube-apiserver", command, &folder.join("kube-apiserver.log"))
 }
 
