@@ -4,6 +4,7 @@ pub mod audit;
 pub mod binaries;
 pub mod cluster;
 pub mod cosign;
+pub mod crowd;
 pub mod fleet;
 pub mod list_server;
 pub mod loader;
@@ -12,6 +13,7 @@ pub mod operator;
 pub mod os_image;
 pub mod pods;
 pub mod rights;
+pub mod scale;
 pub mod watch;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! A model of a machine: a real disk in a file, the real agent and the real guard as processes, and a model of what lies
 //! between them: firmware, boot loader, init and kubelet.
 
-mod kubelet;
+pub mod kubelet;
 mod power;
 
 use std::{

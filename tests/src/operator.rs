@@ -19,7 +19,7 @@ use tokio::{
 use crate::{binaries::Binaries, rights::NAMESPACE};
 
 /// The shortest lease that the operator takes: tests do not wait for takeovers longer than they must.
-const LEASE_SECONDS: &str = "3";
+const LEASE_SECONDS: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(10);
 const NANNY_PERIOD: Duration = Duration::from_millis(200);
@@ -44,10 +44,23 @@ struct Recipe {
     folder: PathBuf,
     kubeconfig: PathBuf,
     docker_config: Option<PathBuf>,
+    lease_seconds: Option<u16>,
     port: u16,
 }
 
 impl Recipe {
+    fn new(name: &str, program: &Path, folder: &Path, kubeconfig: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            binary: program.to_owned(),
+            folder: folder.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            docker_config: None,
+            lease_seconds: None,
+            port: 0,
+        }
+    }
+
     fn start(&self) -> Result<Service> {
         Service::start(&self.name, command(self), &self.folder.join(format!("{}.log", self.name)))
     }
@@ -61,15 +74,22 @@ impl Operator {
         kubeconfig: &Path,
         docker_config: Option<&Path>,
     ) -> Result<Self> {
-        let port = Port::free()?;
         let recipe = Recipe {
-            name: name.to_owned(),
-            binary: Binaries::built().await?.operator.clone(),
-            folder: folder.to_owned(),
-            kubeconfig: kubeconfig.to_owned(),
             docker_config: docker_config.map(Path::to_owned),
-            port: port.number(),
+            lease_seconds: Some(LEASE_SECONDS),
+            ..Recipe::new(name, &Binaries::built().await?.operator, folder, kubeconfig)
         };
+        Self::follow(recipe)
+    }
+
+    /// Starts this program with no other settings than those of a user who says nothing.
+    pub fn start_program(name: &str, program: &Path, folder: &Path, kubeconfig: &Path) -> Result<Self> {
+        Self::follow(Recipe::new(name, program, folder, kubeconfig))
+    }
+
+    fn follow(recipe: Recipe) -> Result<Self> {
+        let port = Port::free()?;
+        let recipe = Recipe { port: port.number(), ..recipe };
         let state = State { service: recipe.start()?, recipe, wanted: true };
         let state = Arc::new(Mutex::new(state));
         let nanny = tokio::spawn(look_after(Arc::clone(&state)));
@@ -127,6 +147,11 @@ impl Operator {
         get(self.port.number(), path).await
     }
 
+    /// Its process ID.
+    pub fn pid(&self) -> u32 {
+        lock(&self.state).service.pid()
+    }
+
     /// The end of its log.
     pub fn log(&self) -> String {
         let state = lock(&self.state);
@@ -159,13 +184,16 @@ async fn look_after(state: Arc<Mutex<State>>) {
 }
 
 fn command(recipe: &Recipe) -> Command {
-    let Recipe { name, binary, kubeconfig, docker_config, port, .. } = recipe;
+    let Recipe { name, binary, kubeconfig, docker_config, lease_seconds, port, .. } = recipe;
     let mut command = Command::new(binary);
     command
-        .args(["--namespace", NAMESPACE, "--identity", name, "--lease-seconds", LEASE_SECONDS])
+        .args(["--namespace", NAMESPACE, "--identity", name])
         .arg(format!("--metrics-addr=127.0.0.1:{port}"))
         .env("KUBECONFIG", kubeconfig)
         .env("NO_COLOR", "1");
+    if let Some(seconds) = lease_seconds {
+        command.arg(format!("--lease-seconds={seconds}"));
+    }
     if let Some(config) = docker_config {
         command.arg("--docker-config").arg(config);
     }

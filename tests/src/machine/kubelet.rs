@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::MachineOptions;
 
+/// Makes the Node of a machine.
 pub async fn register(client: &Client, options: &MachineOptions) -> Result<()> {
     let mut labels: std::collections::BTreeMap<&str, &str> =
         options.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
