@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod cache;
 pub mod component_images;
 pub mod control_plane;
+pub mod delta;
 pub mod demo;
 pub mod host_packages;
 pub mod machine;

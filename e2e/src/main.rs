@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use evenkeel_e2e::{demo, trial};
+use evenkeel_e2e::{delta, demo, trial};
 
 /// Upgrades a fleet of virtual machines, for real.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Trial(trial::Arguments),
     /// A machine that updates itself, and whose power is cut again and again.
     Power(trial::power::Arguments),
+    /// Two versions of a Debian that differ by an update of one package: how much of the second is downloaded.
+    Delta,
 }
 
 #[tokio::main]
@@ -28,5 +30,6 @@ async fn main() -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
         Command::Power(arguments) => trial::power::run(&arguments).await,
+        Command::Delta => delta::run().await,
     }
 }

@@ -1,6 +1,6 @@
 //! The demo's operating system: Debian with a kubelet, in several versions that share all layers but the last.
 
-mod debian;
+pub(crate) mod debian;
 mod node;
 mod trials;
 mod version;

@@ -72,9 +72,11 @@ pub struct Debian {
 pub async fn build() -> Result<Debian> {
     let key = cache::key([SUITE, PACKAGES].into_iter().chain(LEFT_OUT).chain(KEPT).map(str::as_bytes));
     let folder = cache::entry("debian", &key, async |folder| {
-        host_packages::ensure(&[("mmdebstrap", "mmdebstrap")]).await?;
         let archive = folder.join("root.tar");
-        progress::long("install Debian packages into an image", mmdebstrap(&archive)).await?;
+        let left_out = LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")).into_iter();
+        let kept = KEPT.map(|path| format!("--dpkgopt=path-include={path}"));
+        let hardware = "--customize-hook=rm -f \"$1\"/usr/lib/udev/hwdb.bin".to_owned();
+        bootstrap(&archive, PACKAGES, left_out.chain(kept).chain([hardware])).await?;
         progress::long("compress the layer of Debian packages", archive::compress(&archive, &layer(&folder)))
             .await
     })
@@ -86,7 +88,14 @@ fn layer(folder: &Path) -> PathBuf {
     folder.join("layer.tar.zst")
 }
 
-async fn mmdebstrap(archive: &Path) -> Result<()> {
+/// Installs Debian's essential packages and some more into an archive, from where this host has its own. `options` are
+/// those of mmdebstrap.
+pub(crate) async fn bootstrap(
+    archive: &Path,
+    packages: &str,
+    options: impl IntoIterator<Item = String>,
+) -> Result<()> {
+    host_packages::ensure(&[("mmdebstrap", "mmdebstrap")]).await?;
     let sources = SOURCES.into_iter().find(|path| {
         std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| !line.trim().is_empty()))
     });
@@ -96,13 +105,12 @@ async fn mmdebstrap(archive: &Path) -> Result<()> {
         .args(["--mode=root", "--variant=essential", "--format=tar"])
         // Otherwise a package comes in that merges /bin into /usr, and brings all of Perl.
         .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
-        .args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")))
-        .args(KEPT.map(|path| format!("--dpkgopt=path-include={path}")))
-        // The initrd is made later, by `evenkeel-agent init`; the database of hardware names is not needed.
-        .arg("--customize-hook=rm -rf \"$1\"/boot/initrd* \"$1\"/usr/lib/udev/hwdb.bin")
+        .args(options)
+        // It is made later, by `evenkeel-agent init`.
+        .arg("--customize-hook=rm -f \"$1\"/boot/initrd*")
         .args([SUITE.as_ref(), archive.as_os_str(), sources.as_ref()])
         .env("INITRD", "No");
-    output(command).await.map(|_| ())
+    progress::long("install Debian packages into an image", output(command)).await.map(|_| ())
 }

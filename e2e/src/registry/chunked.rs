@@ -1,6 +1,6 @@
 //! Layers with a chunk table, made by the code of those who made their forms.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
@@ -8,6 +8,7 @@ use tokio::process::Command;
 use super::{Compression, Layer};
 use crate::{
     process::output,
+    progress,
     tools::{self, Tool},
 };
 
@@ -21,16 +22,24 @@ pub enum Form {
 }
 
 impl Layer {
-    /// A layer with a chunk table, of a tar archive in a file; it is written to `blob`.
+    /// A layer with a chunk table, of a tar archive in a file; it is written to `blob`, and its annotations to a file
+    /// beside it. When these are there already they are taken as they are.
     pub async fn chunked(archive: &Path, blob: &Path, form: Form) -> Result<Self> {
         let (name, compression) = match form {
             Form::ZstdChunked => ("zstd-chunked", Compression::Zstd),
             Form::EStargz => ("estargz", Compression::Gzip),
         };
-        let mut command = Command::new(tools::ensure(&[Tool::Chunked]).await?.path(Tool::Chunked));
-        command.arg(name).arg(archive).arg(blob);
+        let beside = blob.with_extension("annotations.json");
+        if !beside.exists() {
+            let mut command = Command::new(tools::ensure(&[Tool::Chunked]).await?.path(Tool::Chunked));
+            command.arg(name).arg(archive).arg(blob);
+            let making = format!("make a layer with a chunk table ({name})");
+            let annotations = progress::long(&making, output(command)).await?;
+            fs::write(&beside, annotations).with_context(|| format!("write {}", beside.display()))?;
+        }
+        let annotations = fs::read(&beside).with_context(|| format!("read {}", beside.display()))?;
         let annotations: BTreeMap<String, String> =
-            serde_json::from_slice(&output(command).await?).context("read what chunked printed")?;
+            serde_json::from_slice(&annotations).context("read what chunked printed")?;
         let blob = blob.to_owned();
         let look = move || Self::from_file(&blob, compression);
         let layer =
