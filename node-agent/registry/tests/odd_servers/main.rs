@@ -8,6 +8,7 @@ mod layers;
 mod login;
 mod manifests;
 mod mirrors;
+mod parts;
 mod proxies;
 mod server;
 mod tokens;

@@ -30,6 +30,8 @@ pub struct Request {
     pub query: String,
     /// First byte that is wanted.
     pub from: usize,
+    /// The byte behind the last one that is wanted; absent: all.
+    pub before: Option<usize>,
     pub authorization: Option<String>,
     /// The entity tag of what is known.
     pub if_none_match: Option<String>,
@@ -68,8 +70,13 @@ impl Answer {
 
     /// The rest of something, as it was asked for.
     pub fn part(whole: &[u8], from: usize) -> Self {
-        let range = format!("bytes {from}-{}/{}", whole.len() - 1, whole.len());
-        Self::new(206, &whole[from..]).header("Content-Range", &range)
+        Self::between(whole, from, whole.len())
+    }
+
+    /// Some bytes of something, as they were asked for.
+    pub fn between(whole: &[u8], from: usize, before: usize) -> Self {
+        let range = format!("bytes {from}-{}/{}", before - 1, whole.len());
+        Self::new(206, &whole[from..before]).header("Content-Range", &range)
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -220,7 +227,7 @@ async fn serve(
         let mut pairs = head.lines().filter_map(|line| line.split_once(": "));
         pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
     };
-    let from = header("range").map_or(0, |range| range[6..range.len() - 1].parse().unwrap());
+    let (from, before) = header("range").map_or((0, None), |range| wanted(&range));
     let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await?;
     let mut words = head.split(' ');
@@ -231,6 +238,7 @@ async fn serve(
         path: path.to_owned(),
         query: query.to_owned(),
         from,
+        before,
         authorization: header("authorization"),
         if_none_match: header("if-none-match"),
         body: String::from_utf8(body).unwrap(),
@@ -252,6 +260,13 @@ async fn serve(
             stream.write_all(&body).await?;
         },
     }
+}
+
+/// The first byte that a `Range` asks for, and the one behind the last.
+fn wanted(range: &str) -> (usize, Option<usize>) {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let before = (!last.is_empty()).then(|| last.parse::<usize>().unwrap() + 1);
+    (first.parse().unwrap(), before)
 }
 
 pub fn digest(bytes: &[u8]) -> String {
