@@ -1,6 +1,7 @@
 //! How pods leave a node before it reboots, and what keeps others away meanwhile.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube_derive::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,18 +100,22 @@ pub enum EvictionOrder {
 }
 
 /// A taint that a node has while it is not healthy on the new image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct TrialTaint {
     /// Its key. One that somebody else sets too is not for this.
-    #[schemars(
-        length(min = 1, max = 316),
-        regex(pattern = r"^([a-z0-9.\-]+/)?[A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 316))]
+    #[x_kube(validation = crate::form::matches(
+        r"^([a-z0-9.\-]+/)?[A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?$",
+        "key must be the key of a taint: letters, digits, -, _ and ., such as storage.example/trial"))]
     pub key: String,
     /// Its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63), regex(pattern = r"^([A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?)?$"))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = crate::form::matches(
+        r"^([A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?)?$",
+        "value must be the value of a taint: letters, digits, -, _ and ., none but letters and digits at its ends"))]
     pub value: Option<String>,
     /// Its effect.
     #[serde(default)]

@@ -1,12 +1,14 @@
 //! How a `ManagedOSImage` follows a channel: which of its versions it may take, and who lets it.
 
+use kube_derive::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Time;
 
 /// Which versions of a channel an image object takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct FollowedChannel {
     /// Name of the `ManagedOSVersionChannel`.
@@ -15,7 +17,8 @@ pub struct FollowedChannel {
     /// Which of its versions: a constraint as `>=1.2, <2`, `^1.4` or `~1.4.2`. Pre-releases only where it names one.
     /// Default: all but pre-releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[0-9A-Za-z.*+<>=~^, \-]+$"))]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = crate::form::constraint("constraint"))]
     pub constraint: Option<String>,
     /// Who lets a newer version in.
     #[serde(default)]

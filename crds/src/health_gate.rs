@@ -167,14 +167,13 @@ pub enum WorkloadKind {
 }
 
 /// An instant query to Prometheus, or to what speaks its HTTP API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusGate {
     /// Its address, such as `http://prometheus.monitoring:9090`.
-    #[schemars(
-        length(max = 512),
-        regex(pattern = r"^https?://([A-Za-z0-9.\-]+|\[[0-9a-f:.]+\])(:[0-9]+)?(/[A-Za-z0-9._\-]+)*/?$")
-    )]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::address("http://prometheus.monitoring:9090", true))]
     pub url: String,
     /// The query. `$(NODE)` in it becomes the name of the node that is asked for.
     #[schemars(length(min = 1, max = 4096))]
@@ -184,7 +183,8 @@ pub struct PrometheusGate {
     pub expect: PrometheusAnswer,
     /// Certificates (PEM) that are trusted beside those of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16_384), regex(pattern = r"-----BEGIN CERTIFICATE-----"))]
+    #[schemars(length(max = 16_384))]
+    #[x_kube(validation = crate::form::certificates())]
     pub ca_bundle: Option<String>,
 }
 
@@ -208,16 +208,12 @@ pub enum PrometheusAnswer {
     .message("request and answer are two annotations: each has one writer"))]
 pub struct AnnotationGate {
     /// The annotation that the operator sets.
-    #[schemars(
-        length(min = 3, max = 316),
-        regex(pattern = r"^[a-z0-9.\-]+/[A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?$")
-    )]
+    #[schemars(length(min = 3, max = 316))]
+    #[x_kube(validation = crate::form::annotation("request"))]
     pub request: String,
     /// The annotation that is waited for.
-    #[schemars(
-        length(min = 3, max = 316),
-        regex(pattern = r"^[a-z0-9.\-]+/[A-Za-z0-9]([A-Za-z0-9._\-]*[A-Za-z0-9])?$")
-    )]
+    #[schemars(length(min = 3, max = 316))]
+    #[x_kube(validation = crate::form::annotation("answer"))]
     pub answer: String,
 }
 

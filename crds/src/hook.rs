@@ -14,7 +14,9 @@ use serde_json::Value;
     .message("nothing can be reverted any more after AfterCommit and AfterRevert: set onFailure to Block or Ignore"))]
 pub struct Hook {
     /// Its name, for messages and a part of the Job's name.
-    #[schemars(length(min = 1, max = 30), regex(pattern = r"^[a-z0-9]([a-z0-9\-]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 30))]
+    #[x_kube(validation = crate::form::matches(r"^[a-z0-9]([a-z0-9\-]*[a-z0-9])?$",
+        "name must be lower-case letters, digits and -, for it is a part of the Job's name"))]
     pub name: String,
     /// At which step. Hooks of one step are run one after the other, in the order in which they stand here.
     pub when: HookTime,

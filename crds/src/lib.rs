@@ -9,6 +9,7 @@
 pub mod condition;
 pub mod drain;
 pub mod following;
+mod form;
 pub mod health_gate;
 pub mod hook;
 pub mod managed_os_image;

@@ -57,12 +57,8 @@ pub struct ManagedOSImageSpec {
     /// The image to run: `registry/repository:tag` or `registry/repository@sha256:…`. A tag is resolved to a digest
     /// once per rollout; a tag that moves later changes nothing until this field is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 512),
-        regex(
-            pattern = r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)*(:[A-Za-z0-9_][A-Za-z0-9._\-]{0,127})?(@sha256:[0-9a-f]{64})?$"
-        )
-    )]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = crate::form::image("osImage"))]
     pub os_image: Option<String>,
     /// Name of a `ManagedOSVersion` whose `metadata.upgradeImage` is the image to run.
     #[serde(default, rename = "managedOSVersionName", skip_serializing_if = "Option::is_none")]
@@ -166,46 +162,51 @@ pub struct Pause {
 }
 
 /// How the image is pulled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
+#[serde(rename_all = "camelCase")]
 pub struct Pull {
     /// Speak plain HTTP to the image's registry. Nobody who can change packets on the way can change the image (it
     /// is pinned by digest), but credentials are sent in clear.
+    #[serde(default)]
     pub plain_http: bool,
     /// Where else the images of a registry can be had, in the order in which they are asked. A mirror that fails is
     /// passed over; the registry itself comes last. Credentials for a mirror are looked up by the mirror's own name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub mirrors: Vec<Mirror>,
     /// Certificates (PEM) that are trusted beside those of the machine, for registries and mirrors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16_384), regex(pattern = r"-----BEGIN CERTIFICATE-----"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16_384))]
+    #[x_kube(validation = crate::form::certificates())]
     pub ca_bundle: Option<String>,
     /// The proxy to registries and mirrors; absent: what the environment of operator and agent says
     /// (`HTTPS_PROXY`, `NO_PROXY`).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
     /// Bytes that one node takes from registries in a second; absent: as many as come.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16_384))]
     pub max_bytes_per_second: Option<i64>,
     /// Let everything else on the node use its disks first: the image is written only while they are idle, as far as
     /// their I/O scheduler knows of priorities (BFQ and mq-deadline do).
+    #[serde(default)]
     pub background: bool,
 }
 
 /// Where else the images of a registry can be had.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct Mirror {
     /// The registry as images name it, such as `docker.io` or `registry.example:5000`; `*` for all.
-    #[schemars(length(max = 253), regex(pattern = r"^(\*|[a-z0-9.\-]+(:[0-9]+)?)$"))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = crate::form::matches(r"^(\*|[a-z0-9.\-]+(:[0-9]+)?)$",
+        "registry must be * or the name of a registry as images have it, such as docker.io or registry.example:5000"))]
     pub registry: String,
     /// The mirror's address, such as `https://mirror.example:5000`. A path is put before the names of repositories.
-    #[schemars(
-        length(max = 512),
-        regex(pattern = r"^https?://([A-Za-z0-9.\-]+|\[[0-9a-f:.]+\])(:[0-9]+)?(/[a-z0-9._\-]+)*/?$")
-    )]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::address("https://mirror.example:5000", true))]
     pub url: String,
     /// Whether it is believed what a tag means, and what signatures an image has. Everything else has a digest that is
     /// checked, whoever gives it.
@@ -214,14 +215,13 @@ pub struct Mirror {
 }
 
 /// A proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {
     /// Its address, such as `http://proxy.example:3128`. Everybody who may read this object can read it.
-    #[schemars(
-        length(max = 512),
-        regex(pattern = r"^https?://([A-Za-z0-9.\-]+|\[[0-9a-f:.]+\])(:[0-9]+)?/?$")
-    )]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::address("http://proxy.example:3128", false))]
     pub url: String,
     /// What is reached without it: names (with all names below them), addresses and networks, such as `10.0.0.0/8`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -56,7 +56,7 @@ use crate::{
     .message("options.constraint is for type registry alone"))]
 #[x_kube(validation = Rule::new("!has(self.verification) || self.type == 'custom'")
     .message("verification is for type custom alone: only an OCI artifact or image can have been signed"))]
-#[x_kube(validation = Rule::new("self.type != 'json' || self.options.uri.startsWith('https:') || (has(self.pull) && has(self.pull.plainHttp) && self.pull.plainHttp)")
+#[x_kube(validation = Rule::new("self.type != 'json' || !has(self.options.uri) || !self.options.uri.startsWith('http:') || (has(self.pull) && has(self.pull.plainHttp) && self.pull.plainHttp)")
     .message("options.uri without TLS needs pull.plainHttp: whoever is between could change the list"))]
 pub struct ManagedOSVersionChannelSpec {
     /// How the list of versions is fetched.
@@ -65,9 +65,10 @@ pub struct ManagedOSVersionChannelSpec {
     pub options: ChannelOptions,
     /// Time between two fetches, such as `30m` or `1h30m`; a minute at least, a week at most.
     #[serde(default = "an_hour")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('168h')")
-        .message("syncInterval must be between 1m and 168h"))]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && size(self) > 0 && \
+        duration(self) >= duration('1m') && duration(self) <= duration('168h')")
+        .message("syncInterval must be hours, minutes and seconds, such as 30m or 1h30m, from 1m to 168h"))]
     pub sync_interval: String,
     /// Whether the channel is fetched at all. The versions of one that is not stay as they are.
     #[serde(default = "yes")]
@@ -79,7 +80,9 @@ pub struct ManagedOSVersionChannelSpec {
     /// What is put before the image of each version, such as `mirror.example:5000`, for clusters that reach no other
     /// registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)*/?$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crate::form::matches(r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)*/?$",
+        "registry must be a registry, with a path or not, such as mirror.example:5000/all, without https://"))]
     pub registry: Option<String>,
     /// How the list is pulled. Does not hold for the images in it.
     #[serde(default)]
@@ -110,30 +113,31 @@ pub enum ChannelType {
 }
 
 /// Where the list is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct ChannelOptions {
     /// The address of the JSON document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^/@]+(/.*)?$"))]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = crate::form::matches(r"^https?://[^/@]+(/.*)?$",
+        "uri must be the list's address and begin with https://, without user and password"))]
     pub uri: Option<String>,
     /// The artifact or image that carries `channel.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 512),
-        regex(
-            pattern = r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)+(:[A-Za-z0-9_][A-Za-z0-9._\-]{0,127})?(@sha256:[0-9a-f]{64})?$"
-        )
-    )]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = crate::form::image_of_registry("image"))]
     pub image: Option<String>,
     /// The repository, with its registry and without a tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 384), regex(pattern = r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)+$"))]
+    #[schemars(length(min = 1, max = 384))]
+    #[x_kube(validation = crate::form::repository("repository"))]
     pub repository: Option<String>,
     /// Which tags: a constraint as `>=1.2, <2`, `^1.4` or `~1.4.2`. Pre-releases only where it names one. Default: all
     /// but pre-releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[0-9A-Za-z.*+<>=~^, \-]+$"))]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = crate::form::constraint("constraint"))]
     pub constraint: Option<String>,
 }
 

@@ -58,7 +58,8 @@ pub struct NodePlanSpec {
     pub plan_id: Option<String>,
     /// The image, always by digest: `repository@sha256:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = r"^.+@sha256:[0-9a-f]{64}$"))]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::pinned_image())]
     pub image: Option<String>,
     /// How far the agent may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,22 +27,17 @@ pub struct VerificationRule {
     /// The repositories, each with its registry: `registry.example/os`, or `registry.example/os/*` for all whose names
     /// begin so, or `*` for every one. Default `*`. The registry of names without one is `docker.io`.
     #[serde(default = "every")]
-    #[schemars(
-        length(min = 1, max = 32),
-        inner(
-            length(max = 255),
-            regex(pattern = r"^(\*|[a-z0-9.\-]+(:[0-9]+)?((/[a-z0-9._\-]+)+(/\*)?|/\*))$")
-        )
-    )]
+    #[schemars(length(min = 1, max = 32), inner(length(max = 255)))]
+    #[x_kube(validation = crate::form::all_match(r"^(\*|[a-z0-9.\-]+(:[0-9]+)?((/[a-z0-9._\-]+)+(/\*)?|/\*))$",
+        "each of repositories must be *, registry and repository without a tag, such as registry.example/os, or all \
+         below a name, such as registry.example/os/*"))]
     pub repositories: Vec<String>,
     /// Public keys in PEM, as `cosign public-key` prints them: ECDSA on P-256 or P-384, Ed25519, or RSA.
-    #[schemars(
-        length(min = 1, max = 16),
-        inner(
-            length(max = 2048),
-            regex(pattern = r"^\s*-----BEGIN PUBLIC KEY-----[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*$")
-        )
-    )]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 2048)))]
+    #[x_kube(validation = crate::form::all_match(
+        r"^\s*-----BEGIN PUBLIC KEY-----[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----\s*$",
+        "each of keys must be one public key in PEM, as `cosign public-key` prints it: text from \
+         -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----"))]
     pub keys: Vec<String>,
     /// How many of the keys must have signed. Default 1.
     #[serde(default = "one")]
