@@ -3,16 +3,16 @@
 //! Paths are relative to the partition's root. Every change is durable when its call returns, and changes reach the
 //! disk in the order of the calls: the boot loader may read the partition after any of them.
 
+mod device;
 mod fat;
 mod vfat;
 
 use std::io::{self, Read, Write};
 
 use evenkeel_node_agent_core::layout::Role;
-use nix::libc;
 
+use device::DeviceEsp;
 pub use fat::FatEsp;
-pub use vfat::VfatEsp;
 
 use crate::disk::{Disk, DiskError};
 
@@ -49,13 +49,10 @@ pub enum EspError {
     /// The disk has none.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// It cannot be mounted or read.
-    #[error(
-        "{operation} the boot partition of {disk}: install an image first, and check that the kernel has the vfat \
-         driver"
-    )]
+    /// It cannot be opened or written.
+    #[error("{operation} the boot partition of {disk}: is the disk there, and may this user write to it?")]
     Io {
-        /// `mount`, `open`, …
+        /// `open` or `format`.
         operation: &'static str,
         /// The disk.
         disk: String,
@@ -64,22 +61,19 @@ pub enum EspError {
     },
 }
 
-/// Opens the partition: by the kernel where it is a device (others may have it mounted), by a FAT library on a disk
-/// file, and where the kernel has no driver, so that nobody can have it mounted.
+/// Opens the partition. Its bytes are written in an order of our own; only where somebody else has it mounted, the
+/// kernel is asked to.
 pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
     let partition = disk.partition(Role::Esp)?;
-    let failed = |operation| {
-        let disk = disk.path().display().to_string();
-        move |source| EspError::Io { operation, disk, source }
-    };
     if partition.is_device() {
-        match VfatEsp::mount(&partition.path) {
-            Ok(mounted) => return Ok(Box::new(mounted)),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-            Err(error) => return Err(failed("mount")(error)),
-        }
+        return Ok(Box::new(DeviceEsp::new(partition.clone())));
     }
-    Ok(Box::new(FatEsp::open(partition).map_err(failed("open"))?))
+    let opened = FatEsp::open(partition).map_err(|source| EspError::Io {
+        operation: "open",
+        disk: disk.path().display().to_string(),
+        source,
+    })?;
+    Ok(Box::new(opened))
 }
 
 /// Formats the partition.

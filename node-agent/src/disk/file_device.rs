@@ -27,7 +27,10 @@ use super::{BlockDevice, aligned::is_aligned};
 pub enum Access {
     /// Reading.
     Read,
-    /// Reading and writing. A device that is mounted is refused by the kernel (busy).
+    /// Reading what nobody else writes to meanwhile: a device that is mounted is refused by the kernel (busy), and not
+    /// mounted for anybody until this is closed.
+    ReadAlone,
+    /// Reading and writing, alone.
     Write,
 }
 
@@ -47,7 +50,7 @@ impl FileDevice {
         options.read(true).write(access == Access::Write);
         // The claim belongs to one open file alone, so that the direct one does without.
         let direct = options.clone().custom_flags(libc::O_DIRECT).open(path).ok();
-        if access == Access::Write && std::fs::metadata(path)?.file_type().is_block_device() {
+        if access != Access::Read && std::fs::metadata(path)?.file_type().is_block_device() {
             options.custom_flags(libc::O_EXCL);
         }
         Ok(Self { file: options.open(path)?, direct, refused: AtomicBool::new(false) })

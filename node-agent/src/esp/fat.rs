@@ -1,4 +1,4 @@
-//! The partition through a FAT library: for disks in files, which no kernel has mounted.
+//! The partition through a FAT library: where no kernel has it mounted.
 
 mod cache;
 mod change;
@@ -53,11 +53,16 @@ pub struct FatEsp {
 }
 
 impl FatEsp {
-    /// Uses a partition.
+    /// Uses a partition of a disk file.
     pub fn open(partition: &Partition) -> io::Result<Self> {
         // Looking at a disk needs no more than the right to read it.
         let window = partition.open(Access::Write).or_else(|_| partition.open(Access::Read))?;
         Ok(Self { window })
+    }
+
+    /// Uses the partition's bytes, which nobody else may have mounted.
+    pub(super) fn on(window: Window) -> Self {
+        Self { window }
     }
 
     /// For reading: what the library writes nevertheless, its count of free clusters, is dropped.

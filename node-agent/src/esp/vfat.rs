@@ -1,4 +1,4 @@
-//! The partition through the kernel's vfat driver, mounted where nobody else looks.
+//! The partition through the kernel's vfat driver, mounted where nobody else looks: for one that others have mounted.
 
 use std::{
     fs::{self, File},
@@ -18,14 +18,14 @@ use super::{Esp, EspFile};
 const MOUNT_POINTS: &str = "/run/evenkeel";
 
 /// The partition, mounted until this is dropped.
-pub struct VfatEsp {
+pub(super) struct VfatEsp {
     folder: Option<tempfile::TempDir>,
     root: PathBuf,
 }
 
 impl VfatEsp {
     /// Mounts the partition's device.
-    pub fn mount(device: &Path) -> io::Result<Self> {
+    pub(super) fn mount(device: &Path) -> io::Result<Self> {
         fs::create_dir_all(MOUNT_POINTS)?;
         let folder = tempfile::Builder::new().prefix("esp-").tempdir_in(MOUNT_POINTS)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

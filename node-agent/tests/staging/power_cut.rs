@@ -1,8 +1,9 @@
 //! The power goes: after any write, with any part of what was not flushed, and again while the machine recovers. Each
 //! disk that may be left must boot one complete slot, keep what the journal has said, and come to an end by itself.
 //!
-//! Not shown here: the kernel's vfat driver, whose writes are its own; the journal's file system, which is taken to
-//! keep a document whole (it is written under another name, flushed and renamed).
+//! Not shown here: the kernel's vfat driver, whose writes are its own, and which is used only where somebody else has
+//! the boot partition mounted; the journal's file system, which is taken to keep a document whole (it is written under
+//! another name, flushed and renamed).
 //!
 //! `EVENKEEL_POWER_CUTS=n` looks at n times as many.
 
