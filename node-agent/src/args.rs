@@ -34,6 +34,11 @@ pub enum Command {
     Install(InstallArgs),
     /// Pull an image into a slot, and verify it. Does not make it bootable.
     Stage(StageArgs),
+    /// Write the recovery slot, which boots when no other slot does. `rollback --to recovery` boots it by choice.
+    Recovery(RecoveryArgs),
+    /// Let the machine begin anew: with an image in the passive slot, or with the one that it has; its state is lost at
+    /// the next boot, and not before.
+    Reset(ResetArgs),
     /// Check an image's signatures as staging does, and print the image by its digest.
     VerifyImage(VerifyImageArgs),
     /// Follow this node's plan: the DaemonSet's command.
@@ -178,6 +183,9 @@ pub struct InstallArgs {
     /// The machine's own cloud-config, a file.
     #[arg(long)]
     pub cloud_config: Option<PathBuf>,
+    /// Image for the recovery slot, which boots when no other slot does.
+    #[arg(long, value_name = "IMAGE")]
+    pub recovery_image: Option<String>,
     /// How the image is pulled.
     #[command(flatten)]
     pub pull: PullArgs,
@@ -203,6 +211,44 @@ pub struct StageArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// Options of `recovery`.
+#[derive(Debug, Args)]
+pub struct RecoveryArgs {
+    /// The image, such as registry.example/os:1; the slot has 512 MiB, or the size of another slot where that is less.
+    pub image: String,
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// How the image is pulled.
+    #[command(flatten)]
+    pub pull: PullArgs,
+    /// Who must have signed it.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+}
+
+/// Options of `reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// The image to begin with, which is tried before it is kept; default: the one that is kept.
+    pub image: Option<String>,
+    /// Keep what is on the state partition.
+    #[arg(long)]
+    pub keep_state: bool,
+    /// Make the oem partition anew too: the machine's own cloud-config is lost.
+    #[arg(long)]
+    pub wipe_oem: bool,
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// How the image is pulled.
+    #[command(flatten)]
+    pub pull: PullArgs,
+    /// Who must have signed it.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 /// Options of `verify-image`.

@@ -56,6 +56,8 @@ pub trait Bootloader {
         let others = self.entries()?.into_iter().filter(|entry| Some(entry.name.slot.as_str()) != slot);
         files::room(self.esp(), &others.collect::<Vec<_>>())
     }
+    /// Makes the slot the one that boots when no other does.
+    fn make_last_resort(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError>;
     /// What is there.
     fn entries(&self) -> Result<Vec<BootEntry>, BootError>;
 }
@@ -160,6 +162,9 @@ pub fn open(disk: &Disk) -> Result<Box<dyn Bootloader>, BootError> {
     let esp = esp::open(disk)?;
     Ok(if Grub::is_on(&*esp)? { Box::new(Grub::new(esp)) } else { Box::new(SystemdBoot::new(esp)) })
 }
+
+/// Generation of what comes behind all other entries, which count from one.
+const LAST_RESORT: u64 = 0;
 
 /// What boots a slot, whatever the loader.
 fn entry_body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryBody {

@@ -4,6 +4,7 @@ mod disk;
 mod doctor;
 mod host;
 mod image;
+mod recovery;
 mod run;
 mod slot;
 mod verify;
@@ -47,6 +48,8 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
         Command::Install(args) => image::install(&args),
         Command::Stage(args) => image::stage(&args),
+        Command::Recovery(args) => recovery::recovery(&args),
+        Command::Reset(args) => recovery::reset(&args),
         Command::VerifyImage(args) => image::verify(&args),
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::doctor(&args),
@@ -67,7 +70,7 @@ pub fn execute(command: Command) -> Result<()> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::{
         boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
-        install::InstallError, pins::PinError, slots::SlotsError,
+        install::InstallError, pins::PinError, reset::ResetError, slots::SlotsError,
     };
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<StageError>() {
@@ -97,6 +100,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<RegionError>()
             || cause.is::<EspError>()
             || cause.is::<PinError>()
+            || cause.is::<ResetError>()
             || cause.is::<SlotsError>();
         if let Some(InstallError::Loader(_) | InstallError::NoGrub(_) | InstallError::OtherLoader(_)) =
             cause.downcast_ref()

@@ -22,6 +22,7 @@ use crate::{
     disk::{self, Disk, DiskError},
     programs::{self, SYSTEMCTL},
     reboot::{self, RebootError},
+    reset::{self, ResetError},
     run::host::{self, HostError},
     state_dir::{StateDir, StateError},
 };
@@ -64,6 +65,9 @@ pub enum GuardError {
     /// The boot loader cannot be used.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// What the initrd left cannot be read.
+    #[error(transparent)]
+    Reset(#[from] ResetError),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -79,17 +83,21 @@ pub enum GuardError {
 pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
     let disk = disk::open_or_find(args.disk.as_deref(), &args.proc)?;
+    let bootloader = boot::open(&disk)?;
+    let anew = reset::done(bootloader.esp())?.is_some_and(|done| done.is_of(&running.name, &running.digest));
     if !on_trial(&disk, &running.name)? {
-        tracing::info!(slot = running.name, "this boot is no trial");
-        return Ok(());
+        tracing::info!(slot = running.name, anew, "this boot is no trial");
+        return if anew { Ok(reset::withdraw(bootloader.esp())?) } else { Ok(()) };
     }
+    // What is opened may be mounted, and others may want to write meanwhile.
+    drop(bootloader);
     let state = StateDir::open(&args.state_dir)?;
     let order = state.trial()?.filter(|order| order.digest == running.digest);
     let deadline = order.as_ref().map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
     let api_server = order.and_then(|order| order.api_server);
-    let Some((cause, message)) = watch(args, &disk, &state, &running, deadline, api_server.as_deref())?
-    else {
+    let trial = Trial { disk: &disk, running: &running, anew };
+    let Some((cause, message)) = watch(args, &trial, &state, deadline, api_server.as_deref())? else {
         tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
         return Ok(());
     };
@@ -108,15 +116,23 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
 
 type Reason = (RollbackCause, String);
 
+/// A boot on trial.
+struct Trial<'a> {
+    disk: &'a Disk,
+    running: &'a RunningSlot,
+    /// Whether the machine began anew in it, so that no cluster knows it, and the health checks have the last word.
+    anew: bool,
+}
+
 /// Waits for the end of the trial: nothing when it was kept, a reason when it is to go back.
 fn watch(
     args: &GuardArgs,
-    disk: &Disk,
+    trial: &Trial<'_>,
     state: &StateDir,
-    running: &RunningSlot,
     deadline: u64,
     api_server: Option<&str>,
 ) -> Result<Option<Reason>, GuardError> {
+    let Trial { disk, running, anew } = *trial;
     let mut checked = false;
     loop {
         if !on_trial(disk, &running.name)? {
@@ -135,6 +151,12 @@ fn watch(
             state.write_checks_passed(&ChecksPassed { boot_id: running.boot_id.clone() })?;
             tracing::info!(slot = running.name, "the health checks of this host passed");
             checked = true;
+            if anew {
+                let bootloader = boot::open(disk)?;
+                bootloader.commit(&running.name)?;
+                reset::withdraw(bootloader.esp())?;
+                continue;
+            }
         }
         thread::sleep(POLL);
     }

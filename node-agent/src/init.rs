@@ -76,6 +76,7 @@ const LOADERS: [&str; 2] =
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
 const WDCTL: [&str; 2] = ["usr/bin/wdctl", "bin/wdctl"];
+const MKE2FS: [&str; 2] = ["usr/sbin/mke2fs", "sbin/mke2fs"];
 
 /// A read-only root cannot grow these at boot.
 const MOUNT_POINTS: [&str; 12] =
@@ -139,6 +140,8 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     require(root, &DMSETUP, "dmsetup", "dmsetup")?;
     // The initrd starts the watchdog of a trial with it.
     require(root, &WDCTL, "wdctl", "util-linux")?;
+    // The initrd of a machine that begins anew makes its file systems with it.
+    require(root, &MKE2FS, "mke2fs", "e2fsprogs")?;
     if initrd { build_initrds(root) } else { Ok(()) }
 }
 

@@ -14,6 +14,7 @@ pub mod pins;
 mod plan_error;
 pub mod programs;
 pub mod reboot;
+pub mod reset;
 pub mod run;
 pub mod slot;
 pub mod slots;

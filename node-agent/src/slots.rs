@@ -7,6 +7,7 @@ use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
     journal::BadDigest,
+    layout::RECOVERY_SLOT,
     machine::{EntryFact, SlotContent, SlotFact},
     slot_check::{SlotCheck, SlotChecks},
     slot_record::{RecordError, SlotRecord},
@@ -18,8 +19,6 @@ use crate::{
     disk::{Disk, DiskError, RegionError},
     pins::{self, PinError},
 };
-
-const RECOVERY: &str = "recovery";
 
 /// What the agent remembers of slots and images.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +108,7 @@ pub enum SlotsError {
 /// Looks at the slots of a disk with the given boot entries.
 pub fn report(disk: &Disk, entries: &[BootEntry], memory: &Memory) -> Result<Vec<SlotReport>, SlotsError> {
     let pins = pins::read(disk)?;
-    let names = disk.slot_names().chain([RECOVERY]);
+    let names = disk.slot_names().chain([RECOVERY_SLOT]);
     names
         .map(|name| {
             let (state, record) = content(disk, name)?;

@@ -22,6 +22,8 @@ fn what_an_image_lacks_is_named_with_its_package() {
     touch(root, "usr/sbin/dmsetup", "");
     assert!(said(false).contains("the package util-linux"), "{}", said(false));
     touch(root, "usr/bin/wdctl", "");
+    assert!(said(false).contains("the package e2fsprogs"), "{}", said(false));
+    touch(root, "usr/sbin/mke2fs", "");
     init::init(root, false).unwrap();
     assert!(said(true).contains("the package dracut"));
     touch(root, "usr/bin/dracut", "");
@@ -36,6 +38,7 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
     touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
     touch(root, "usr/sbin/dmsetup", "");
     touch(root, "usr/bin/wdctl", "");
+    touch(root, "usr/sbin/mke2fs", "");
     init::init(root, false).unwrap();
     let module = root.join("usr/lib/dracut/modules.d/90evenkeel");
     let mut scripts = 0;

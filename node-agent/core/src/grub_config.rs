@@ -14,7 +14,8 @@ pub const GIVEN_UP: &str = ".given-up";
 pub const ENV: &str = "evenkeel/grub/grubenv";
 
 /// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots
-/// the kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place.
+/// the kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place:
+/// the recovery slot is the first, so that every other one comes before it.
 /// `next_entry` is a person's choice for one boot.
 pub const CONFIG: &str = r#"# Written by evenkeel-agent. What boots is said by grubenv, and by one script per slot.
 set timeout=0
@@ -22,7 +23,7 @@ set evenkeel=/evenkeel/grub
 load_env --file $evenkeel/grubenv saved_entry next_entry evenkeel_trial evenkeel_tries evenkeel_loader
 
 set evenkeel_kept=
-for evenkeel_slot in a b c d e f g h; do
+for evenkeel_slot in recovery a b c d e f g h; do
     if [ -f "$evenkeel/$evenkeel_slot.cfg" ]; then
         menuentry "Evenkeel, slot $evenkeel_slot" --id "evenkeel-$evenkeel_slot" "$evenkeel_slot" {
             source "/evenkeel/grub/$2.cfg"
@@ -36,7 +37,7 @@ for evenkeel_slot in a b c d e f g h; do
 done
 if [ -n "$evenkeel_saved" ]; then set evenkeel_kept=$evenkeel_saved; fi
 set default=$evenkeel_kept
-set fallback="$evenkeel_kept 0 1 2 3 4 5 6 7"
+set fallback="$evenkeel_kept 1 2 3 4 5 6 7 8 0"
 
 if [ -n "$evenkeel_loader" -a "$evenkeel_loader" != "writes" ]; then
     set evenkeel_loader=writes

@@ -29,6 +29,9 @@ const SLOT_PARTITIONS: [&str; SLOTS_MAX as usize] = [
 /// Per cent of what the boot and oem partitions leave that all slots get together, when nobody says more.
 const SLOTS_SHARE: u64 = 70;
 
+/// Name of the slot that updates never write.
+pub const RECOVERY_SLOT: &str = "recovery";
+
 /// The slot's name in the name of its partition, if it is one that updates write.
 pub fn slot_name(partition: &str) -> Option<&str> {
     SLOT_PARTITIONS.contains(&partition).then(|| partition.strip_prefix("evenkeel-")).flatten()

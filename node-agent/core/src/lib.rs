@@ -16,6 +16,7 @@ pub mod journal;
 pub mod kernel_options;
 pub mod layout;
 pub mod machine;
+pub mod reset;
 pub mod reuse;
 pub mod slot_check;
 pub mod slot_record;

@@ -12,11 +12,12 @@ use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, EntryBody, EntryName, Tries, next_generation},
     grub_config::{self, CONFIG, ENV, GIVEN_UP},
     grub_env::GrubEnv,
+    layout::RECOVERY_SLOT,
     slot_record::SlotRecord,
 };
 
 use super::{
-    BootError, Bootloader, entry_body,
+    BootError, Bootloader, LAST_RESORT, entry_body,
     files::{self, failed},
 };
 use crate::{disk::SlotRegion, esp::Esp};
@@ -107,8 +108,8 @@ impl Grub {
         self.remove(&grub_config::given_up_path(slot))
     }
 
-    fn write_script(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
-        let body = entry_body(slot, record, next_generation(&self.entries()?));
+    fn write_script(&self, slot: &SlotRegion, record: &SlotRecord, generation: u64) -> Result<(), BootError> {
+        let body = entry_body(slot, record, generation);
         let path = grub_config::script_path(&slot.name);
         let unfinished = format!("{path}.new");
         files::write(&*self.esp, &unfinished, grub_config::encode(&body).as_bytes())?;
@@ -166,7 +167,7 @@ impl Bootloader for Grub {
             env.set(TRIES, "0");
             env.set(GIVEN, "");
         })?;
-        self.write_script(slot, record)?;
+        self.write_script(slot, record, next_generation(&self.entries()?))?;
         self.change(|env| {
             env.set(TRIES, &tries.to_string());
             env.set(GIVEN, &tries.to_string());
@@ -213,7 +214,7 @@ impl Bootloader for Grub {
 
     fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
         self.place_files(slot, record)?;
-        self.write_script(slot, record)?;
+        self.write_script(slot, record, next_generation(&self.entries()?))?;
         self.change(|env| {
             env.set(SAVED, &entry_id(&slot.name));
             // Whatever was to be tried is not what boots next any more.
@@ -223,6 +224,11 @@ impl Bootloader for Grub {
                 env.set(TRIES, "0");
             }
         })
+    }
+
+    fn make_last_resort(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+        self.place_files(slot, record)?;
+        self.write_script(slot, record, LAST_RESORT)
     }
 
     fn entries(&self) -> Result<Vec<BootEntry>, BootError> {
@@ -267,10 +273,10 @@ fn this_boot() -> String {
 }
 
 /// The slot that the configuration takes for the kept one: the saved one if GRUB sees its script, else the last by name
-/// that is not on trial.
+/// that is not on trial; the recovery slot only if there is no other.
 fn saved(env: &GrubEnv, scripts: &[EntryBody]) -> Option<String> {
     let mut slots: Vec<&str> = scripts.iter().map(|body| body.slot.as_str()).collect();
-    slots.sort_unstable();
+    slots.sort_unstable_by_key(|slot| (*slot != RECOVERY_SLOT, *slot));
     let saved = slots.iter().find(|slot| env.get(SAVED) == Some(&entry_id(slot)));
     saved.or_else(|| slots.iter().rfind(|slot| env.get(TRIAL) != Some(slot))).map(|slot| (*slot).to_owned())
 }

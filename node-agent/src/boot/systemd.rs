@@ -6,7 +6,7 @@ use evenkeel_node_agent_core::{
 };
 
 use super::{
-    BootError, Bootloader, entry_body,
+    BootError, Bootloader, LAST_RESORT, entry_body,
     files::{self, failed},
 };
 use crate::{disk::SlotRegion, esp::Esp};
@@ -59,8 +59,9 @@ impl SystemdBoot {
         slot: &SlotRegion,
         record: &SlotRecord,
         tries: Option<Tries>,
+        generation: u64,
     ) -> Result<(), BootError> {
-        let body = entry_body(slot, record, next_generation(&self.entries()?));
+        let body = entry_body(slot, record, generation);
         let unfinished = format!("{ENTRIES_FOLDER}/evenkeel-{}.new", slot.name);
         files::write(&*self.esp, &unfinished, body.encode().as_bytes())?;
         self.clear(&slot.name)?;
@@ -81,7 +82,8 @@ impl Bootloader for SystemdBoot {
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
         self.place_files(slot, record)?;
-        self.write_entry(slot, record, Some(Tries { left: tries, done: 0 }))
+        let generation = next_generation(&self.entries()?);
+        self.write_entry(slot, record, Some(Tries { left: tries, done: 0 }), generation)
     }
 
     fn commit(&self, slot: &str) -> Result<(), BootError> {
@@ -107,7 +109,12 @@ impl Bootloader for SystemdBoot {
 
     fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
         self.place_files(slot, record)?;
-        self.write_entry(slot, record, None)
+        self.write_entry(slot, record, None, next_generation(&self.entries()?))
+    }
+
+    fn make_last_resort(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
+        self.place_files(slot, record)?;
+        self.write_entry(slot, record, None, LAST_RESORT)
     }
 
     fn entries(&self) -> Result<Vec<BootEntry>, BootError> {

@@ -17,7 +17,7 @@ use evenkeel_registry::{Platform, Registry, RegistryOptions};
 use evenkeel_trust::{Policy, Subject};
 use serde_json::json;
 
-use super::{refused, slot::Situation};
+use super::{recovery, refused, slot::Situation};
 use crate::{
     args::{InstallArgs, Output, PullArgs, SizeArgs, StageArgs, TrustArgs, VerifyImageArgs},
     cloud_config::CloudConfig,
@@ -36,7 +36,9 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let (options, trust) = (options(&args.pull), policy(&args.trust)?);
     // An image that cannot be had must not cost a disk.
-    runtime.block_on(find(&args.image, &options, trust.as_ref()))?;
+    for image in [Some(&args.image), args.recovery_image.as_ref()].into_iter().flatten() {
+        runtime.block_on(find(image, &options, trust.as_ref()))?;
+    }
     let disk = open_or_create(&args.disk, args.sizes)?;
     if let Some(text) = &cloud_config {
         install::write_cloud_config(&disk, text)?;
@@ -52,7 +54,10 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
         args.image,
         staged.record.version
     );
-    Ok(())
+    match &args.recovery_image {
+        Some(image) => recovery::write_recovery(request.disk, image, &args.pull, &args.trust, &runtime),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
@@ -110,7 +115,7 @@ async fn check(registry: &Registry, trust: &Policy, subject: &Subject) -> Result
     Ok(trust.check(subject, &registry.signatures(subject).await?)?)
 }
 
-fn policy(trust: &TrustArgs) -> Result<Option<Policy>> {
+pub(super) fn policy(trust: &TrustArgs) -> Result<Option<Policy>> {
     if trust.keys.is_empty() {
         return Ok(None);
     }
@@ -163,7 +168,7 @@ fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
     }
 }
 
-fn options(pull: &PullArgs) -> RegistryOptions {
+pub(super) fn options(pull: &PullArgs) -> RegistryOptions {
     let proxy = pull.proxy.clone().map(|url| Proxy { url, no_proxy: Vec::new() });
     RegistryOptions {
         pull: Pull {
@@ -181,7 +186,7 @@ fn options(pull: &PullArgs) -> RegistryOptions {
     }
 }
 
-async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {
+pub(super) async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {
     let meter = Arc::new(Meter::default());
     let staging = stage::stage(request, &meter);
     tokio::pin!(staging);

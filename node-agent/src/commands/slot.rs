@@ -13,7 +13,7 @@ use crate::{
     args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs},
     boot::{self, Bootloader},
     disk::Disk,
-    pins,
+    pins, reset,
     run::host,
     slots,
 };
@@ -41,6 +41,16 @@ impl Situation {
     fn current(&self) -> Option<&str> {
         let next = next_boot(&self.entries).map(|entry| entry.name.slot.as_str());
         self.running.as_deref().or(next)
+    }
+
+    /// Whether a slot runs.
+    pub(super) fn runs(&self, slot: &str) -> bool {
+        self.running.as_deref() == Some(slot)
+    }
+
+    /// The slot that boots when no trial is under way.
+    pub(super) fn kept(&self) -> Option<&str> {
+        reuse::kept(&self.slots).map(|slot| slot.name.as_str())
     }
 
     /// The slot that was named, or the one to write next; refused when it is in use.
@@ -82,6 +92,7 @@ pub(super) fn activate(args: &ActivateArgs) -> Result<()> {
     let name = situation.staged(args.slot.slot.as_deref())?;
     let slot = situation.disk.slot(&name)?;
     let record = slot.read_record()?;
+    reset::withdraw(situation.bootloader.esp())?;
     situation.bootloader.arm_trial(&slot, &record, args.tries)?;
     eprintln!("slot {name} ({}) boots next, at most {} times until it is kept", record.version, args.tries);
     Ok(())
@@ -99,10 +110,16 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let situation = Situation::look(&args.disk)?;
+    let reset = reset::requested(situation.bootloader.esp())?;
+    reset::withdraw(situation.bootloader.esp())?;
     let trial = situation.entries.iter().find(|entry| entry.name.tries.is_some());
     if let (Some(trial), None) = (trial, &args.to) {
         situation.bootloader.disarm(&trial.name.slot)?;
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
+        return Ok(());
+    }
+    if let (Some(reset), None) = (reset, &args.to) {
+        eprintln!("slot {} boots next, and does not begin anew any more", reset.slot);
         return Ok(());
     }
     let current = situation.current().unwrap_or_default();

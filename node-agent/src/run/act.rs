@@ -14,6 +14,7 @@ use crate::{
     disk::{self, Disk, DiskError, RegionError},
     plan_error::plan_error,
     reboot::{self, RebootError},
+    reset::{self, ResetError},
     slots::SlotsError,
     state_dir::{StateDir, StateError},
 };
@@ -52,6 +53,9 @@ pub enum ActError {
     /// The boot partition.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// A request on the boot partition.
+    #[error(transparent)]
+    Reset(#[from] ResetError),
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -78,6 +82,7 @@ impl ActError {
             Self::Disk(_) => "DiskFailed",
             Self::Region(_) | Self::Slots(_) => "SlotUnreadable",
             Self::Boot(error) => error.reason(),
+            Self::Reset(_) => "EspUnavailable",
             Self::State(_) => "StateUnavailable",
             Self::Reboot(_) => "RebootFailed",
             Self::OtherImage { .. } => "OtherImage",
@@ -143,7 +148,10 @@ fn activate(tools: &Tools, disk: &Disk, slot: &str) -> Result<(), ActError> {
             api_server: tools.api_server.clone(),
         })?;
     }
-    Ok(boot::open(disk)?.arm_trial(&region, &record, TRIAL_TRIES)?)
+    let bootloader = boot::open(disk)?;
+    // What a person asked for is not what this update is for.
+    reset::withdraw(bootloader.esp())?;
+    Ok(bootloader.arm_trial(&region, &record, TRIAL_TRIES)?)
 }
 
 fn reboot(tools: &Tools) -> Result<(), ActError> {

@@ -13,6 +13,7 @@ mod memory;
 mod odd_server;
 mod power_cut;
 mod recorder;
+mod recovery;
 mod refusals;
 mod registry;
 mod reuse;

@@ -78,3 +78,17 @@ async fn a_kept_slot_that_was_given_up_gives_way() {
     let (slot, _) = starts(&mut files, true);
     assert_eq!(slot, "a", "its script, under another name");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recovery_slot_boots_when_no_other_does() {
+    let mut files = files(false).await;
+    let script = |files: &Files, slot: &str| files[&format!("evenkeel/grub/{slot}.cfg")].clone();
+    let recovery =
+        String::from_utf8(script(&files, "a")).unwrap().replace("evenkeel.slot=a", "evenkeel.slot=recovery");
+    files.insert("evenkeel/grub/recovery.cfg".into(), recovery.into_bytes());
+    assert_eq!(starts(&mut files.clone(), true).0, "b", "the saved one");
+    files.remove("evenkeel/grub/b.cfg").unwrap();
+    assert_eq!(starts(&mut files.clone(), true).0, "a", "another kept one");
+    files.remove("evenkeel/grub/a.cfg").unwrap();
+    assert_eq!(starts(&mut files, true).0, "recovery");
+}

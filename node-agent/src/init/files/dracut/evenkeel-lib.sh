@@ -107,6 +107,40 @@ evenkeel_give_up_script() {
     return 1
 }
 
+# A machine that begins anew in this boot: what was asked for on the boot partition (core/src/reset.rs) is done, and
+# done again if it was cut off, before anything is mounted that it would lose. Another slot's or image's boot leaves it
+# alone.
+evenkeel_reset() {
+    _esp=/run/evenkeel/esp
+    mkdir -p "$_esp"
+    mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0
+    _request=$_esp/evenkeel/reset
+    _slot= _digest= _state= _oem=
+    if [ -f "$_request" ]; then
+        while IFS='=' read -r _key _value; do
+            case $_key in
+                slot) _slot=$_value ;;
+                digest) _digest=$_value ;;
+                state) _state=$_value ;;
+                oem) _oem=$_value ;;
+            esac
+        done < "$_request"
+    fi
+    if [ -n "$_oem" ] && [ "$_slot" = "$(getarg evenkeel.slot=)" ] &&
+        [ "$_digest" = "$(getarg evenkeel.digest=)" ]; then
+        [ "$_state" != wipe ] || evenkeel_anew state || return 1
+        [ "$_oem" != wipe ] || evenkeel_anew oem || return 1
+        mv -f "$_request" "$_request-done" && sync || return 1
+        evenkeel_say "this machine begins anew: state $_state, oem $_oem"
+    fi
+    umount "$_esp"
+}
+
+# An empty file system for the partition of a name.
+evenkeel_anew() {
+    mke2fs -q -F -t ext4 -m 1 -b 4096 -L "ek-$1" "$(evenkeel_partition "evenkeel-$1")" && sync
+}
+
 evenkeel_say() {
     echo "<24>evenkeel: $*" > /dev/kmsg
 }

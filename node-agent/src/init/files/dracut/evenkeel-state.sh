@@ -24,9 +24,16 @@ evenkeel_overlay() {
 
 if getarg evenkeel.slot= > /dev/null; then
     _state=/run/evenkeel/state
-    _device=$(evenkeel_partition evenkeel-state) || evenkeel_fail "the slot's disk has no partition evenkeel-state"
     mkdir -p "$_state"
-    mount -t ext4 -o noatime "$_device" "$_state" || evenkeel_fail "cannot mount $_device, the state partition"
+    if [ "$(getarg evenkeel.slot=)" = recovery ]; then
+        # It works without the state, and on it.
+        _device="no disk"
+        mount -t tmpfs -o mode=0755 evenkeel-state "$_state" || evenkeel_fail "cannot mount a tmpfs for the state"
+    else
+        evenkeel_reset || evenkeel_fail "cannot let this machine begin anew"
+        _device=$(evenkeel_partition evenkeel-state) || evenkeel_fail "the slot's disk has no partition evenkeel-state"
+        mount -t ext4 -o noatime "$_device" "$_state" || evenkeel_fail "cannot mount $_device, the state partition"
+    fi
     for _folder in var home; do
         evenkeel_bind "$_folder" || evenkeel_fail "cannot bind /$_folder from the state partition"
     done

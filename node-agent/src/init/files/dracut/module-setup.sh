@@ -2,7 +2,7 @@
 # What an initrd needs to run a system from an Evenkeel slot.
 
 check() {
-    require_binaries dmsetup || return 1
+    require_binaries dmsetup mke2fs || return 1
     return 0
 }
 
@@ -19,7 +19,8 @@ installkernel() {
 }
 
 install() {
-    inst_multiple cp dd grep mkdir modprobe mount mv readlink rm sleep sync umount wdctl
+    inst_multiple cp dd grep mkdir mke2fs modprobe mount mv readlink rm sleep sync umount wdctl
+    inst_multiple -o /etc/mke2fs.conf
     inst_simple "$moddir/evenkeel-lib.sh" /lib/evenkeel-lib.sh
     inst_hook initqueue/settled 05 "$moddir/evenkeel-watchdog.sh"
     inst_hook initqueue/settled 10 "$moddir/evenkeel-root.sh"

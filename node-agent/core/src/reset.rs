@@ -1,0 +1,68 @@
+//! What the initrd is asked to do before it mounts what outlives updates: a few lines on the boot partition, which a
+//! shell reads too (`evenkeel_reset` in the initrd's library).
+//!
+//! A request speaks of one image in one slot, and is done in the first boot of that; every other boot leaves it alone.
+
+/// The request, on the boot partition.
+pub const REQUEST: &str = "evenkeel/reset";
+/// The request that was done, until the guard has seen it.
+pub const DONE: &str = "evenkeel/reset-done";
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// The slot that is booted.
+    pub slot: String,
+    /// Digest of its image.
+    pub digest: String,
+    /// Whether the state partition is made anew.
+    pub wipe_state: bool,
+    /// Whether the oem partition is made anew.
+    pub wipe_oem: bool,
+}
+
+impl Reset {
+    /// One `key=value` to a line.
+    pub fn encode(&self) -> String {
+        let word = |wipe| if wipe { "wipe" } else { "keep" };
+        let Self { slot, digest, wipe_state, wipe_oem } = self;
+        format!("slot={slot}\ndigest={digest}\nstate={}\noem={}\n", word(*wipe_state), word(*wipe_oem))
+    }
+
+    /// The reverse; `None` for what is not whole.
+    pub fn parse(text: &str) -> Option<Self> {
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let wipe = |key: &str| match value(key)? {
+            "wipe" => Some(true),
+            "keep" => Some(false),
+            _ => None,
+        };
+        Some(Self {
+            slot: value("slot")?.to_owned(),
+            digest: value("digest")?.to_owned(),
+            wipe_state: wipe("state")?,
+            wipe_oem: wipe("oem")?,
+        })
+    }
+
+    /// Whether it speaks of what runs.
+    pub fn is_of(&self, slot: &str, digest: &str) -> bool {
+        self.slot == slot && self.digest == digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_comes_back_and_half_of_one_does_not() {
+        for (wipe_state, wipe_oem) in [(true, false), (false, true)] {
+            let reset = Reset { slot: "b".into(), digest: "sha256:0f".into(), wipe_state, wipe_oem };
+            let text = reset.encode();
+            assert_eq!(Reset::parse(&text), Some(reset));
+            assert_eq!(Reset::parse(&text[..text.len() - 4]), None);
+        }
+        assert_eq!(Reset::parse("slot=b\ndigest=x\nstate=perhaps\noem=keep\n"), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! `recovery` and `reset`: a machine's last resort, and a machine that begins anew.
+
+use anyhow::Result;
+use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, reset::Reset, slot_record::SlotRecord};
+use tokio::runtime::Runtime;
+
+use super::{image, refused, slot::Situation};
+use crate::{
+    args::{PullArgs, RecoveryArgs, ResetArgs, TrustArgs},
+    boot,
+    disk::{Disk, SlotRegion},
+    reset,
+    stage::StageRequest,
+};
+
+/// As an update's trial has.
+const TRIES: u32 = 3;
+
+pub(super) fn recovery(args: &RecoveryArgs) -> Result<()> {
+    let situation = Situation::look(&args.disk)?;
+    if situation.entries.iter().any(|entry| entry.name.tries.is_some_and(|tries| tries.left > 0)) {
+        return Err(refused("a trial is under way: write the recovery slot when it has ended"));
+    }
+    if situation.runs(RECOVERY_SLOT) {
+        return Err(refused("the recovery slot runs: boot another slot to write it"));
+    }
+    write_recovery(situation.disk, &args.image, &args.pull, &args.trust, &Runtime::new()?)
+}
+
+/// Writes the recovery slot, and makes it what boots when no other slot does. While it is written, there is none.
+pub(super) fn write_recovery(
+    disk: Disk,
+    image: &str,
+    pull: &PullArgs,
+    trust: &TrustArgs,
+    runtime: &Runtime,
+) -> Result<()> {
+    let (registry, trust) = (image::options(pull), image::policy(trust)?);
+    let (slot, image) = (RECOVERY_SLOT.to_owned(), image.to_owned());
+    let request = StageRequest { disk, slot, image, registry, trust, plan_id: None };
+    let staged = runtime.block_on(image::stage_with_progress(&request))?;
+    let region = request.disk.slot(RECOVERY_SLOT)?;
+    boot::open(&request.disk)?.make_last_resort(&region, &staged.record)?;
+    eprintln!("{} ({}) boots when no other slot does", request.image, staged.record.version);
+    Ok(())
+}
+
+pub(super) fn reset(args: &ResetArgs) -> Result<()> {
+    let situation = Situation::look(&args.disk)?;
+    // All that can fail comes before anything is lost.
+    let (region, record) = match &args.image {
+        Some(image) => stage(&situation, image, args)?,
+        None => in_use(&situation)?,
+    };
+    let loader = &situation.bootloader;
+    let kept =
+        situation.entries.iter().any(|entry| entry.name.slot == region.name && entry.name.tries.is_none());
+    let boots_next = args.image.is_none() && kept;
+    reset::withdraw(loader.esp())?;
+    if boots_next {
+        loader.make_default(&region, &record)?;
+    } else {
+        loader.arm_trial(&region, &record, TRIES)?;
+    }
+    let (wipe_state, wipe_oem) = (!args.keep_state, args.wipe_oem);
+    let request = Reset { slot: region.name.clone(), digest: record.digest.clone(), wipe_state, wipe_oem };
+    reset::request(loader.esp(), &request)?;
+    let word = |wipe| if wipe { "is lost then" } else { "stays" };
+    eprintln!(
+        "slot {} ({}) boots next and begins anew: state {}, the machine's own cloud-config {}. Reboot to do it; \
+         `evenkeel-agent rollback` takes it back until then",
+        region.name,
+        record.version,
+        word(wipe_state),
+        word(wipe_oem)
+    );
+    Ok(())
+}
+
+fn stage(situation: &Situation, image: &str, args: &ResetArgs) -> Result<(SlotRegion, SlotRecord)> {
+    let request = StageRequest {
+        disk: situation.disk.clone(),
+        slot: situation.passive(None)?,
+        image: image.to_owned(),
+        registry: image::options(&args.pull),
+        trust: image::policy(&args.trust)?,
+        plan_id: None,
+    };
+    let staged = Runtime::new()?.block_on(image::stage_with_progress(&request))?;
+    Ok((request.disk.slot(&request.slot)?, staged.record))
+}
+
+/// The slot that runs, or that would boot next.
+fn in_use(situation: &Situation) -> Result<(SlotRegion, SlotRecord)> {
+    let slot =
+        situation.kept().ok_or_else(|| refused("no slot of this disk is kept: name an image to reset to"))?;
+    let region = situation.disk.slot(slot)?;
+    let record = region.read_record()?;
+    Ok((region, record))
+}
