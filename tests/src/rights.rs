@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-    core::v1::{Namespace, Node, ServiceAccount},
+    core::v1::{Namespace, Node, Pod, ServiceAccount},
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ListParams, PostParams},
 };
 use serde_json::json;
@@ -78,22 +78,39 @@ pub async fn account(client: &Client, part: &str) -> Result<String> {
         .with_context(|| format!("the chart has no service account for the {part}"))
 }
 
-/// A token of a service account; with a node, bound to it as the token in a pod is.
+/// A token of a service account; with a node, bound to that node's object.
 pub async fn token(client: &Client, account: &str, node: Option<&str>) -> Result<String> {
-    let bound_object_ref = match node {
+    let bound = match node {
         None => None,
         Some(name) => {
             let node = Api::<Node>::all(client.clone()).get(name).await?;
-            Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Node".to_owned()),
-                name: Some(name.to_owned()),
-                uid: node.metadata.uid,
-            })
+            Some(bound("Node", &node))
         }
     };
-    let spec =
-        TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref };
+    request(client, account, bound).await
+}
+
+/// A token as the kubelet gets it for a pod of [`NAMESPACE`]: bound to the pod, with the name of its node in it.
+pub async fn pod_token(client: &Client, account: &str, pod: &str) -> Result<String> {
+    let pod = Api::<Pod>::namespaced(client.clone(), NAMESPACE).get(pod).await?;
+    request(client, account, Some(bound("Pod", &pod))).await
+}
+
+fn bound(kind: &str, object: &impl ResourceExt) -> BoundObjectReference {
+    BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(object.name_any()),
+        uid: object.uid(),
+    }
+}
+
+async fn request(client: &Client, account: &str, bound: Option<BoundObjectReference>) -> Result<String> {
+    let spec = TokenRequestSpec {
+        audiences: Vec::new(),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        bound_object_ref: bound,
+    };
     let request = TokenRequest { spec, ..TokenRequest::default() };
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;

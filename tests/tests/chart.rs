@@ -3,22 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use evenkeel_crds::{NodePlan, NodePlanSpec};
 use evenkeel_e2e::wait;
 use evenkeel_tests::{
     cluster::Cluster,
     rights::{self, NAMESPACE},
     root,
 };
-use k8s_openapi::api::{
-    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
-    core::v1::Node,
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
-};
-use serde_json::json;
+use kube::{Api, Client, api::PostParams};
 use tokio::sync::OnceCell;
 
 /// Values that change what the chart renders; each must be a good chart too.
@@ -114,68 +108,6 @@ async fn a_cluster_that_cannot_fence_agents_is_refused_unless_told_otherwise() -
     Ok(())
 }
 
-async fn node(client: &Client, name: &str) -> Result<()> {
-    let node: Node = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-    Api::all(client.clone()).create(&PostParams::default(), &node).await?;
-    let plan = NodePlan::new(name, NodePlanSpec::default());
-    Api::all(client.clone()).create(&PostParams::default(), &plan).await?;
-    Ok(())
-}
-
-fn status(phase: &str) -> Patch<serde_json::Value> {
-    Patch::Apply(json!({
-        "apiVersion": "evenkeel.dev/v1alpha1", "kind": "NodePlan", "metadata": {}, "status": { "phase": phase },
-    }))
-}
-
-/// The policy is enforced a moment after it was made: `Ok` once a write that it forbids is refused.
-async fn enforced(plans: &Api<NodePlan>, foreign: &str) -> Result<String> {
-    for _ in 0..100 {
-        let params = PatchParams::apply("evenkeel-agent").force();
-        if let Err(error) = plans.patch_status(foreign, &params, &status("Idle")).await {
-            return Ok(error.to_string());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("the policy lets an agent write the status of {foreign}")
-}
-
-#[tokio::test]
-async fn an_agent_writes_the_status_of_its_own_plan_only() -> Result<()> {
-    let cluster = fenced().await?;
-    let client = cluster.client().await?;
-    node(&client, "fence-a").await?;
-    node(&client, "fence-b").await?;
-    let account = rights::account(&client, "agent").await?;
-    let params = PatchParams::apply("evenkeel-agent").force();
-
-    let token = rights::token(&client, &account, Some("fence-a")).await?;
-    let plans: Api<NodePlan> = Api::all(cluster.plane.client_for(&token).await?);
-    let said = enforced(&plans, "fence-b").await?;
-    assert!(said.contains("ValidatingAdmissionPolicy") && said.contains("fence-b"), "{said}");
-    plans.patch_status("fence-a", &params, &status("Staging")).await?;
-
-    let unbound = rights::token(&client, &account, None).await?;
-    let plans: Api<NodePlan> = Api::all(cluster.plane.client_for(&unbound).await?);
-    for name in ["fence-a", "fence-b"] {
-        let said = plans.patch_status(name, &params, &status("Idle")).await.unwrap_err().to_string();
-        assert!(said.contains("ValidatingAdmissionPolicy"), "{said}");
-    }
-    let kept: NodePlan = Api::all(client.clone()).get("fence-a").await?;
-    assert_eq!(kept.status.context("a status was written")?.phase, evenkeel_crds::node_plan::Phase::Staging);
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_fence_is_around_agents_only() -> Result<()> {
-    let cluster = fenced().await?;
-    let client = cluster.client().await?;
-    node(&client, "no-fence").await?;
-    let plans: Api<NodePlan> = Api::all(client);
-    plans.patch_status("no-fence", &PatchParams::apply("admin").force(), &status("Idle")).await?;
-    Ok(())
-}
-
 /// Whether the token's owner may do something: verb, group, resource, subresource.
 async fn may(client: &Client, verb: &str, group: &str, resource: &str, subresource: &str) -> Result<bool> {
     let attributes = ResourceAttributes {
@@ -190,83 +122,6 @@ async fn may(client: &Client, verb: &str, group: &str, resource: &str, subresour
     let review = SelfSubjectAccessReview { spec, ..Default::default() };
     let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
-}
-
-#[tokio::test]
-async fn an_agent_may_do_what_it_must_and_no_more() -> Result<()> {
-    let cluster = fenced().await?;
-    let client = cluster.client().await?;
-    let account = rights::account(&client, "agent").await?;
-    let agent = cluster.plane.client_for(&rights::token(&client, &account, None).await?).await?;
-    for verb in ["get", "list", "watch"] {
-        assert!(may(&agent, verb, "evenkeel.dev", "nodeplans", "").await?, "{verb}");
-    }
-    assert!(may(&agent, "patch", "evenkeel.dev", "nodeplans", "status").await?);
-    let forbidden = [
-        ("patch", "evenkeel.dev", "nodeplans", ""),
-        ("update", "evenkeel.dev", "nodeplans", ""),
-        ("create", "evenkeel.dev", "nodeplans", ""),
-        ("delete", "evenkeel.dev", "nodeplans", ""),
-        ("get", "evenkeel.dev", "managedosimages", ""),
-        ("patch", "evenkeel.dev", "managedosimages", "status"),
-        ("get", "", "nodes", ""),
-        ("patch", "", "nodes", ""),
-        ("patch", "", "nodes", "status"),
-        ("list", "", "pods", ""),
-        ("create", "", "pods", "eviction"),
-        ("get", "", "secrets", ""),
-        ("list", "", "secrets", ""),
-        ("create", "", "serviceaccounts", "token"),
-        ("get", "coordination.k8s.io", "leases", ""),
-    ];
-    for (verb, group, resource, subresource) in forbidden {
-        let allowed = may(&agent, verb, group, resource, subresource).await?;
-        assert!(!allowed, "an agent may {verb} {resource}/{subresource}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_operator_may_not_read_secrets_nor_write_what_agents_write() -> Result<()> {
-    let cluster = fenced().await?;
-    let client = cluster.client().await?;
-    let account = rights::account(&client, "operator").await?;
-    let operator = cluster.plane.client_for(&rights::token(&client, &account, None).await?).await?;
-    for (verb, group, resource, subresource) in [
-        ("patch", "", "nodes", ""),
-        ("create", "", "pods", "eviction"),
-        ("patch", "evenkeel.dev", "managedosimages", "status"),
-        ("patch", "evenkeel.dev", "managedosversionchannels", "status"),
-        ("create", "evenkeel.dev", "managedosversions", ""),
-        ("update", "evenkeel.dev", "managedosversions", ""),
-        ("delete", "evenkeel.dev", "managedosversions", ""),
-        ("create", "coordination.k8s.io", "leases", ""),
-        ("create", "batch", "jobs", ""),
-        ("delete", "batch", "jobs", ""),
-        ("list", "storage.k8s.io", "volumeattachments", ""),
-        ("list", "apps", "deployments", ""),
-    ] {
-        let allowed = may(&operator, verb, group, resource, subresource).await?;
-        assert!(allowed, "the operator may not {verb} {resource}/{subresource}");
-    }
-    for (verb, group, resource, subresource) in [
-        ("patch", "evenkeel.dev", "nodeplans", "status"),
-        ("patch", "evenkeel.dev", "managedosversionchannels", ""),
-        ("delete", "evenkeel.dev", "managedosversionchannels", ""),
-        ("get", "", "secrets", ""),
-        ("delete", "", "nodes", ""),
-        ("delete", "", "pods", ""),
-        ("create", "", "pods", ""),
-        ("patch", "", "nodes", "status"),
-        ("get", "", "configmaps", ""),
-        ("patch", "batch", "jobs", ""),
-        ("create", "apps", "deployments", ""),
-        ("list", "", "persistentvolumeclaims", ""),
-    ] {
-        let allowed = may(&operator, verb, group, resource, subresource).await?;
-        assert!(!allowed, "the operator may {verb} {resource}/{subresource}");
-    }
-    Ok(())
 }
 
 #[tokio::test]
