@@ -30,6 +30,8 @@ pub struct Memory {
     pub generation: Option<i64>,
     /// Where its nodes were, for events.
     pub nodes: Option<BTreeMap<String, NodeState>>,
+    /// When its status was last written.
+    pub shown: Option<Instant>,
     /// What the registry is being asked.
     pub asking: Option<Question>,
     /// What the registry answered, until it is kept in the status.

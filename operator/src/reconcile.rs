@@ -26,8 +26,11 @@ use crate::{
     status::{ImageSeen, Problem},
 };
 
-/// Something was done: what it led to is looked at once the watches had time to show it.
-const SOON: Duration = Duration::from_millis(300);
+/// Something was done: what comes next is decided as soon as changes that come together were waited for. What was written
+/// is known without the watches.
+const SOON: Duration = Duration::ZERO;
+/// What is due and yet not done waits for something that is not seen to change.
+const DUE_AGAIN: Duration = Duration::from_millis(300);
 /// Pods that leave are not watched, but looked at.
 const DRAIN_LOOK: Duration = Duration::from_secs(3);
 /// Even if nothing is seen to change: a watch may miss something, and clocks of others move.
@@ -150,13 +153,17 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
     let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
     let again = applied?;
     checks::tidy(context, image, &gathered.snapshot, &decision.report).await?;
-    shown?;
+    let held_back = shown?;
     context.remember(&policy.name, |memory| memory.errors = 0);
     if decision.report.released {
         finalizer::remove(context, image).await?;
         return Ok(Action::requeue(SOON));
     }
-    Ok(Action::requeue(if again { SOON } else { next_look(&decision.report, gathered.retry, now) }))
+    if again {
+        return Ok(Action::requeue(SOON));
+    }
+    let later = [gathered.retry, held_back].into_iter().flatten().min();
+    Ok(Action::requeue(next_look(&decision.report, later, now)))
 }
 
 /// A decision that breaks a rule is a bug in the planner, and is not acted on.
@@ -183,7 +190,7 @@ fn next_look(report: &Report, retry: Option<Duration>, now: Timestamp) -> Durati
     let wake = report.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
     let draining = report.count(|state| matches!(state, NodeState::Draining { .. })) > 0;
     let soonest = [wake, retry, draining.then_some(DRAIN_LOOK)].into_iter().flatten().min();
-    soonest.unwrap_or(AT_LEAST).clamp(SOON, AT_LEAST)
+    soonest.unwrap_or(AT_LEAST).clamp(DUE_AGAIN, AT_LEAST)
 }
 
 #[cfg(test)]
@@ -200,7 +207,7 @@ mod tests {
         assert_eq!(next_look(&report, None, now), Duration::from_secs(40));
         assert_eq!(next_look(&report, Some(Duration::from_secs(5)), now), Duration::from_secs(5));
         report.wake_at = at(-3);
-        assert_eq!(next_look(&report, None, now), SOON);
+        assert_eq!(next_look(&report, None, now), DUE_AGAIN);
         report.wake_at = at(9000);
         assert_eq!(next_look(&report, None, now), AT_LEAST);
         report.nodes.insert("n1".into(), NodeState::Draining { pods: 1, blocked_by: None, overdue: false });

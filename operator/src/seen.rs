@@ -32,7 +32,7 @@ pub type Guarded<K> = DeserializeGuard<K>;
 /// A watch that shows nothing of a write for this long has missed it: a new list skipped an object that was made and
 /// deleted meanwhile. Longer than the watch needs to notice that its connection is dead.
 const CATCH_UP: Duration = Duration::from_mins(10);
-/// Changes that come within this time are looked at together.
+/// Changes that come within this time after the last look are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// What was written to one object.
@@ -115,11 +115,19 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
     pub fn all(&self) -> Vec<Arc<K>> {
         let mut written = self.written();
         let written = &mut written.writes;
-        let mut names: Vec<String> = self.store.state().iter().map(|object| object.name_any()).collect();
-        names.extend(written.keys().cloned());
-        names.sort();
-        names.dedup();
-        names.iter().filter_map(|name| newest(written, name, self.store.get(&ObjectRef::new(name)))).collect()
+        let mut all = self.store.state();
+        if !written.is_empty() {
+            let newest_of = |object: Arc<K>| match object.meta().name.clone() {
+                Some(name) => newest(written, &name, Some(object)),
+                None => Some(object),
+            };
+            all = all.into_iter().filter_map(newest_of).collect();
+            let unseen = |name: &&String| self.store.get(&ObjectRef::new(name)).is_none();
+            let made: Vec<String> = written.keys().filter(unseen).cloned().collect();
+            all.extend(made.iter().filter_map(|name| newest(written, name, None)));
+        }
+        all.sort_unstable_by(|one, other| one.meta().name.cmp(&other.meta().name));
+        all
     }
 
     /// Takes note of the API server's answer to a write.
@@ -242,12 +250,14 @@ impl Seen {
         self.changed.notify_one();
     }
 
-    /// One item for each time that something changed.
+    /// One item for each time that something changed: the first at once, and of those that come soon after it one.
     pub fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
-        stream::unfold(Arc::clone(&self.changed), |changed| async move {
+        stream::unfold((Arc::clone(&self.changed), false), |(changed, looked)| async move {
+            if looked {
+                tokio::time::sleep(DEBOUNCE).await;
+            }
             changed.notified().await;
-            tokio::time::sleep(DEBOUNCE).await;
-            Some(((), changed))
+            Some(((), (changed, true)))
         })
     }
 }

@@ -1,11 +1,15 @@
 //! Does what was decided: one write for each action, and none to an object that is not what it was when it was read.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use evenkeel_crds::{
     ManagedOSImage, NodePlan, NodePlanSpec, condition::Time, names::OPERATOR_FIELD_MANAGER, node_plan::Target,
 };
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
@@ -24,6 +28,8 @@ use crate::{
 /// Actions of one look; the rest is decided again on what was seen after them, so that a large fleet's status stays
 /// fresh while it is written to.
 const ACTIONS_MAX: usize = 100;
+/// Actions at the same time, each on a node of its own. More of them only wait for the API server's store.
+const AT_ONCE: usize = 16;
 
 /// Does the actions. True if something was written that is worth another look at once.
 pub async fn apply(
@@ -33,26 +39,67 @@ pub async fn apply(
     snapshot: &Snapshot,
     decision: &Decision,
 ) -> Result<bool, ReconcileError> {
-    let (mut again, mut stale) = (false, Ok(()));
-    for (name, action) in decision.actions.iter().take(ACTIONS_MAX) {
-        if !context.leadership.holds() {
-            return Err(ReconcileError::NotLeading);
-        }
-        let told = snapshot.nodes.get(name).and_then(|node| events::of_action(name, node, action));
-        events::publish(&context.recorder, image.as_ref(), told.as_slice()).await;
-        let node = snapshot.nodes.get(name);
-        match act(context, image, policy, (name, node), action).await {
-            Ok(()) => {
-                tracing::info!(image = policy.name, node = name, ?action, "done");
-                again |= !matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_));
-            }
-            // Nodes do not wait for each other: what was decided for the others holds without this one.
-            Err(error) if error.is_stale() => stale = Err(error),
-            Err(error) => return Err(error.into()),
+    let stop = AtomicBool::new(false);
+    let steps: Vec<_> = by_urgency(decision)
+        .map(|(name, action)| step(context, image, policy, (name, snapshot.nodes.get(name)), action, &stop))
+        .collect();
+    let outcomes: Vec<Result<bool, ReconcileError>> =
+        stream::iter(steps).buffer_unordered(AT_ONCE).collect().await;
+    // Nodes do not wait for each other: one that is not what it was is told last.
+    let stale = |error: &ReconcileError| matches!(error, ReconcileError::Api(error) if error.is_stale());
+    let (mut again, mut failed) = (false, None);
+    for outcome in outcomes {
+        match outcome {
+            Ok(worth) => again |= worth,
+            Err(error) if failed.as_ref().is_none_or(stale) => failed = Some(error),
+            Err(_) => {}
         }
     }
-    stale?;
-    Ok(again)
+    failed.map_or(Ok(again), Err)
+}
+
+/// One action. None begins after one has failed, and what has begun is waited for: an answer that nobody hears would be a
+/// write that the next decision does not know of.
+async fn step(
+    context: &Context,
+    image: &Arc<ManagedOSImage>,
+    policy: &Policy,
+    (name, node): (&str, Option<&NodeSeen>),
+    action: &Action,
+    stop: &AtomicBool,
+) -> Result<bool, ReconcileError> {
+    if stop.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    if !context.leadership.holds() {
+        stop.store(true, Ordering::Relaxed);
+        return Err(ReconcileError::NotLeading);
+    }
+    let told = node.and_then(|node| events::of_action(name, node, action));
+    events::publish(&context.recorder, image.as_ref(), told.as_slice()).await;
+    let done = act(context, image, policy, (name, node), action).await;
+    if let Err(error) = done {
+        if !error.is_stale() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        return Err(error.into());
+    }
+    tracing::info!(image = policy.name, node = name, ?action, "done");
+    Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
+}
+
+/// The actions of this look: nodes on their way first, then those that begin, and last what only prepares a node. In a
+/// large fleet the first would wait for the last otherwise.
+fn by_urgency(decision: &Decision) -> impl Iterator<Item = (&str, &Action)> {
+    let mut actions: Vec<(&str, &Action)> =
+        decision.actions.iter().map(|(name, action)| (name.as_str(), action)).collect();
+    actions.sort_by_key(|(_, action)| match action {
+        Action::EnsurePlan | Action::ReleasePlan => 2,
+        Action::OrderStage { .. } | Action::BeginDisruption(_) => 1,
+        Action::Avoid(_) => 3,
+        _ => 0,
+    });
+    actions.into_iter().take(ACTIONS_MAX)
 }
 
 async fn act(

@@ -1,5 +1,7 @@
 //! Shows people where a rollout is. Written only when it changed.
 
+use std::time::{Duration, Instant};
+
 use evenkeel_crds::{ManagedOSImage, ManagedOSImageStatus, names::OPERATOR_FIELD_MANAGER};
 use evenkeel_operator_core::{Report, Snapshot};
 use evenkeel_registry::Resolved;
@@ -18,21 +20,28 @@ use crate::{
     status::{ImageSeen, Problem, render},
 };
 
-/// Shows a look's result, and tells what changed since the last one.
+/// Counts that change with each look are shown so often.
+const COUNTS_PERIOD: Duration = Duration::from_secs(1);
+
+/// Shows a look's result, and tells what changed since the last one. The answer is when to show what was held back.
 pub async fn update(
     context: &Context,
     image: &ManagedOSImage,
     seen: ImageSeen,
     problem: Option<&Problem>,
     told: Option<(&Report, &Snapshot)>,
-) -> Result<(), ApiError> {
+) -> Result<Option<Duration>, ApiError> {
     let name = image.name_any();
     let before = image.status.clone().unwrap_or_default();
     let status = render(seen, problem, told, image.metadata.generation, &before, Timestamp::now());
     let stopped = told.is_some_and(|(report, _)| report.stopped.is_some());
     context.metrics.shows(&name, &before, &status, stopped);
-    if status != before {
+    let shown = context.memory(&name).shown;
+    let left = shown.and_then(|shown| COUNTS_PERIOD.checked_sub(shown.elapsed()));
+    let held_back = left.filter(|_| status != before && only_counts(&before, &status));
+    if status != before && held_back.is_none() {
         write(context, image, &status).await?;
+        context.remember(&name, |memory| memory.shown = Some(Instant::now()));
         events::publish(&context.recorder, image, &events::of_status(&before, &status)).await;
     }
     if let Some((report, _)) = told {
@@ -41,7 +50,25 @@ pub async fn update(
             events::publish(&context.recorder, image, &events::of_nodes(&were, &report.nodes)).await;
         }
     }
-    Ok(())
+    Ok(held_back)
+}
+
+/// Whether nothing changed but how many nodes are where, and the words about it.
+fn only_counts(before: &ManagedOSImageStatus, after: &ManagedOSImageStatus) -> bool {
+    let verdict = |status: &ManagedOSImageStatus| -> Vec<_> {
+        let conditions = status.conditions.iter();
+        conditions
+            .map(|condition| (condition.r#type.clone(), condition.status, condition.reason.clone()))
+            .collect()
+    };
+    let counts_of_after = ManagedOSImageStatus {
+        summary: after.summary.clone(),
+        nodes: after.nodes.clone(),
+        phases: after.phases.clone(),
+        conditions: after.conditions.clone(),
+        ..before.clone()
+    };
+    counts_of_after == *after && verdict(before) == verdict(after)
 }
 
 /// Keeps the digest that the registry gave. Nothing else of the status changes: no node was looked at yet.
@@ -112,4 +139,38 @@ pub async fn unreadable(context: &Context, name: &str, invalid: &InvalidObject) 
     let what = format!("write the status of ManagedOSImage {name}");
     call(what, api.patch_status(name, &params, &Patch::Merge(&patch))).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_crds::{
+        Condition,
+        condition::{ConditionStatus, Time},
+        managed_os_image::NodeCounts,
+    };
+
+    fn status(updated: i64, reason: &str) -> ManagedOSImageStatus {
+        ManagedOSImageStatus {
+            nodes: NodeCounts { updated, ..NodeCounts::default() },
+            conditions: vec![Condition {
+                r#type: "Ready".into(),
+                status: ConditionStatus::False,
+                reason: reason.into(),
+                message: format!("{updated} nodes are done"),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+                observed_generation: None,
+            }],
+            ..ManagedOSImageStatus::default()
+        }
+    }
+
+    #[test]
+    fn counts_may_wait_and_all_else_may_not() {
+        let before = status(1, "RolloutInProgress");
+        assert!(only_counts(&before, &status(2, "RolloutInProgress")));
+        assert!(!only_counts(&before, &status(1, "Paused")));
+        let resolved = ManagedOSImageStatus { image: Some("r.example/os@sha256:1".into()), ..before.clone() };
+        assert!(!only_counts(&before, &resolved));
+    }
 }

@@ -62,6 +62,8 @@ pub fn prove(
 /// A healthy node stays so for the soak time before the image is kept.
 fn soak(policy: &Policy, name: &str, record: &Disruption, now: Timestamp, decision: &mut Decision) {
     match record.healthy_since {
+        // Nothing has to be remembered where nothing is waited for.
+        None if policy.soak.is_zero() => decision.act(name, NodeState::Committing, Action::Commit),
         None => decision.act(name, NodeState::Soaking, Action::MarkHealthy(Some(now))),
         Some(since) if now >= since.0 + policy.soak => {
             decision.act(name, NodeState::Committing, Action::Commit);
