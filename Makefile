@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test trials power bench-node build lint deny generate fmt fuzz host-packages
+.PHONY: demo test trials power bench-node bench-fleet build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -32,6 +32,12 @@ power: build
 # ARGS: --size MIB --files N --rounds N; the large one is --size 3000 --files 150000.
 bench-node: host-packages
 	RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(TARGET) -p evenkeel-node-agent --bench staging -- $(ARGS)
+
+# A rollout over NODES nodes with a real control plane and the real operator; wants a machine without other work.
+# ARGS: --budget N --idle SECONDS.
+bench-fleet: build
+	RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(TARGET) -p evenkeel-tests --bench fleet -- \
+	--nodes $(or $(NODES),1000) $(ARGS)
 
 build:
 	$(STATIC)
