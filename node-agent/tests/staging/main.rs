@@ -9,6 +9,7 @@ mod image;
 mod interruptions;
 mod kinds;
 mod machine;
+mod many_moves;
 mod memory;
 mod odd_server;
 mod power_cut;
