@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::timeout;
+
+use crate::metrics::CountRequests;
 
 /// A call takes milliseconds; the longest are lists of pods on a busy server. The client's own retries are within it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,12 +118,13 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients for the cluster that this process runs in, or that KUBECONFIG names.
-    pub async fn connect() -> anyhow::Result<Self> {
+    /// Clients for the cluster that this process runs in, or that KUBECONFIG names; their requests are counted.
+    pub async fn connect(requests: &CountRequests) -> anyhow::Result<Self> {
         let mut config = Config::infer().await?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        let main = Client::try_from(config.clone())?;
+        let main = ClientBuilder::try_from(config.clone())?.with_layer(requests).build();
         config.default_retry = false;
-        Ok(Self { main, evictions: Client::try_from(config)? })
+        let evictions = ClientBuilder::try_from(config)?.with_layer(requests).build();
+        Ok(Self { main, evictions })
     }
 }

@@ -107,7 +107,7 @@ async fn look(name: &str, context: &Arc<Context>) -> Result<Action, ReconcileErr
     let deleting = image.metadata.deletion_timestamp.is_some();
     match (deleting, finalizer::is_set(image)) {
         (true, false) => {
-            context.metrics.forget(name, &image.status.clone().unwrap_or_default());
+            context.metrics.forget(name);
             context.forget(name);
             return Ok(Action::await_change());
         }
@@ -142,7 +142,9 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
     };
     let now = Timestamp::now();
     policy.minimum = resolve::minimum(image, &context.seen);
+    let begun = Instant::now();
     let decision = plan(&policy, &gathered.snapshot, now);
+    context.metrics.decided(begun.elapsed());
     if let Some(problem) = refuse(&policy, &gathered, now, &decision) {
         update_status::update(context, image, seen, Some(&problem), None).await?;
         return Ok(Action::requeue(AT_LEAST));

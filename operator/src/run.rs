@@ -52,8 +52,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let me = args.identity.clone().unwrap_or_else(|| format!("evenkeel-operator-{}", uuid::Uuid::new_v4()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = me, "starting");
-    let clients = Clients::connect().await.context("find the API server: is KUBECONFIG right?")?;
     let told = Told { metrics: Arc::new(Metrics::default()), ready: Arc::new(AtomicBool::new(false)) };
+    let clients = Clients::connect(told.metrics.requests()).await;
+    let clients = clients.context("find the API server: is KUBECONFIG right?")?;
     serve(args.metrics_addr, told.clone()).await?;
 
     let images: Api<Guarded<ManagedOSImage>> = Api::all(clients.main.clone());

@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 const CONNECTIONS_MAX: usize = 64;
 /// A client that sends its request slower than this is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Those who accept this get it; others get Prometheus' own format.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// What the endpoints tell.
 #[derive(Clone)]
@@ -95,16 +97,25 @@ fn answer(request: &Request<Incoming>, told: &Told) -> Response<Full<Bytes>> {
     }
     match request.uri().path() {
         "/metrics" => {
-            let mut response = text(StatusCode::OK, told.metrics.text());
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-            response
+            let accepted = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+            metrics(&told.metrics, accepted.is_some_and(|accepted| accepted.contains(OPEN_METRICS)))
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if told.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ok\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the cluster was not listed yet\n"),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
     }
+}
+
+fn metrics(metrics: &Metrics, open: bool) -> Response<Full<Bytes>> {
+    let (body, kind) = if open {
+        (metrics.open_metrics(), "application/openmetrics-text; version=1.0.0; charset=utf-8")
+    } else {
+        (metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+    };
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

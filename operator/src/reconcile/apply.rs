@@ -85,6 +85,7 @@ async fn step(
         return Err(error.into());
     }
     tracing::info!(image = policy.name, node = name, ?action, "done");
+    context.metrics.turns().did(action, node, &policy.reboot, Timestamp::now());
     Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
 }
 

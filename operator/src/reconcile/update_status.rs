@@ -34,8 +34,7 @@ pub async fn update(
     let name = image.name_any();
     let before = image.status.clone().unwrap_or_default();
     let status = render(seen, problem, told, image.metadata.generation, &before, Timestamp::now());
-    let stopped = told.is_some_and(|(report, _)| report.stopped.is_some());
-    context.metrics.shows(&name, &before, &status, stopped);
+    context.metrics.images().show(&name, &status, told.map(|(report, _)| report), Timestamp::now());
     let shown = context.memory(&name).shown;
     let left = shown.and_then(|shown| COUNTS_PERIOD.checked_sub(shown.elapsed()));
     let held_back = left.filter(|_| status != before && only_counts(&before, &status));
