@@ -94,6 +94,10 @@ async fn grow(tree: &Path, version: u64) -> Result<()> {
     file("usr/lib/os-release", format!("ID=model\nVERSION_ID={version}\n").as_bytes())?;
     file("usr/lib/modules/6.1.0/vmlinuz", b"this kernel boots\n")?;
     file("usr/lib/modules/6.1.0/initrd", &noise(200_000, 1003))?;
+    // A change in the middle, behind which everything lies elsewhere.
+    let change = "changed ".repeat(usize::try_from(version)?);
+    let shifted = [noise(2 << 20, 1004), change.into_bytes(), noise(2 << 20, 1005), vec![0; 70_000]].concat();
+    file("usr/lib/shifted", &shifted)?;
     let own = file("usr/lib/own", &noise(150_000, 2000 + version))?;
     fs::hard_link(tree.join("usr/lib/large"), tree.join("usr/lib/linked"))?;
     symlink("large", tree.join("usr/lib/link"))?;

@@ -27,6 +27,7 @@ const PACKAGE: &str = "libssl3";
 /// whatever happens, no mount stays behind.
 const UPDATE: &str = r#"
     mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
+    mount --bind /dev "$4/dev"
     dpkg --root="$4" --install "$5"
 "#;
 
@@ -88,6 +89,10 @@ async fn make(folder: &Path) -> Result<()> {
     let mut downgrade = Command::new("dpkg");
     downgrade.arg(format!("--root={}", root.display())).args(["--force-downgrade", "--install"]).arg(&old);
     output(downgrade).await?;
+    // Devices are no part of a layer, and are there only for what packages run when they are installed.
+    fs::remove_dir_all(root.join("dev"))
+        .and_then(|()| fs::create_dir(root.join("dev")))
+        .context("empty dev")?;
     let file = |name: &str| folder.join(name);
     progress::long("pack the older version", archive::pack(&root, &file("before.tar"))).await?;
     let mut update = Command::new("unshare");

@@ -16,7 +16,11 @@
 //! With the tar-split and the data of all files, wherever they are from, the layer's tar comes out byte by byte. So the
 //! layer is checked by its diff ID as one that is fetched whole, and gives the same slot. What the table says is believed
 //! only as far as what is fetched by it is concerned; a table that is wrong costs time.
+//!
+//! Layers in the form of eStargz are not put together: there the header of an entry is in the same gzip member as the end
+//! of the file before it, so that whoever wants all headers has to fetch the end of each file, which for most is all of it.
 
+pub mod cut;
 pub mod plan;
 pub mod position;
 pub mod table;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::BufRead as _};
 
 use evenkeel_node_agent_core::chunks::{
-    plan::{Plan, worth_a_look},
+    plan::{Origin, Plan, worth_a_look},
     position::Position,
     table::Table,
     tar_split::{Record, Records},
@@ -48,17 +48,18 @@ fn position(annotations: &[u8]) {
 /// One file of `held` is in a slot.
 fn plan(table: &Table, held: u8) {
     let plan = Plan::new(table, |digest| (held > 0 && digest[0] % held == 0).then_some(()));
-    assert_eq!(plan.places.len(), table.files.len());
+    assert_eq!(plan.files.len(), table.files.len());
     let mut end = 0;
     for range in &plan.ranges {
         assert!(end <= range.start && range.start < range.end && range.end <= DATA_END);
         end = range.end;
     }
     let mut ranges = plan.ranges.iter().peekable();
-    for (file, place) in table.files.iter().zip(&plan.places) {
-        let chunks = table.chunks(file);
-        assert_eq!(chunks.iter().map(|chunk| chunk.length).sum::<u64>(), file.length);
-        for chunk in chunks.iter().filter(|chunk| place.is_none() && !chunk.zeros) {
+    for (file, planned) in table.files.iter().zip(&plan.files) {
+        assert_eq!(table.chunks(file).iter().map(|chunk| chunk.length).sum::<u64>(), file.length);
+        assert_eq!(planned.length, file.length);
+        let Origin::Chunks(chunks) = &planned.origin else { continue };
+        for (chunk, _) in chunks.iter().filter(|(chunk, place)| place.is_none() && !chunk.zeros) {
             while ranges.next_if(|range| range.end <= chunk.offset).is_some() {}
             let range = ranges.peek().expect("what is not held is fetched");
             assert!(range.start <= chunk.offset && chunk.end <= range.end);

@@ -8,14 +8,13 @@ mod reader;
 
 pub(super) use prepare::{Asking, prepare_all};
 
-use evenkeel_node_agent_core::chunks::{plan::Plan, table::Table};
+use evenkeel_node_agent_core::{chunks::plan::Plan, erofs::BLOCK};
 
 use crate::disk::Window;
 
 /// How a layer is put together. It is worth it: fewer bytes are fetched than the layer has.
 #[derive(Debug)]
 pub(super) struct Delta {
-    table: Table,
     plan: Plan<Place>,
     /// The compressed tar-split, whose digest was right, and its bytes when inflated.
     tar_split: (Vec<u8>, u64),
@@ -23,11 +22,19 @@ pub(super) struct Delta {
     slots: Vec<Window>,
 }
 
-/// Where a slot holds a file's bytes.
+/// Where a slot holds the bytes of a file or a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     slot: u32,
+    /// Bytes from the slot's beginning, in blocks and behind them.
     block: u32,
+    skip: u32,
+}
+
+impl Place {
+    fn at(self) -> u64 {
+        u64::from(self.block) * BLOCK as u64 + u64::from(self.skip)
+    }
 }
 
 impl Delta {

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{position::Position, table::Table};
+use super::{
+    position::Position,
+    table::{Chunk, Table},
+};
 
 /// Bytes that a request costs, in headers, round trips and work of the registry: a gap that is smaller is fetched too.
 pub const REQUEST_BYTES: u64 = 32 << 10;
@@ -10,13 +13,34 @@ pub const REQUEST_BYTES: u64 = 32 << 10;
 /// little would be saved.
 const TABLE_PART: u64 = 2;
 
-/// Where each file of a table comes from. `P` is a place where its bytes are held.
+/// Where each file of a table comes from: all that has to be known to put its layer together. `P` is a place where bytes
+/// are held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan<P> {
-    /// For each file of the table: where it is held, or nothing if it is fetched.
-    pub places: Vec<Option<P>>,
+    /// The files that are not empty, in the order of the tar.
+    pub files: Vec<Planned<P>>,
     /// Bytes of the blob that are fetched, in their order.
     pub ranges: Vec<Range<u64>>,
+}
+
+/// A file that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned<P> {
+    /// Its bytes.
+    pub length: u64,
+    /// Bytes that its frames have in the blob.
+    pub span: u64,
+    /// Where it comes from.
+    pub origin: Origin<P>,
+}
+
+/// Where a file comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin<P> {
+    /// All of it is held here.
+    Held(P),
+    /// Each of its chunks is fetched, or held where it says.
+    Chunks(Box<[(Chunk, Option<P>)]>),
 }
 
 /// Whether a table is worth to be fetched, for a layer of `size` bytes.
@@ -25,18 +49,25 @@ pub fn worth_a_look(position: &Position, size: u64) -> bool {
 }
 
 impl<P> Plan<P> {
-    /// Takes each file from where `held` says that its content is, given its SHA-256, and fetches all others.
+    /// Takes each file and each chunk from where `held` says that its content is, given its SHA-256, and fetches all
+    /// others.
     pub fn new(table: &Table, held: impl Fn(&[u8; 32]) -> Option<P>) -> Self {
-        let mut plan = Self { places: Vec::with_capacity(table.files.len()), ranges: Vec::new() };
+        let mut plan = Self { files: Vec::with_capacity(table.files.len()), ranges: Vec::new() };
         for file in &table.files {
-            let place = held(&file.digest);
-            if place.is_none() {
-                let data = table.chunks(file).iter().filter(|chunk| !chunk.zeros);
-                data.for_each(|chunk| plan.fetch(chunk.offset..chunk.end));
-            }
-            plan.places.push(place);
+            let span = table.span(file);
+            let of_chunks = || plan.of_chunks(table.chunks(file), &held);
+            let origin = held(&file.digest).map_or_else(of_chunks, Origin::Held);
+            plan.files.push(Planned { length: file.length, span: span.end - span.start, origin });
         }
         plan
+    }
+
+    /// Plans a file of which not all is held.
+    fn of_chunks(&mut self, chunks: &[Chunk], held: impl Fn(&[u8; 32]) -> Option<P>) -> Origin<P> {
+        let planned: Box<[_]> = chunks.iter().map(|chunk| (chunk.clone(), held(&chunk.digest))).collect();
+        let missing = planned.iter().filter(|(chunk, place)| place.is_none() && !chunk.zeros);
+        missing.for_each(|(chunk, _)| self.fetch(chunk.offset..chunk.end));
+        Origin::Chunks(planned)
     }
 
     /// What fetching costs, in bytes.

@@ -6,6 +6,7 @@
 //! | `tarSplitDigest` | `sha256:…` of the tar-split, compressed |
 //! | `entries` | the tar's entries, in its order; of each are read: |
 //! | `type` | `reg`, `chunk` (one more chunk of the `reg` before it), or another that has no data |
+//! | `name` | path of the file (`reg`), of which only the last part counts here |
 //! | `size` | bytes of the file (`reg`) |
 //! | `digest` | `sha256:…` of the file's bytes (`reg`); absent if it is empty |
 //! | `offset` | where in the blob the first frame of the file or chunk begins |
@@ -17,7 +18,12 @@
 //!
 //! The other fields of an entry repeat what the tar has, and are not read.
 
-use std::{fmt, io::Read, ops::Range};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::Read,
+    ops::Range,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -27,7 +33,7 @@ use serde::{
 use super::BadTable;
 use crate::digest::unhex;
 
-/// Files with data, and chunks, in one table: more than any image has, in 48 and 64 bytes of memory each.
+/// Files with data, and chunks, in one table: more than any image has, in 56 and 64 bytes of memory each.
 const COUNT_MAX: usize = 400_000;
 
 /// Which bytes of the blob hold which files.
@@ -47,6 +53,8 @@ pub struct File {
     pub digest: [u8; 32],
     /// How many there are.
     pub length: u64,
+    /// What [`name`] makes of its path.
+    pub name: u64,
     first: u32,
     count: u32,
 }
@@ -66,6 +74,14 @@ pub struct Chunk {
     pub zeros: bool,
 }
 
+/// Stands for the last part of a path: other files of that name are worth a look. It is another number in each version
+/// of this program.
+pub fn name(path: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.rsplit(|byte| *byte == b'/').next().hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Table {
     /// Reads the table's JSON. The data of files ends at `data_end` of the blob.
     pub fn parse(json: impl Read, data_end: u64) -> Result<Self, BadTable> {
@@ -75,6 +91,8 @@ impl Table {
             return Err(BadTable::new("its version is not 1"));
         }
         let mut table = document.entries.0;
+        table.files.shrink_to_fit();
+        table.chunks.shrink_to_fit();
         let last = table.chunks.last().map_or(0, |chunk| chunk.end);
         if last > data_end {
             return Err(BadTable::new("a file lies behind the layer's data"));
@@ -135,7 +153,7 @@ impl Table {
         }
         let number = |number: usize| u32::try_from(number).expect("at most COUNT_MAX");
         let (first, count) = (number(first), number(self.chunks.len() - first));
-        self.files.push(File { digest, length, first, count });
+        self.files.push(File { digest, length, name: name(file.name.as_bytes()), first, count });
         Ok(())
     }
 }
@@ -159,6 +177,7 @@ struct Document {
 #[derive(Default)]
 struct Entry {
     r#type: String,
+    name: String,
     size: u64,
     digest: Option<String>,
     offset: u64,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    plan::{Plan, REQUEST_BYTES, worth_a_look},
+    plan::{Origin, Plan, Planned, REQUEST_BYTES, worth_a_look},
     position::{COMPRESSED_MAX, INFLATED_MAX, Position, Span},
     table::Table,
     tar_split::{Record, Records},
@@ -99,6 +99,15 @@ fn a_file_of_chunks_has_their_frames_and_zeros_are_not_fetched() {
     assert_eq!(Plan::new(&table, |_| None::<()>).ranges, vec![100..400]);
 }
 
+/// Where each file is held, or else each of its chunks.
+fn places(plan: &Plan<u8>) -> Vec<Vec<Option<u8>>> {
+    let of_file = |file: &Planned<u8>| match &file.origin {
+        Origin::Held(place) => vec![Some(*place)],
+        Origin::Chunks(chunks) => chunks.iter().map(|(_, place)| *place).collect(),
+    };
+    plan.files.iter().map(of_file).collect()
+}
+
 #[test]
 fn what_is_held_is_not_fetched_and_small_gaps_are() {
     let gap = REQUEST_BYTES;
@@ -110,12 +119,35 @@ fn what_is_held_is_not_fetched_and_small_gaps_are() {
         (301 + 2 * gap, 400 + 2 * gap, 3),
     ]);
     let plan = Plan::new(&table, |digest| (digest[0] == 7).then_some(digest[0]));
-    assert_eq!(plan.places, [None, Some(7), None, Some(7), None]);
+    assert_eq!(places(&plan), [vec![None], vec![Some(7)], vec![None], vec![Some(7)], vec![None]]);
+    assert_eq!((plan.files[1].length, plan.files[1].span), (10, gap));
     assert_eq!(plan.ranges, [100..300 + gap, 301 + 2 * gap..400 + 2 * gap]);
     assert_eq!(plan.cost(), 200 + gap + 99 + 2 * gap);
     assert!(plan.saves(400 + 2 * gap) && !plan.saves(299 + 2 * gap));
     let all = Plan::new(&table, |_| Some(()));
     assert!(all.ranges.is_empty() && all.saves(0));
+}
+
+#[test]
+fn of_a_file_that_is_not_held_the_chunks_that_are_not_held_are_fetched() {
+    let ends = [100, 200 + REQUEST_BYTES, 300 + REQUEST_BYTES];
+    let first = json!({ "type": "reg", "name": "a/x", "size": 60, "digest": digest(1), "offset": 10,
+        "endOffset": ends[2], "chunkSize": 20, "chunkDigest": digest(2) });
+    let chunk = |at, offset, byte| {
+        json!({ "type": "chunk", "name": "a/x", "chunkOffset": at, "chunkSize": 20, "offset": offset,
+            "chunkDigest": digest(byte) })
+    };
+    let entries = [first, chunk(20, ends[0], 3), chunk(40, ends[1], 4)];
+    let json = json!({ "version": 1, "entries": entries, "tarSplitDigest": digest(8) });
+    let table = Table::parse(json.to_string().as_bytes(), ends[2]).unwrap();
+    let name = super::table::name;
+    assert!(table.files[0].name == name(b"b/x") && name(b"x") == name(b"b/x") && name(b"x") != name(b"x/y"));
+    let plan = |held: u8| Plan::new(&table, |digest| (digest[0] == held).then_some(held));
+    assert!(plan(1).files[0].origin == Origin::Held(1) && plan(1).ranges.is_empty());
+    assert_eq!(places(&plan(9)), [[None; 3]]);
+    let one = plan(3);
+    assert_eq!(places(&one), [[None, Some(3), None]]);
+    assert_eq!(one.ranges, [10..ends[0], ends[1]..ends[2]]);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::{
 
 use evenkeel_node_agent_core::chunks::{
     BadTable,
-    table::{Chunk, File},
+    plan::Origin,
+    table::Chunk,
     tar_split::{Record, Records},
 };
 use sha2::{Digest as _, Sha256};
@@ -22,27 +23,33 @@ pub(in crate::stage) fn assemble(delta: &Delta, feed: &mut Feed, out: &mut impl 
     let meter = feed.meter().clone();
     let (tar_split, inflated) = &delta.tar_split;
     let mut records = Records::new(inflate(tar_split, *inflated)?);
-    let mut places = delta.table.files.iter().zip(&delta.plan.places);
-    let mut slots: Vec<SlotReader> = delta.slots.iter().cloned().map(SlotReader::new).collect();
+    let mut files = delta.plan.files.iter();
+    let mut slots =
+        Slots { readers: delta.slots.iter().cloned().map(SlotReader::new).collect(), meter: &meter };
     let mut parts = Parts { feed, ranges: delta.plan.ranges.iter(), current: 0..0 };
     while let Some(record) = records.next_record()? {
         match record {
             Record::Segment(bytes) => out.write_all(&bytes)?,
             Record::File(0) => {}
             Record::File(length) => {
-                let next = places.next().filter(|(file, _)| file.length == length);
-                let (file, place) =
-                    next.ok_or(BadTable::new("it and its tar-split tell of different files"))?;
-                match place {
-                    Some(place) => copy(&mut slots, *place, length, &meter, out)?,
-                    None => parts.file(delta.table.chunks(file), out)?,
+                let next = files.next().filter(|file| file.length == length);
+                let file = next.ok_or(BadTable::new("it and its tar-split tell of different files"))?;
+                match &file.origin {
+                    Origin::Held(place) => slots.copy(*place, length, out)?,
+                    Origin::Chunks(chunks) => {
+                        for (chunk, place) in chunks {
+                            match place {
+                                Some(place) => slots.copy(*place, chunk.length, out)?,
+                                None => parts.chunk(chunk, out)?,
+                            }
+                        }
+                    }
                 }
-                let span = delta.table.span(file);
-                meter.applied.fetch_add(span.end - span.start, Ordering::Relaxed);
+                meter.applied.fetch_add(file.span, Ordering::Relaxed);
             }
         }
     }
-    if places.next().is_some() {
+    if files.next().is_some() {
         return Err(BadTable::new("it tells of files that its tar-split has not").into());
     }
     // The end is told behind the last byte.
@@ -51,24 +58,22 @@ pub(in crate::stage) fn assemble(delta: &Delta, feed: &mut Feed, out: &mut impl 
 
 /// Bytes of the layer that [`assemble`] counts as applied: those of its files' data.
 pub(in crate::stage) fn counted(delta: &Delta) -> u64 {
-    let length = |file: &File| {
-        let span = delta.table.span(file);
-        span.end - span.start
-    };
-    delta.table.files.iter().map(length).sum()
+    delta.plan.files.iter().map(|file| file.span).sum()
 }
 
-fn copy(
-    slots: &mut [SlotReader],
-    place: Place,
-    length: u64,
-    meter: &Meter,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let slot = slots.get_mut(place.slot as usize).ok_or(io::ErrorKind::NotFound)?;
-    slot.read(place.block, length, |bytes| out.write_all(bytes))?;
-    meter.copied.fetch_add(length, Ordering::Relaxed);
-    Ok(())
+/// What is read of the slots.
+struct Slots<'a> {
+    readers: Vec<SlotReader>,
+    meter: &'a Meter,
+}
+
+impl Slots<'_> {
+    fn copy(&mut self, place: Place, length: u64, out: &mut impl Write) -> io::Result<()> {
+        let slot = self.readers.get_mut(place.slot as usize).ok_or(io::ErrorKind::NotFound)?;
+        slot.read(place.at(), length, |bytes| out.write_all(bytes))?;
+        self.meter.copied.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// What was fetched, by its place in the blob.
@@ -80,18 +85,10 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn file(&mut self, chunks: &[Chunk], out: &mut impl Write) -> io::Result<()> {
-        for chunk in chunks {
-            if chunk.zeros {
-                io::copy(&mut io::repeat(0).take(chunk.length), out)?;
-            } else {
-                self.chunk(chunk, out)?;
-            }
-        }
-        Ok(())
-    }
-
     fn chunk(&mut self, chunk: &Chunk, out: &mut impl Write) -> io::Result<()> {
+        if chunk.zeros {
+            return io::copy(&mut io::repeat(0).take(chunk.length), out).map(|_| ());
+        }
         while self.current.end <= chunk.offset {
             self.skip(self.current.end)?;
             self.current = self.ranges.next().ok_or(io::ErrorKind::UnexpectedEof)?.clone();

@@ -107,7 +107,7 @@ async fn prepare(
         }
         let cost = plan.cost();
         let worth_it = plan.saves(size);
-        let delta = Delta { table, plan, tar_split: (tar_split, inflated), slots: held.slots };
+        let delta = Delta { plan, tar_split: (tar_split, inflated), slots: held.slots };
         Ok(if worth_it { Ok(delta) } else { Err(NotWorthIt::NoGain { cost, size }) })
     };
     match blocking(search).await? {

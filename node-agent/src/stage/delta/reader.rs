@@ -20,14 +20,13 @@ impl SlotReader {
         Self { slot, buffer: AlignedBuffer::new(PIECE), at: 0 }
     }
 
-    /// Gives `length` bytes from the start of a block on to `take`, piece by piece.
+    /// Gives `length` bytes from byte `at` on to `take`, piece by piece.
     pub(super) fn read(
         &mut self,
-        block: u32,
+        mut at: u64,
         length: u64,
         mut take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut at = u64::from(block) * BLOCK as u64;
         let end = at.checked_add(length).ok_or(io::ErrorKind::UnexpectedEof)?;
         while at < end {
             let piece = self.piece(at)?;
@@ -42,7 +41,7 @@ impl SlotReader {
     fn piece(&mut self, at: u64) -> io::Result<&[u8]> {
         let inside = at.checked_sub(self.at).filter(|skip| *skip < self.buffer.len() as u64);
         if inside.is_none() {
-            self.fill(at)?;
+            self.fill(at - at % BLOCK as u64)?;
         }
         let skip = usize::try_from(at - self.at).expect("less than the buffer has");
         Ok(&self.buffer[skip..])
