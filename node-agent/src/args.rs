@@ -72,13 +72,16 @@ pub enum Command {
 /// Prepare disks.
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
-    /// Write the partition table and empty file systems. Everything on a device is lost.
+    /// Write the partition table and empty file systems.
     Create {
         /// File that is made, or device.
         path: PathBuf,
         /// Sizes.
         #[command(flatten)]
         sizes: SizeArgs,
+        /// Lose what is on it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -171,9 +174,13 @@ pub struct TrustArgs {
 pub struct InstallArgs {
     /// The image, such as registry.example/os:1.
     pub image: String,
-    /// File or device. One without Evenkeel's layout gets it, and everything on a device is lost then.
+    /// File or whole disk. One with Evenkeel's layout is installed into; a blank one gets it, as does one whose
+    /// installation was interrupted.
     #[arg(long)]
     pub disk: PathBuf,
+    /// Make the disk anew, whatever is on it: that is lost.
+    #[arg(long)]
+    pub force: bool,
     /// Sizes, for a disk without Evenkeel's layout.
     #[command(flatten)]
     pub sizes: SizeArgs,

@@ -45,7 +45,7 @@ pub const EXIT_UNFIT: u8 = 7;
 /// Does what the command line says.
 pub fn execute(command: Command) -> Result<()> {
     match command {
-        Command::Disk(DiskCommand::Create { path, sizes }) => disk::create(&path, sizes),
+        Command::Disk(DiskCommand::Create { path, sizes, force }) => disk::create(&path, sizes, force),
         Command::Install(args) => image::install(&args),
         Command::Stage(args) => image::stage(&args),
         Command::Recovery(args) => recovery::recovery(&args),
@@ -81,6 +81,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<RegistryError>() {
             return registry_exit_code(error);
+        }
+        if let Some(DiskError::Exists(_) | DiskError::InUse(_) | DiskError::Partition(_)) =
+            cause.downcast_ref()
+        {
+            return EXIT_REFUSED;
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {
             let refused =

@@ -6,15 +6,17 @@ pub mod aligned;
 mod block_device;
 mod device;
 mod file_device;
+mod fresh;
+mod kernel_table;
 pub mod mkfs;
 pub mod region;
 mod running;
 mod table;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -117,14 +119,21 @@ pub enum DiskError {
         /// Bytes from the start of the disk.
         disk_offset: u64,
     },
+    /// A slot could not be emptied.
+    #[error(transparent)]
+    Region(#[from] Box<RegionError>),
     /// The layout does not fit.
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// There is something on the disk already.
-    #[error(
-        "{0} exists and is not empty: choose another file, or remove it first if nothing on it is needed"
-    )]
+    #[error("{0} is not empty: choose another disk or file, or say --force if nothing on it is needed")]
     Exists(PathBuf),
+    /// Somebody uses it.
+    #[error("{0} is in use, it or a part of it: unmount it first, or choose another disk")]
+    InUse(PathBuf),
+    /// A part of a disk.
+    #[error("{0} is a partition: name the whole disk")]
+    Partition(PathBuf),
     /// A program is missing or failed.
     #[error(transparent)]
     Mkfs(#[from] mkfs::MkfsError),
@@ -179,23 +188,42 @@ impl Disk {
     }
 
     /// Makes a disk: the file (of 8 GiB unless given) if `path` is not a device, the partition table, and an empty
-    /// state file system. Boot and oem partitions are made when an image is installed, as their content comes from
-    /// there.
-    pub fn create(path: &Path, sizes: Sizes) -> Result<Self, DiskError> {
+    /// state file system. What is on it is lost if `overwrite` says so; else it must be blank, or a disk that was begun
+    /// before. Until [`Disk::finish`] it counts as one that was begun.
+    pub fn create(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Self, DiskError> {
         let Sizes { disk: size, slot: slot_size, slots } = sizes;
-        let length = if path.exists() && is_block_device(path)? {
-            device::length(path)?
-        } else {
-            make_file(path, sizes)?
-        };
+        fresh::check(path, overwrite)?;
+        let block = path.exists() && is_block_device(path)?;
+        let length = if block { device::length(path)? } else { make_file(path, sizes)? };
         let length = size.map_or(length, |size| size.min(length));
-        table::write(path, &layout::layout(length, slot_size, slots)?)?;
-        if is_block_device(path)? {
-            device::reread_table(path)?;
+        let layout = layout::layout(length, slot_size, slots)?;
+        fresh::mark(path)?;
+        table::write(path, &layout)?;
+        if block {
+            kernel_table::tell(path)?;
         }
         let disk = Self::open(path)?;
+        for name in disk.slot_names().chain([layout::RECOVERY_SLOT]) {
+            // What lay there before is not what an update may take for an image.
+            disk.slot(name)?.wipe_record().map_err(Box::new)?;
+        }
         mkfs::ext4(disk.partition(Role::State)?, "ek-state", None)?;
         Ok(disk)
+    }
+
+    /// Says, durably, that the disk has all its file systems.
+    pub fn finish(&self) -> Result<(), DiskError> {
+        fresh::unmark(&self.path)
+    }
+
+    /// Whether making the disk was begun and not finished.
+    pub fn is_unfinished(path: &Path) -> bool {
+        fresh::is_unfinished(path)
+    }
+
+    /// Bytes of a block of the disk.
+    pub fn block_size(&self) -> Result<u64, DiskError> {
+        Ok(table::block_size(&self.path)?.as_u64())
     }
 
     /// The disk's file or device.
@@ -274,23 +302,8 @@ fn make_file(path: &Path, sizes: Sizes) -> Result<u64, DiskError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(|source| io_error("create", source))?;
-    if !is_blank(&file, there).map_err(|source| io_error("read", source))? {
-        return Err(DiskError::Exists(path.to_owned()));
-    }
     file.set_len(size).map_err(|source| io_error("extend", source))?;
     Ok(size)
-}
-
-/// Whether the places where disks and file systems say what they are hold nothing.
-fn is_blank(file: &File, length: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; usize::try_from(length.min(layout::MIB)).expect("at most 1 MiB")];
-    for offset in [0, length - buffer.len() as u64] {
-        file.read_exact_at(&mut buffer, offset)?;
-        if buffer.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn is_block_device(path: &Path) -> Result<bool, DiskError> {

@@ -79,7 +79,7 @@ pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
 /// Formats the partition.
 pub fn format(disk: &Disk) -> Result<(), EspError> {
     let partition = disk.partition(Role::Esp)?;
-    fat::format(partition).map_err(|source| EspError::Io {
+    fat::format(partition, disk.block_size()?).map_err(|source| EspError::Io {
         operation: "format",
         disk: disk.path().display().to_string(),
         source,

@@ -57,11 +57,21 @@ pub enum InstallError {
     Temporary(#[source] io::Error),
 }
 
-/// Makes a disk with all its file systems, empty.
+/// Makes a disk with all its file systems, empty, of a file or device that has nothing on it.
 pub fn create_disk(path: &Path, sizes: Sizes) -> Result<Disk, InstallError> {
-    let disk = Disk::create(path, sizes)?;
+    make_disk(path, sizes, false)
+}
+
+/// As [`create_disk`], of whatever there is: it is lost.
+pub fn replace_disk(path: &Path, sizes: Sizes) -> Result<Disk, InstallError> {
+    make_disk(path, sizes, true)
+}
+
+fn make_disk(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Disk, InstallError> {
+    let disk = Disk::create(path, sizes, overwrite)?;
     esp::format(&disk)?;
     mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", None)?;
+    disk.finish()?;
     Ok(disk)
 }
 

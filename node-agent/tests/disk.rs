@@ -80,13 +80,13 @@ fn a_blank_file_becomes_a_disk_of_its_own_size() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
     File::create(&path).unwrap().set_len(SIZE).unwrap();
-    Disk::create(&path, Sizes { disk: None, ..SIZES }).unwrap();
+    Disk::create(&path, Sizes { disk: None, ..SIZES }, false).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), SIZE);
     let other = folder.path().join("other.img");
     let file = File::create(&other).unwrap();
     file.set_len(SIZE).unwrap();
     file.write_all_at(b"somebody's", SIZE - 512).unwrap();
-    assert!(matches!(Disk::create(&other, Sizes { disk: None, ..SIZES }), Err(DiskError::Exists(_))));
+    assert!(matches!(Disk::create(&other, Sizes { disk: None, ..SIZES }, false), Err(DiskError::Exists(_))));
 }
 
 #[test]

@@ -21,8 +21,9 @@ pub(super) fn open(args: &DiskArg) -> Result<Disk> {
     Ok(disk::open_or_find(args.disk.as_deref(), &args.proc)?)
 }
 
-pub(super) fn create(path: &Path, sizes: SizeArgs) -> Result<()> {
-    let disk = install::create_disk(path, sizes.into())?;
+pub(super) fn create(path: &Path, sizes: SizeArgs, force: bool) -> Result<()> {
+    let make = if force { install::replace_disk } else { install::create_disk };
+    let disk = make(path, sizes.into())?;
     for partition in disk.partitions() {
         println!("{:<18} {:>8} MiB  {}", partition.name, partition.length >> 20, partition.part_uuid);
     }

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{recovery, refused, slot::Situation};
 use crate::{
-    args::{InstallArgs, Output, PullArgs, SizeArgs, StageArgs, TrustArgs, VerifyImageArgs},
+    args::{InstallArgs, Output, PullArgs, StageArgs, TrustArgs, VerifyImageArgs},
     cloud_config::CloudConfig,
     disk::{Disk, DiskError},
     install,
@@ -39,7 +39,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     for image in [Some(&args.image), args.recovery_image.as_ref()].into_iter().flatten() {
         runtime.block_on(find(image, &options, trust.as_ref()))?;
     }
-    let disk = open_or_create(&args.disk, args.sizes)?;
+    let disk = open_or_create(args)?;
     if let Some(text) = &cloud_config {
         install::write_cloud_config(&disk, text)?;
     }
@@ -150,18 +150,22 @@ fn read_cloud_config(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// A disk with our layout is used as it is; one with somebody else's is never touched.
-fn open_or_create(path: &Path, sizes: SizeArgs) -> Result<Disk> {
+/// A disk with our layout is used as it is, unless it was never finished; one with somebody else's is never touched
+/// without being told to.
+fn open_or_create(args: &InstallArgs) -> Result<Disk> {
+    let (path, sizes) = (&args.disk, args.sizes.into());
+    if args.force {
+        return Ok(install::replace_disk(path, sizes)?);
+    }
     let empty_file = fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0);
-    if empty_file {
-        return Ok(install::create_disk(path, sizes.into())?);
+    if empty_file || Disk::is_unfinished(path) {
+        return Ok(install::create_disk(path, sizes)?);
     }
     match Disk::open(path) {
-        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes.into())?),
+        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes)?),
         Err(error) => Err(error.into()),
         Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
-            "{} has partitions that are not Evenkeel's: if nothing on it is needed, run `evenkeel-agent disk create` \
-             first",
+            "{} has partitions that are not Evenkeel's: if nothing on it is needed, say --force",
             path.display()
         ))),
         Ok(disk) => Ok(disk),

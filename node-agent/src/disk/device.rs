@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::{self, Seek as _, SeekFrom},
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
@@ -12,12 +11,6 @@ use super::DiskError;
 const CLASS: &str = "/sys/class/block";
 /// Unit of `start` and `size` in sysfs, whatever the device's own block size is.
 const SYSFS_SECTOR: u64 = 512;
-
-nix::ioctl_none_bad!(
-    /// Asks the kernel to read the partition table again.
-    blkrrpart,
-    nix::request_code_none!(0x12, 95)
-);
 
 /// Bytes of a disk file or device.
 pub(super) fn length(path: &Path) -> Result<u64, DiskError> {
@@ -46,12 +39,17 @@ pub(super) fn partition_node(disk: &Path, disk_offset: u64) -> Result<PathBuf, D
     Err(DiskError::NoNode { path: disk.to_owned(), disk_offset })
 }
 
-pub(super) fn reread_table(path: &Path) -> Result<(), DiskError> {
-    let file = File::open(path).map_err(|source| failed("open", path, source))?;
-    // SAFETY: BLKRRPART takes no argument and the descriptor is open for the length of the call.
-    unsafe { blkrrpart(file.as_raw_fd()) }
-        .map(|_| ())
-        .map_err(|errno| failed("tell the kernel of the new partitions of", path, errno.into()))
+/// Whether a device is a part of another one.
+pub(super) fn is_partition(path: &Path) -> Result<bool, DiskError> {
+    Ok(folder(path)?.join("partition").exists())
+}
+
+/// The numbers of the partitions that the kernel knows of a disk.
+pub(super) fn partition_numbers(disk: &Path) -> Result<Vec<i32>, DiskError> {
+    let folder = folder(disk)?;
+    let listing = fs::read_dir(&folder).map_err(|source| failed("list the partitions of", disk, source))?;
+    let numbers = listing.flatten().filter_map(|entry| number(&entry.path().join("partition")).ok());
+    Ok(numbers.filter_map(|number| i32::try_from(number).ok()).collect())
 }
 
 /// The device nodes of all whole disks.

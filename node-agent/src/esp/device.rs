@@ -137,7 +137,7 @@ mod tests {
         let device = Loop::new(LENGTH);
         let partition = device.partition(LENGTH);
         assert!(partition.is_device());
-        fat::format(&partition).unwrap();
+        fat::format(&partition, 512).unwrap();
         let esp = DeviceEsp::new(partition);
         esp.write("loader/entries/one.new", &mut &b"one"[..]).unwrap();
         esp.rename("loader/entries/one.new", "loader/entries/one.conf").unwrap();

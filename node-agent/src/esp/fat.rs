@@ -182,11 +182,13 @@ impl Esp for FatEsp {
 }
 
 /// Formats a partition as FAT32.
-pub(super) fn format(partition: &Partition) -> io::Result<()> {
+pub(super) fn format(partition: &Partition, block: u64) -> io::Result<()> {
     let window = partition.open(Access::Write)?;
     let (volume_id, ..) = uuid::Uuid::new_v4().as_fields();
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat32)
+        // The kernel and firmware take no sectors that are smaller than the disk's.
+        .bytes_per_sector(u16::try_from(block).map_err(io::Error::other)?)
         .volume_label(*b"EVENKEELESP")
         .volume_id(volume_id);
     fatfs::format_volume(window.cursor(0), options)?;

@@ -1,0 +1,130 @@
+//! Installation on devices and over what is there: loop devices of both block sizes, wrong disks, interrupted ones. Needs
+//! root.
+
+mod machine_on_disk;
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use evenkeel_node_agent::{
+    boot,
+    disk::{Disk, DiskError},
+    install::{self, InstallError},
+    slots::{self, Memory, SlotState},
+};
+use evenkeel_node_agent_core::layout::Role;
+use machine_on_disk::{Content, Machine, SIZE, SIZES, run};
+
+const CONTENT: Content<'_> = Content {
+    loader: ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
+    kernel: b"kernel",
+    initrd: b"initrd",
+    kernel_options: "",
+};
+
+/// A file as a device.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn new(folder: &Path, sector: &str) -> Self {
+        let file = folder.join("device.img");
+        File::create(&file).unwrap().set_len(SIZE).unwrap();
+        let said = run("losetup", &["--find", "--show", "--sector-size", sector, file.to_str().unwrap()]);
+        Self(said.trim().into())
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // Partitions that were added one by one stay with the device's number otherwise.
+        let _ = Command::new("partx").args(["--delete", self.path()]).output();
+        let _ = Command::new("losetup").args(["--detach", self.path()]).output();
+    }
+}
+
+fn refusal(result: Result<Disk, InstallError>) -> DiskError {
+    match result.unwrap_err() {
+        InstallError::Disk(error) => error,
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_device_becomes_a_disk_whatever_its_blocks() {
+    for sector in ["512", "4096"] {
+        let folder = tempfile::tempdir().unwrap();
+        let device = Loop::new(folder.path(), sector);
+        let disk = install::create_disk(&device.0, SIZES).unwrap();
+        assert!(run("sgdisk", &["-v", device.path()]).contains("No problems found"), "{sector}");
+        for role in [Role::Oem, Role::State] {
+            run("e2fsck", &["-f", "-n", disk.partition(role).unwrap().path.to_str().unwrap()]);
+        }
+        let esp = disk.partition(Role::Esp).unwrap();
+        let said = run("fsck.fat", &["-n", "-v", esp.path.to_str().unwrap()]);
+        assert!(said.contains(&format!("{sector} bytes per logical sector")), "{said}");
+        let machine = Machine { folder, disk };
+        let (a, record) = machine.fill_with("a", &CONTENT);
+        install::make_bootable(&machine.disk, &a, &record).unwrap();
+        let entries = boot::open(&machine.disk).unwrap().entries().unwrap();
+        let report = slots::report(&machine.disk, &entries, &Memory::default()).unwrap();
+        assert!(report[0].default && report[0].state == SlotState::Complete, "{sector}: {report:?}");
+        // Its parts are no disks, and while one is used the disk is not touched.
+        let state = machine.disk.partition(Role::State).unwrap().path.clone();
+        assert!(matches!(refusal(install::replace_disk(&state, SIZES)), DiskError::Partition(_)));
+        assert!(matches!(refusal(install::create_disk(&device.0, SIZES)), DiskError::Exists(_)));
+        let mount = tempfile::tempdir().unwrap();
+        run("mount", &[state.to_str().unwrap(), mount.path().to_str().unwrap()]);
+        let refused = refusal(install::replace_disk(&device.0, SIZES));
+        run("umount", &[mount.path().to_str().unwrap()]);
+        assert!(matches!(refused, DiskError::InUse(_)), "{sector}: {refused}");
+    }
+}
+
+#[test]
+fn what_has_something_on_it_is_made_anew_only_when_told_to() {
+    let machine = Machine::new();
+    let path = machine.disk.path();
+    machine.fill_with("a", &CONTENT);
+    assert!(matches!(refusal(install::create_disk(path, SIZES)), DiskError::Exists(_)));
+    let disk = install::replace_disk(path, SIZES).unwrap();
+    let report = slots::report(&disk, &[], &Memory::default()).unwrap();
+    assert!(report.iter().all(|slot| slot.state == SlotState::Empty), "{report:?}");
+    // A file system without a partition table is something, too.
+    let other = machine.folder.path().join("other.img");
+    File::create(&other).unwrap().set_len(SIZE).unwrap();
+    run("mke2fs", &["-q", "-F", other.to_str().unwrap()]);
+    assert!(matches!(refusal(install::create_disk(&other, SIZES)), DiskError::Exists(_)));
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    File::create(&path).unwrap().set_len(600 << 20).unwrap();
+    let error =
+        refusal(install::replace_disk(&path, evenkeel_node_agent::disk::Sizes { disk: None, ..SIZES }));
+    assert!(matches!(error, DiskError::Layout(_)), "{error}");
+    assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn an_interrupted_disk_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    // As far as the table and the state partition, and then the power went.
+    Disk::create(&path, SIZES, false).unwrap();
+    assert!(Disk::is_unfinished(&path));
+    // Or within the table.
+    File::options().write(true).open(&path).unwrap().write_all_at(&[7; 512], 512).unwrap();
+    let disk = install::create_disk(&path, SIZES).unwrap();
+    assert!(!Disk::is_unfinished(&path) && boot::open(&disk).unwrap().entries().unwrap().is_empty());
+    assert!(matches!(refusal(install::create_disk(&path, SIZES)), DiskError::Exists(_)));
+}
