@@ -24,7 +24,9 @@ evenkeel_partition() { echo "$folder/$1"; }
 evenkeel_say() { echo "$*"; }
 mount -t tmpfs tmpfs /run
 mount() { [ "$1 $2" = "-t vfat" ] && command mount --bind "$3" "$4"; }
-evenkeel_reset
+_state=/run/evenkeel/state
+evenkeel_reset || exit 1
+[ "$_state" = /run/evenkeel/state ]
 "#;
 
 /// The partitions of a machine, as files, and its boot partition, as a folder.

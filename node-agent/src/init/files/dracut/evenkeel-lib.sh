@@ -115,23 +115,24 @@ evenkeel_reset() {
     mkdir -p "$_esp"
     mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0
     _request=$_esp/evenkeel/reset
-    _slot= _digest= _state= _oem=
+    # The caller has a `_state` of its own: these variables are everybody's.
+    _for_slot= _for_digest= _do_state= _do_oem=
     if [ -f "$_request" ]; then
         while IFS='=' read -r _key _value; do
             case $_key in
-                slot) _slot=$_value ;;
-                digest) _digest=$_value ;;
-                state) _state=$_value ;;
-                oem) _oem=$_value ;;
+                slot) _for_slot=$_value ;;
+                digest) _for_digest=$_value ;;
+                state) _do_state=$_value ;;
+                oem) _do_oem=$_value ;;
             esac
         done < "$_request"
     fi
-    if [ -n "$_oem" ] && [ "$_slot" = "$(getarg evenkeel.slot=)" ] &&
-        [ "$_digest" = "$(getarg evenkeel.digest=)" ]; then
-        [ "$_state" != wipe ] || evenkeel_anew state || return 1
-        [ "$_oem" != wipe ] || evenkeel_anew oem || return 1
+    if [ -n "$_do_oem" ] && [ "$_for_slot" = "$(getarg evenkeel.slot=)" ] &&
+        [ "$_for_digest" = "$(getarg evenkeel.digest=)" ]; then
+        [ "$_do_state" != wipe ] || evenkeel_anew state || return 1
+        [ "$_do_oem" != wipe ] || evenkeel_anew oem || return 1
         mv -f "$_request" "$_request-done" && sync || return 1
-        evenkeel_say "this machine begins anew: state $_state, oem $_oem"
+        evenkeel_say "this machine begins anew: state $_do_state, oem $_do_oem"
     fi
     umount "$_esp"
 }
