@@ -30,8 +30,9 @@ power: build
 
 # Our staging beside what the machine could do at best and beside the usual tools; wants a machine without other work.
 # ARGS: --size MIB --files N --rounds N; the large one is --size 3000 --files 150000.
-bench-node: host-packages
-	RUSTFLAGS="-C target-feature=+crt-static" cargo bench --locked --target $(TARGET) -p evenkeel-node-agent --bench staging -- $(ARGS)
+bench-node: host-packages build
+	PATH="$$($(E2E) containerd):$$PATH" RUSTFLAGS="-C target-feature=+crt-static" \
+	cargo bench --locked --target $(TARGET) -p evenkeel-node-agent --bench staging -- $(ARGS)
 
 # A rollout over NODES nodes with a real control plane and the real operator; wants a machine without other work.
 # ARGS: --budget N --idle SECONDS.

@@ -2,7 +2,11 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use evenkeel_e2e::{delta, demo, trial};
+use evenkeel_e2e::{
+    delta, demo,
+    tools::{self, Tool},
+    trial,
+};
 
 /// Upgrades a fleet of virtual machines, for real.
 #[derive(Debug, Parser)]
@@ -20,6 +24,8 @@ enum Command {
     Trial(trial::Arguments),
     /// A machine that updates itself, and whose power is cut again and again.
     Power(trial::power::Arguments),
+    /// Builds containerd and ctr, which staging is measured beside, and prints their folder.
+    Containerd,
     /// Two versions of a Debian that differ by an update of one package: how much of the second is downloaded.
     Delta,
 }
@@ -30,6 +36,14 @@ async fn main() -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
         Command::Power(arguments) => trial::power::run(&arguments).await,
+        Command::Containerd => containerd().await,
         Command::Delta => delta::run().await,
     }
+}
+
+async fn containerd() -> Result<()> {
+    let programs = tools::ensure(&[Tool::Containerd, Tool::Ctr]).await?;
+    let folder = programs.path(Tool::Ctr).parent().map(std::path::Path::to_owned).unwrap_or_default();
+    println!("{}", folder.display());
+    Ok(())
 }

@@ -25,6 +25,7 @@ pub enum Tool {
     Helm,
     Containerd,
     ContainerdShim,
+    Ctr,
     Cosign,
     Chunked,
 }
@@ -55,6 +56,7 @@ impl Tool {
             Self::Helm => "helm",
             Self::Containerd => "containerd",
             Self::ContainerdShim => "containerd-shim-runc-v2",
+            Self::Ctr => "ctr",
             Self::Cosign => "cosign",
             Self::Chunked => "chunked",
         }
@@ -63,7 +65,7 @@ impl Tool {
     fn module(self) -> Module {
         match self {
             Self::Helm => Module::Helm,
-            Self::Containerd | Self::ContainerdShim => Module::Containerd,
+            Self::Containerd | Self::ContainerdShim | Self::Ctr => Module::Containerd,
             Self::Cosign => Module::Cosign,
             Self::Chunked => Module::Chunked,
             _ => Module::Kubernetes,
@@ -76,7 +78,7 @@ impl Tool {
             Self::Helm => "helm.sh/helm/v3/cmd/helm".to_owned(),
             Self::Cosign => "github.com/sigstore/cosign/v3/cmd/cosign".to_owned(),
             Self::Chunked => "evenkeel.dev/e2e/tools/chunked".to_owned(),
-            Self::Containerd | Self::ContainerdShim => {
+            Self::Containerd | Self::ContainerdShim | Self::Ctr => {
                 format!("github.com/containerd/containerd/v2/cmd/{}", self.name())
             }
             _ => format!("k8s.io/kubernetes/cmd/{}", self.name()),

@@ -16,15 +16,16 @@ const CONTAINERD_WAIT: Duration = Duration::from_secs(20);
 /// One run of ours.
 pub struct Run {
     pub time: Duration,
-    /// Seconds of all cores together.
+    /// Seconds of all cores together: ours, and with those of the registry.
     pub busy: f64,
+    pub busy_in_all: f64,
     pub peak_mib: f64,
     /// Bytes that the disk was given.
     pub written: u64,
 }
 
-/// Ours, into the empty slot of a new disk.
-pub fn agent(folder: &Path, image: &str, bytes: u64, files: usize) -> Run {
+/// Ours, into the empty slot of a new disk. `registry` is the process that gives the image.
+pub fn agent(folder: &Path, registry: u32, image: &str, bytes: u64, files: usize) -> Run {
     let disk = folder.join("disk.img");
     let _ = fs::remove_file(&disk);
     let agent = env!("CARGO_BIN_EXE_evenkeel-agent");
@@ -34,6 +35,8 @@ pub fn agent(folder: &Path, image: &str, bytes: u64, files: usize) -> Run {
     let (size, slot) = (format!("{}MiB", 4 * slot + 2048), format!("{slot}MiB"));
     run(Command::new(agent).args(["disk", "create", "--size", &size, "--slot-size", &slot]).arg(&disk));
     let account = folder.join("account.json");
+    let registry_busy = || usage(registry).map_or(0.0, |(_, busy)| busy);
+    let registry_before = registry_busy();
     let begin = Instant::now();
     let mut process = Command::new(agent)
         .args(["stage", image, "--plain-http", "--slot", "b", "--output", "json", "--disk"])
@@ -56,7 +59,8 @@ pub fn agent(folder: &Path, image: &str, bytes: u64, files: usize) -> Run {
     assert!(ended.success(), "{ended}");
     let account: serde_json::Value = serde_json::from_slice(&fs::read(account).unwrap()).unwrap();
     fs::remove_file(&disk).unwrap();
-    Run { time, busy, peak_mib: peak, written: account["bytesWritten"].as_u64().unwrap() }
+    let busy_in_all = busy + registry_busy() - registry_before;
+    Run { time, busy, busy_in_all, peak_mib: peak, written: account["bytesWritten"].as_u64().unwrap() }
 }
 
 /// Most memory so far in MiB, and seconds of all cores.

@@ -58,7 +58,7 @@ fn main() {
     );
     let mut rounds = Rounds::default();
     for _ in 0..options.rounds {
-        let ours = contenders::agent(folder.path(), &name, image.bytes, image.files);
+        let ours = contenders::agent(folder.path(), registry.process(), &name, image.bytes, image.files);
         rounds.inflate.push(bound::inflate_and_hash(&image.image));
         rounds.write.push(bound::write(folder.path(), ours.written));
         rounds.ours.push(ours);
@@ -95,21 +95,25 @@ impl Rounds {
             line("these / ours", &ratios(&seconds(&self.tools), &ours));
         }
         if self.containerd.is_empty() {
-            println!("containerd was left out: put `containerd` and `ctr` into the PATH to compare");
+            println!("containerd was left out: it needs `containerd` and `ctr` in the PATH");
         } else {
             line("ctr images pull (overlayfs), s", &seconds(&self.containerd));
             line("this / ours", &ratios(&seconds(&self.containerd), &ours));
         }
         line("our peak of memory, MiB", &self.ours.iter().map(|run| run.peak_mib).collect::<Vec<_>>());
-        let busy: Vec<f64> = self.ours.iter().map(|run| run.busy / run.time.as_secs_f64()).collect();
-        line("cores that we kept busy", &busy);
+        let share = |busy: fn(&contenders::Run) -> f64| -> Vec<f64> {
+            self.ours.iter().map(|run| busy(run) / run.time.as_secs_f64()).collect()
+        };
+        let busy = share(|run| run.busy_in_all);
+        line("cores that we kept busy", &share(|run| run.busy));
+        line("cores busy, with the registry's work", &busy);
         println!("what bounds ours: {}", bounds(middle(&busy), middle(&write) / middle(&ours), cores));
     }
 }
 
 /// What a run waits for, from the cores that it had busy and the share of its time that its writing alone takes.
 fn bounds(busy: f64, write: f64, cores: usize) -> &'static str {
-    if busy > 0.85 * f64::from(u32::try_from(cores).unwrap()) {
+    if busy > 0.8 * f64::from(u32::try_from(cores).unwrap()) {
         "all cores, with inflating, hashing and taking bytes from the registry"
     } else if write > 0.8 {
         "the disk's rate of writing"

@@ -73,6 +73,12 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
+    /// Number of its process.
+    #[allow(dead_code, reason = "the benchmark asks, the tests do not")]
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn address(&self) -> &str {
         &self.address
     }
