@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test trials power bench-node bench-fleet build lint deny generate fmt fuzz host-packages
+.PHONY: demo test trials power delta bench-node bench-fleet build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -27,6 +27,11 @@ trials: build
 # A machine that updates itself while its power is cut, CUTS times in all; some two minutes for each cut.
 power: build
 	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1)
+
+# Two versions of a Debian that differ by an update of one package: how much of the second is downloaded and written, as
+# layers and squashed. The versions are built once, which takes minutes.
+delta: build
+	$(E2E) delta
 
 # Our staging beside what the machine could do at best and beside the usual tools; wants a machine without other work.
 # ARGS: --size MIB --files N --rounds N; the large one is --size 3000 --files 150000.

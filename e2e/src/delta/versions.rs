@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use evenkeel_node_agent_core::erofs::BLOCK;
 use serde::{Deserialize, Serialize};
 use tar::Archive;
 use tokio::process::Command;
@@ -43,6 +44,14 @@ pub(super) struct Versions {
     pub changed: f64,
     /// The update, for people.
     pub what: String,
+    /// Bytes of the blocks that files lie in.
+    pub blocks: Blocks,
+}
+
+/// Bytes of the blocks that the files of the ordinary layers lie in, each from a block of its own on.
+pub(super) struct Blocks {
+    pub before: u64,
+    pub update: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,8 +71,13 @@ pub(super) async fn build() -> Result<Versions> {
         tokio::task::spawn_blocking(move || Layer::from_file(&path, Compression::Zstd))
     };
     let (before, update) = (ordinary("before.tar.zst").await??, ordinary("update.tar.zst").await??);
+    let count = |name: &str| {
+        let path = folder.join(name);
+        tokio::task::spawn_blocking(move || blocks(&path))
+    };
+    let blocks = Blocks { before: count("before.tar.zst").await??, update: count("update.tar.zst").await?? };
     let squashed = [layer(&folder, "before").await?, layer(&folder, "after").await?];
-    Ok(Versions { before, update, squashed, changed, what })
+    Ok(Versions { before, update, squashed, changed, what, blocks })
 }
 
 /// A squashed version.
@@ -164,6 +178,17 @@ fn files(path: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in Archive::new(file).entries().context("read an archive")? {
         bytes += entry.context("read an archive")?.size();
+    }
+    Ok(bytes)
+}
+
+/// Bytes of the blocks that the files of a compressed archive lie in.
+fn blocks(path: &Path) -> Result<u64> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut archive = Archive::new(zstd::Decoder::new(file).context("inflate an archive")?);
+    let mut bytes = 0;
+    for entry in archive.entries().context("read an archive")? {
+        bytes += entry.context("read an archive")?.size().next_multiple_of(BLOCK as u64);
     }
     Ok(bytes)
 }
