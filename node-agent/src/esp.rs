@@ -39,6 +39,8 @@ pub trait Esp {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// The files of a folder, by name; none when there is no such folder.
     fn list(&self, folder: &str) -> io::Result<Vec<EspFile>>;
+    /// Frees what power cuts have left without a name, as far as it can be told.
+    fn reclaim(&self) -> io::Result<()>;
     /// Bytes that are free.
     fn free(&self) -> io::Result<u64>;
 }

@@ -55,11 +55,14 @@ pub(super) fn missing<'a>(
         .filter(|(name, file)| !there.iter().any(|f| f.name == *name && f.length == file.length))
         .collect();
     let needed: u64 = missing.iter().map(|(_, file)| file.length.next_multiple_of(CLUSTER_MAX)).sum();
-    let free = esp.free().map_err(|source| failed("read the free space of", "/", source))?;
-    if !missing.is_empty() && needed + RESERVE > free {
-        return Err(BootError::EspFull { free, needed: needed + RESERVE });
+    if missing.is_empty() || needed + RESERVE <= free(esp)? {
+        return Ok(missing);
     }
-    Ok(missing)
+    esp.reclaim().map_err(|source| failed("free what no file has on", "/", source))?;
+    match free(esp)? {
+        free if needed + RESERVE > free => Err(BootError::EspFull { free, needed: needed + RESERVE }),
+        _ => Ok(missing),
+    }
 }
 
 /// Removes the files that neither an entry nor `keep` names.
@@ -81,8 +84,11 @@ pub(super) fn collect(
 /// Bytes that are free when only the files are there that the entries name, without what is kept free.
 pub(super) fn room(esp: &dyn Esp, entries: &[BootEntry]) -> Result<u64, BootError> {
     let unnamed: u64 = unnamed(esp, entries)?.iter().map(|file| file.length).sum();
-    let free = esp.free().map_err(|source| failed("read the free space of", "/", source))?;
-    Ok((free + unnamed).saturating_sub(RESERVE))
+    Ok((free(esp)? + unnamed).saturating_sub(RESERVE))
+}
+
+fn free(esp: &dyn Esp) -> Result<u64, BootError> {
+    esp.free().map_err(|source| failed("read the free space of", "/", source))
 }
 
 /// Kernels and initrds that no entry names.

@@ -93,6 +93,8 @@ impl Bootloader for SystemdBoot {
             let (from, to) = (path(trial), path(&kept));
             self.remove(&to)?;
             self.esp.rename(&from, &to).map_err(|source| failed("rename", &from, source))?;
+            // Of a rename in which the power went, firmware may have left both names.
+            self.remove_entries(slot, |name| name.tries.is_some())?;
         } else if !names.contains(&kept) {
             return Err(BootError::NoEntry(slot.to_owned()));
         }

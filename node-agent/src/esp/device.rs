@@ -79,6 +79,10 @@ impl Esp for DeviceEsp {
         self.reach(Access::ReadAlone)?.list(folder)
     }
 
+    fn reclaim(&self) -> io::Result<()> {
+        self.reach(Access::Write)?.reclaim()
+    }
+
     fn free(&self) -> io::Result<u64> {
         self.reach(Access::ReadAlone)?.free()
     }

@@ -2,6 +2,9 @@
 
 mod cache;
 mod change;
+mod folder;
+mod named;
+mod parts;
 
 use std::{
     cell::RefCell,
@@ -74,18 +77,32 @@ impl FatEsp {
         outcome
     }
 
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        if self.with(|fs| Ok(found(fs.root_dir().open_dir(path))?.is_some()))? {
+            return Ok(());
+        }
+        let mut held = self.changed(|fs| fs.root_dir().create_dir(path).map(|_| ()))?;
+        held.straighten_folder()?;
+        held.write_out(Change::CreateFolder)
+    }
+
     fn change(
         &self,
         change: Change,
         work: impl FnOnce(&FileSystem<Shared>) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.changed(work)?.write_out(change)
+    }
+
+    /// A change that is held back.
+    fn changed(&self, work: impl FnOnce(&FileSystem<Shared>) -> io::Result<()>) -> io::Result<Held> {
         let held = Rc::new(RefCell::new(Held::begin(&self.window)?));
         let file_system = FileSystem::new(Shared(held.clone()), FsOptions::new().time_provider(&UTC))?;
         let outcome = work(&file_system);
         file_system.unmount()?;
         outcome?;
         let held = Rc::into_inner(held).expect("the file system is gone, and with it the other owner");
-        held.into_inner().write_out(change)
+        Ok(held.into_inner())
     }
 }
 
@@ -126,13 +143,11 @@ impl Esp for FatEsp {
     fn write(&self, path: &str, source: &mut dyn Read) -> io::Result<()> {
         // Its clusters are free before new ones are chosen, so that data is never written over what a name still has.
         self.remove(path)?;
+        for (at, _) in path.match_indices('/') {
+            self.make_folder(&path[..at])?;
+        }
         self.change(Change::Create, |fs| {
-            let mut folder = fs.root_dir();
-            let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-            for part in folders.split('/').filter(|part| !part.is_empty()) {
-                folder = folder.create_dir(part)?;
-            }
-            let mut file = folder.create_file(name)?;
+            let mut file = fs.root_dir().create_file(path)?;
             io::copy(source, &mut file)?;
             file.flush()
         })
@@ -156,6 +171,10 @@ impl Esp for FatEsp {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         self.change(Change::Remove, |fs| found(fs.root_dir().remove(path)).map(|_| ()))
+    }
+
+    fn reclaim(&self) -> io::Result<()> {
+        Held::begin(&self.window)?.reclaim()
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<EspFile>> {

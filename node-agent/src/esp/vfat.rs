@@ -103,6 +103,11 @@ impl Esp for VfatEsp {
         Ok(files)
     }
 
+    /// Nothing: that is for a checker of file systems.
+    fn reclaim(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn free(&self) -> io::Result<u64> {
         let stats = nix::sys::statvfs::statvfs(&self.root)?;
         Ok(stats.blocks_available() * stats.fragment_size())

@@ -1,10 +1,12 @@
 //! Every kind of image that registries hold gives a slot.
 
+use std::sync::Arc;
+
 use evenkeel_node_agent::slots::SlotState;
 use serde_json::json;
 
 use crate::{
-    image::{Compressed, Dialect, Image, Recipe, index},
+    image::{Compressed, Dialect, Image, Recipe, index, tar},
     machine::Machine,
     registry::Registry,
 };
@@ -32,6 +34,27 @@ async fn the_same_files_give_the_same_slot_whatever_they_came_in() {
         let b = machine.slot("b");
         assert!(b.state == SlotState::Complete && !b.bootable, "{b:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_has_as_many_layers_as_overlays_can_have() {
+    let (registry, machine) = (Registry::start(), Machine::empty());
+    let mut recipe = Recipe::default();
+    for number in recipe.layers.len()..127 {
+        recipe
+            .layers
+            .push(tar(&[("etc/last", format!("{number}").as_bytes()), (&format!("d/{number}"), b"x")]));
+    }
+    let name = registry.push(&recipe.build(), "os:1").await;
+    let first = machine.stage(&name).await.unwrap();
+    assert_eq!(first.record.layers.len(), 127);
+    // All of them are found again by what the slot tells of itself.
+    let other = machine.stage_into(&name, "a", &Arc::default()).await.unwrap();
+    assert_eq!((other.cost.bytes_downloaded, other.record.root_hash), (0, first.record.root_hash));
+    recipe.layers.push(tar(&[("etc/last", b"one more")]));
+    let name = registry.push(&recipe.build(), "os:2").await;
+    let refused = machine.stage(&name).await.unwrap_err().plan_error();
+    assert!(refused.message.contains("128 layers, and 127 are the limit"), "{}", refused.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 //!
 //! `EVENKEEL_POWER_CUTS=n` looks at n times as many.
 
+mod boot_partition;
 mod cuts;
 mod finished_layer;
 mod firmware;
@@ -18,19 +19,13 @@ mod promises;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::Path,
     sync::Arc,
 };
 
 use evenkeel_crds::node_plan::{Order, Revert, Target};
-use evenkeel_node_agent::{
-    boot::Loader,
-    disk::{BlockDevice, Disk, Window},
-    esp, install,
-};
+use evenkeel_node_agent::{boot::Loader, disk::Disk, install};
 use evenkeel_node_agent_core::{
     journal::{Journal, Step},
-    layout::Role,
     machine::Orders,
 };
 
@@ -41,7 +36,6 @@ use crate::{
     registry::Registry,
 };
 use cuts::{Cut, Dice, Story};
-use firmware::Fat;
 use node::{CAUSE, Known, Node};
 use promises::{Images, hold};
 
@@ -167,7 +161,7 @@ fn ending(known: &Known) -> Result<Ending, String> {
 }
 
 /// The slot that runs and the recovery slot are never written.
-fn keeps_off(node: &Node, story: &Story<Known>) {
+fn keeps_off(disk: &Disk, story: &Story<Known>) {
     let mut known = &story.known;
     for op in &story.ops {
         match op {
@@ -175,7 +169,7 @@ fn keeps_off(node: &Node, story: &Story<Known>) {
             Op::Flush => {}
             Op::Write(sectors) => {
                 for forbidden in ["recovery", known.running.as_str()] {
-                    let slot = node.disk.slot(forbidden).unwrap();
+                    let slot = disk.slot(forbidden).unwrap();
                     let (first, end) = (slot.disk_offset / 512, (slot.disk_offset + slot.length) / 512);
                     let hit = sectors.iter().find(|(number, _)| (first..end).contains(number));
                     assert!(hit.is_none(), "slot {forbidden} was written at sector {hit:?}: {known:?}");
@@ -198,6 +192,7 @@ async fn a_power_cut_anywhere_leaves_one_whole_system_and_a_way_on_with_grub() {
 async fn cut_everywhere(loader: Loader) {
     let world = World::new(loader).await;
     let story = world.story().await;
+    keeps_off(&world.machine.disk, &story);
     let mut cuts = Vec::new();
     story.cuts(0..story.ops.len(), RANDOM * times(), |cut| cuts.push(cut));
     let (mut endings, mut followed, mut again) = (BTreeMap::new(), 0, 0);
@@ -224,7 +219,7 @@ async fn cut_everywhere(loader: Loader) {
                     known: cut.known.clone(),
                     ops: node.recorder.take_log(),
                 };
-                keeps_off(&node, &second);
+                keeps_off(&node.disk, &second);
                 if dice.roll(CUT_AGAIN_ONE_OF) < times() {
                     again += cut_again(&world, &second, &mut dice, &mut failures).await;
                 }
@@ -294,76 +289,4 @@ async fn no_flush_of_a_slot_can_be_left_out() {
     }
     assert_eq!(flushes.len(), 9, "three times wiped, written and recorded");
     assert_eq!(noticed, BTreeSet::from([0, 1, 2]), "{kinds:?}");
-}
-
-/// What was told of the boot partition's files.
-type Told = BTreeMap<String, usize>;
-
-/// Each call keeps its word when it returns, and each of its flushes is why: files that were written, renamed and
-/// removed, in a folder that is longer than a sector.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_flush_of_the_boot_partition_can_be_left_out() {
-    let machine = Machine::empty();
-    esp::format(&machine.disk).unwrap();
-    let file = Arc::new(File::open(machine.disk.path()).unwrap());
-    let recorder: Arc<Recorder<Told>> = Arc::new(Recorder::new(file.clone(), Sectors::new()));
-    let device: Arc<dyn BlockDevice> = recorder.clone();
-    let disk = Disk::on(&device, Path::new("memory")).unwrap();
-    let esp = esp::open(&disk).unwrap();
-    let mut told = Told::new();
-    let tell = |told: &Told| recorder.note(told.clone());
-    for number in 0..6_usize {
-        let (new, kept) =
-            (format!("folder/a-long-name-{number}.new"), format!("folder/a-long-name-{number}"));
-        let length = 3000 + 2000 * number;
-        esp.write(&new, &mut &noise(length, number as u64)[..]).unwrap();
-        told.insert(new.clone(), length);
-        tell(&told);
-        // Between two calls it may be either, or, where a name is in two sectors, none.
-        told.remove(&new);
-        tell(&told);
-        esp.rename(&new, &kept).unwrap();
-        told.insert(kept, length);
-        tell(&told);
-        if number % 2 == 1 {
-            let old = format!("folder/a-long-name-{}", number - 1);
-            told.remove(&old);
-            tell(&told);
-            esp.remove(&old).unwrap();
-            told.insert(old, 0);
-            tell(&told);
-        }
-    }
-    let story = Story { file, before: Sectors::new(), known: Told::new(), ops: recorder.take_log() };
-    let check = |story: &Story<Told>, cut: &Cut<Told>| -> Result<(), String> {
-        let device = story.recorder(cut);
-        let partition = disk.partition(Role::Esp).unwrap();
-        let files = Fat::of(&Window::new(device, partition.disk_offset, partition.length)).files()?;
-        cut.known.iter().try_for_each(|(path, length)| match files.get(path) {
-            None if *length == 0 => Ok(()),
-            Some(content) if content.len() == *length => {
-                let number = path.bytes().find(u8::is_ascii_digit).unwrap() - b'0';
-                let whole = *content == noise(*length, u64::from(number));
-                if whole { Ok(()) } else { Err(format!("{path} has other bytes")) }
-            }
-            found => Err(format!("{path}: {:?} bytes, and not {length}", found.map(Vec::len))),
-        })
-    };
-    let mut disks = 0;
-    story.cuts(0..story.ops.len(), 20 * times(), |cut| {
-        disks += 1;
-        check(&story, &cut).unwrap_or_else(|error| panic!("cut at {}: {error}", cut.at));
-    });
-    let flushes = story.flushes();
-    let mut needless = Vec::new();
-    for (index, flush) in flushes.iter().enumerate() {
-        let end = flushes.get(index + 1).copied().unwrap_or(story.ops.len());
-        let (mutant, mut noticed) = (story.without(*flush), false);
-        mutant.cuts(*flush..end, 40 * times(), |cut| noticed = noticed || check(&mutant, &cut).is_err());
-        if !noticed {
-            needless.push(*flush);
-        }
-    }
-    println!("{disks} disks, {} flushes", flushes.len());
-    assert!(needless.is_empty(), "nothing noticed that these were missing: {needless:?}");
 }

@@ -122,6 +122,23 @@ async fn a_layer_that_is_no_tar() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_leads_out_of_the_image() {
+    let machine = Machine::with_old_system().await;
+    let registry = Registry::start();
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..9].copy_from_slice(b"../../bad");
+    header.set_mode(0o644);
+    header.set_size(0);
+    header.set_cksum();
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.append(&header, &[][..]).unwrap();
+    let image = Recipe::with(layer.into_inner().unwrap()).build();
+    let name = registry.push(&image, "os:1").await;
+    let words = [&image.layers[2].digest, &name, "entry ../../bad", "leaves the image's root"];
+    machine.refuses(&name, "MalformedLayer", false, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_boot_partition_that_is_full() {
     let machine = Machine::with_old_system().await;
     let registry = Registry::start();

@@ -3,11 +3,10 @@
 //! The library writes directory entries, allocation tables and data as it comes to them. Cut in between, a name could
 //! be left with clusters that the tables call free, and the next file would be written over them. So: data goes to
 //! clusters that nobody has, and is written before all else; tables and directories are kept, sector by sector, and
-//! written at the end. What can be left is clusters that no name has: some room is lost, and nothing else.
+//! written at the end. What can be left is clusters that no name has: some room is lost until it is needed
+//! ([`Held::reclaim`]), and nothing else.
 //!
 //! Each flush here has a disk that goes wrong without it, in the tests of power cuts.
-//!
-//! Format: Microsoft's FAT specification of 2005 (fatgen103), the FAT32 parts of the boot sector and of the table.
 
 use std::{
     collections::BTreeMap,
@@ -15,46 +14,36 @@ use std::{
     ops::Range,
 };
 
-use super::cache::Cache;
+use super::{
+    cache::Cache,
+    parts::{FIRST_CLUSTER, Parts, SECTOR, TABLE_ENTRY, TABLE_ENTRY_BITS},
+};
 use crate::disk::Window;
 
-/// The unit that a disk writes as a whole or not at all.
-const SECTOR: usize = 512;
 /// A directory entry, and the byte that begins one which was removed.
 const ENTRY: usize = 32;
 const REMOVED: u8 = 0xE5;
-/// The table's entries have 28 bits; 0 says that a cluster is free. Clusters are numbered from 2 on, and have the entry
-/// of their number.
-const TABLE_ENTRY: usize = 4;
-const TABLE_ENTRY_BITS: u32 = 0x0FFF_FFFF;
-const FIRST_CLUSTER: u64 = 2;
 
 /// What a change does, and so in which order it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Tables first: a name appears when all that it names is there.
     Create,
+    /// The same for a folder, and no more: its name has to be there when that of a file in it is.
+    CreateFolder,
     /// Old names first: a file has one name or none, never two that share its clusters.
     Rename,
     /// Names first: clusters are free when no name has them.
     Remove,
 }
 
-/// Where the parts of the file system lie, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Parts {
-    table: u64,
-    data: u64,
-    cluster: u64,
-}
-
 /// The change. A reader and writer for the library.
 pub(super) struct Held {
-    disk: Cache,
-    parts: Parts,
+    pub(super) disk: Cache,
+    pub(super) parts: Parts,
     position: u64,
     /// Sectors by their number, as they are to be.
-    sectors: BTreeMap<u64, [u8; SECTOR]>,
+    pub(super) sectors: BTreeMap<u64, [u8; SECTOR]>,
 }
 
 type Sectors = Vec<(u64, [u8; SECTOR])>;
@@ -65,11 +54,15 @@ impl Held {
         let mut disk = Cache::new(window.clone());
         let mut boot = [0; SECTOR];
         disk.read_at(0, &mut boot)?;
-        Ok(Self { disk, parts: Parts::of(&boot)?, position: 0, sectors: BTreeMap::new() })
+        let parts = Parts::of(&boot, disk.length())?;
+        Ok(Self { disk, parts, position: 0, sectors: BTreeMap::new() })
     }
 
     /// Writes what was held back.
-    pub(super) fn write_out(self, change: Change) -> io::Result<()> {
+    pub(super) fn write_out(mut self, change: Change) -> io::Result<()> {
+        if change == Change::Remove {
+            self.keep_named()?;
+        }
         let Self { mut disk, parts, sectors, .. } = self;
         let (mut tables, mut removals, mut names) = (Sectors::new(), Sectors::new(), Sectors::new());
         for (number, new) in sectors {
@@ -87,15 +80,45 @@ impl Held {
         }
         let (before, behind) = match change {
             Change::Create | Change::Rename => ([tables, removals, names], Sectors::new()),
+            Change::CreateFolder => ([tables, removals, Sectors::new()], names),
             Change::Remove => ([removals, names, Sectors::new()], tables),
         };
         for step in before.iter().filter(|step| !step.is_empty()) {
             write(&mut disk, step)?;
             disk.flush()?;
         }
-        // Not worth a flush: what is not free yet when the power goes is lost room, and no more.
+        // Not worth a flush: what is not free yet when the power goes is lost room, and a folder without a name has
+        // nothing in it.
         write(&mut disk, &behind)?;
         disk.write_run()
+    }
+
+    /// Writes what was held back where its order does not matter.
+    pub(super) fn write_all_held(self) -> io::Result<()> {
+        let Self { mut disk, sectors, .. } = self;
+        write(&mut disk, &sectors.into_iter().collect())?;
+        disk.flush()
+    }
+
+    /// Fills `buffer` with what the disk will hold.
+    pub(super) fn read_view(&mut self, mut at: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let from = usize::try_from(at % SECTOR as u64).expect("less than a sector");
+            let count = buffer.len().min(SECTOR - from);
+            buffer[..count].copy_from_slice(&self.sector(at / SECTOR as u64)?[from..from + count]);
+            (at, buffer) = (at + count as u64, &mut buffer[count..]);
+        }
+        Ok(())
+    }
+
+    /// Holds back some bytes of one sector.
+    pub(super) fn hold(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let (number, from) =
+            (at / SECTOR as u64, usize::try_from(at % SECTOR as u64).expect("less than a sector"));
+        let mut sector = self.sector(number)?;
+        sector[from..from + bytes.len()].copy_from_slice(bytes);
+        self.sectors.insert(number, sector);
+        Ok(())
     }
 
     /// Whether the bytes at a place belong to a cluster that is free on the disk, and so to nobody yet.
@@ -120,27 +143,6 @@ impl Held {
     fn here(&self, wanted: usize) -> (u64, Range<usize>) {
         let from = usize::try_from(self.position % SECTOR as u64).expect("less than a sector");
         (self.position / SECTOR as u64, from..(from + wanted).min(SECTOR))
-    }
-}
-
-impl Parts {
-    fn of(boot: &[u8; SECTOR]) -> io::Result<Self> {
-        let number = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
-        let (sector, reserved) = (number(11), number(14));
-        let (per_cluster, tables) = (u64::from(boot[13]), u64::from(boot[16]));
-        let per_table = u64::from(u32::from_le_bytes([boot[36], boot[37], boot[38], boot[39]]));
-        let is_fat32 = number(17) == 0 && number(22) == 0;
-        let table = reserved * sector;
-        let parts = Self { table, data: table + tables * per_table * sector, cluster: per_cluster * sector };
-        if is_fat32
-            && sector.is_multiple_of(SECTOR as u64)
-            && parts.cluster > 0
-            && per_table > 0
-            && tables > 0
-        {
-            return Ok(parts);
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the boot partition is not FAT32"))
     }
 }
 

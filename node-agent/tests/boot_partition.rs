@@ -1,0 +1,171 @@
+//! A boot partition on which others have left half a change: a kernel that had it mounted, or firmware that counted a
+//! try, when the power went. What they leave is written here byte by byte, and fsck.fat judges what the agent makes of
+//! it.
+
+mod machine_on_disk;
+
+use std::{fs::File, os::unix::fs::FileExt as _};
+
+use evenkeel_node_agent::{
+    boot::{self, Bootloader},
+    disk::{SlotRegion, Window},
+    esp::{self, Esp},
+    install,
+};
+use evenkeel_node_agent_core::{layout::Role, slot_record::SlotRecord};
+use machine_on_disk::{Content, Machine, path};
+
+const LOADER: (&str, &[u8]) = ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ, and no more");
+/// A size that no other file here has.
+const MARKED: usize = 4321;
+/// All directories lie in the first bytes of a young partition.
+const DIRECTORIES: usize = 16 << 20;
+const ENTRY: usize = 32;
+/// Attributes of what is no file: a directory, the label, parts of long names.
+const NO_FILE: u8 = 0x18;
+const REMOVED: u8 = 0xE5;
+
+impl Machine {
+    fn fill(&self, name: &str, kernel: &[u8]) -> (SlotRegion, SlotRecord) {
+        let initrd = vec![7; 3 << 20];
+        self.fill_with(name, &Content { loader: LOADER, kernel, initrd: &initrd, kernel_options: "" })
+    }
+
+    fn esp(&self) -> Box<dyn Esp> {
+        esp::open(&self.disk).unwrap()
+    }
+
+    fn bytes(&self) -> Window {
+        self.disk.partition(Role::Esp).unwrap().open(evenkeel_node_agent::disk::Access::Write).unwrap()
+    }
+
+    fn content(&self, path: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        assert!(self.esp().read(path, &mut bytes).unwrap(), "{path} is not there");
+        bytes
+    }
+
+    /// Place and bytes of the only directory entry of a file of so many bytes.
+    fn entry(&self, size: usize) -> (u64, [u8; ENTRY]) {
+        let mut bytes = vec![0; DIRECTORIES];
+        self.bytes().read_at(0, &mut bytes).unwrap();
+        let size = u32::try_from(size).unwrap().to_le_bytes();
+        let of_that_size = |(_, entry): &(usize, &[u8])| {
+            entry[11] & NO_FILE == 0 && entry[28..] == size && entry[0] != REMOVED
+        };
+        let found: Vec<_> = bytes.chunks_exact(ENTRY).enumerate().filter(of_that_size).collect();
+        assert_eq!(found.len(), 1, "entries with the size {size:?}");
+        ((found[0].0 * ENTRY) as u64, found[0].1.try_into().unwrap())
+    }
+
+    /// Gives a file of so many bytes a second name, as a rename does before the first is gone.
+    fn name_twice(&self, size: usize, second: &str) {
+        let (_, first) = self.entry(size);
+        self.esp().write(second, &mut &vec![1; MARKED][..]).unwrap();
+        let (at, mut entry) = self.entry(MARKED);
+        entry[20..].copy_from_slice(&first[20..]);
+        self.bytes().write_at(at, &entry).unwrap();
+    }
+
+    /// Leaves no more than so many clusters free: the others are taken, and nothing with a name has them.
+    fn lose_all_but(&self, left: usize) {
+        let (bytes, mut boot) = (self.bytes(), [0; 512]);
+        bytes.read_at(0, &mut boot).unwrap();
+        let short = |at: usize| usize::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+        let length = u32::from_le_bytes(boot[36..40].try_into().unwrap()) as usize * 512;
+        let mut table = vec![0; length];
+        let first = short(14) * 512;
+        bytes.read_at(first as u64, &mut table).unwrap();
+        let free = table.chunks_exact_mut(4).filter(|entry| **entry == [0; 4]);
+        free.skip(left).for_each(|entry| entry.copy_from_slice(&0x0FFF_FFFF_u32.to_le_bytes()));
+        for copy in 0..usize::from(boot[16]) {
+            bytes.write_at((first + copy * length) as u64, &table).unwrap();
+        }
+        // The count of free clusters is one that nobody knows.
+        bytes.write_at((short(48) * 512 + 488) as u64, &[0xFF; 4]).unwrap();
+    }
+
+    /// What fsck.fat says: whether anything is wrong, and its words.
+    fn judged(&self) -> (bool, String) {
+        let partition = self.disk.partition(Role::Esp).unwrap();
+        let (disk, copy) = (File::open(self.disk.path()).unwrap(), self.folder.path().join("esp.img"));
+        let file = File::create(&copy).unwrap();
+        file.set_len(partition.length).unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        for at in (0..partition.length).step_by(bytes.len()) {
+            disk.read_exact_at(&mut bytes, partition.offset + at).unwrap();
+            if bytes.iter().any(|byte| *byte != 0) {
+                file.write_all_at(&bytes, at).unwrap();
+            }
+        }
+        let said = std::process::Command::new("fsck.fat").args(["-n", path(&copy)]).output().unwrap();
+        (said.status.success(), String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+}
+
+fn loader(machine: &Machine) -> Box<dyn Bootloader> {
+    boot::open(&machine.disk).unwrap()
+}
+
+#[test]
+fn a_file_with_two_names_outlives_either_of_them() {
+    let machine = Machine::new();
+    let (a, record) = machine.fill("a", b"kernel one");
+    install::make_bootable(&machine.disk, &a, &record).unwrap();
+    let (esp, bytes) = (machine.esp(), vec![5; 70_001]);
+    for (kept, goes) in [("evenkeel/kept", "evenkeel/goes"), ("evenkeel/goes", "evenkeel/kept")] {
+        esp.write("evenkeel/kept", &mut &bytes[..]).unwrap();
+        machine.name_twice(bytes.len(), "evenkeel/goes");
+        assert!(machine.judged().1.contains("share clusters"));
+        esp.remove(goes).unwrap();
+        // What is written now takes the first clusters that are free.
+        esp.write("evenkeel/later", &mut &vec![6; 200_000][..]).unwrap();
+        assert_eq!(machine.content(kept), bytes);
+        esp.remove(kept).unwrap();
+        esp.remove("evenkeel/later").unwrap();
+    }
+    esp.reclaim().unwrap();
+    assert!(machine.judged().0, "{}", machine.judged().1);
+}
+
+/// Firmware has the old name and the new one when it counts a try.
+#[test]
+fn a_trial_that_was_counted_by_halves_is_kept_under_one_name() {
+    let machine = Machine::new();
+    let (a, record_a) = machine.fill("a", b"kernel one");
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    let (b, mut record_b) = machine.fill("b", b"kernel two");
+    // So that its entry has a length of its own.
+    record_b.kernel_options = "quiet".into();
+    loader(&machine).arm_trial(&b, &record_b, 3).unwrap();
+    let trial = machine.content("loader/entries/evenkeel-b+3.conf");
+    machine.name_twice(trial.len(), "loader/entries/evenkeel-b+2-1.conf");
+    assert_eq!(loader(&machine).entries().unwrap().len(), 3);
+
+    loader(&machine).commit("b").unwrap();
+    let entries = loader(&machine).entries().unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| (entry.name.slot.as_str(), entry.name.tries)).collect();
+    assert_eq!(names, [("a", None), ("b", None)]);
+    machine.esp().write("loader/later", &mut &vec![6; 200_000][..]).unwrap();
+    assert_eq!(machine.content("loader/entries/evenkeel-b.conf"), trial);
+    machine.esp().reclaim().unwrap();
+    assert!(machine.judged().0, "{}", machine.judged().1);
+}
+
+#[test]
+fn room_that_was_lost_is_found_when_it_is_needed() {
+    let machine = Machine::new();
+    let (a, record_a) = machine.fill("a", b"kernel one");
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    let old = machine.content("loader/entries/evenkeel-a.conf");
+    let (b, record_b) = machine.fill("b", &vec![9; 4 << 20]);
+    let free = machine.esp().free().unwrap();
+    machine.lose_all_but(64);
+    assert!(machine.esp().free().unwrap() < 1 << 20);
+    assert!(machine.judged().1.contains("Reclaimed"), "{}", machine.judged().1);
+
+    loader(&machine).arm_trial(&b, &record_b, 3).unwrap();
+    assert!(machine.esp().free().unwrap() > free - (8 << 20));
+    assert_eq!(machine.content("loader/entries/evenkeel-a.conf"), old);
+    assert!(machine.judged().0, "{}", machine.judged().1);
+}
