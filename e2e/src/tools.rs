@@ -28,6 +28,8 @@ pub enum Tool {
     Ctr,
     Cosign,
     Chunked,
+    Promtool,
+    Kstatus,
 }
 
 /// A folder below `e2e/tools` with a `go.mod`.
@@ -38,10 +40,19 @@ enum Module {
     Containerd,
     Cosign,
     Chunked,
+    Promtool,
+    Kstatus,
 }
 
-const MODULES: [Module; 5] =
-    [Module::Kubernetes, Module::Helm, Module::Containerd, Module::Cosign, Module::Chunked];
+const MODULES: [Module; 7] = [
+    Module::Kubernetes,
+    Module::Helm,
+    Module::Containerd,
+    Module::Cosign,
+    Module::Chunked,
+    Module::Promtool,
+    Module::Kstatus,
+];
 
 impl Tool {
     /// The program's name.
@@ -59,6 +70,8 @@ impl Tool {
             Self::Ctr => "ctr",
             Self::Cosign => "cosign",
             Self::Chunked => "chunked",
+            Self::Promtool => "promtool",
+            Self::Kstatus => "kstatus",
         }
     }
 
@@ -68,6 +81,8 @@ impl Tool {
             Self::Containerd | Self::ContainerdShim | Self::Ctr => Module::Containerd,
             Self::Cosign => Module::Cosign,
             Self::Chunked => Module::Chunked,
+            Self::Promtool => Module::Promtool,
+            Self::Kstatus => Module::Kstatus,
             _ => Module::Kubernetes,
         }
     }
@@ -77,7 +92,8 @@ impl Tool {
             Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
             Self::Helm => "helm.sh/helm/v3/cmd/helm".to_owned(),
             Self::Cosign => "github.com/sigstore/cosign/v3/cmd/cosign".to_owned(),
-            Self::Chunked => "evenkeel.dev/e2e/tools/chunked".to_owned(),
+            Self::Promtool => "github.com/prometheus/prometheus/cmd/promtool".to_owned(),
+            Self::Chunked | Self::Kstatus => format!("evenkeel.dev/e2e/tools/{}", self.name()),
             Self::Containerd | Self::ContainerdShim | Self::Ctr => {
                 format!("github.com/containerd/containerd/v2/cmd/{}", self.name())
             }
@@ -125,6 +141,8 @@ impl Module {
             Self::Containerd => "containerd",
             Self::Cosign => "cosign",
             Self::Chunked => "chunked",
+            Self::Promtool => "promtool",
+            Self::Kstatus => "kstatus",
         }
     }
 
@@ -173,6 +191,10 @@ impl Module {
         let mut flags = vec!["-trimpath".to_owned(), format!("-ldflags={linker}")];
         if self == Self::Containerd {
             flags.push("-tags=no_btrfs".to_owned());
+        }
+        if self == Self::Promtool {
+            // The clients of all clouds, which find what to scrape, are most of what there is to compile.
+            flags.push("-tags=remove_all_sd".to_owned());
         }
         Ok(flags)
     }
@@ -255,8 +277,8 @@ mod tests {
     #[test]
     fn every_program_is_a_tool_of_its_module() {
         use Tool::{
-            Chunked, Containerd, ContainerdShim, Cosign, Etcd, Helm, KubeApiserver, KubeControllerManager,
-            KubeScheduler, Kubectl, Kubelet,
+            Chunked, Containerd, ContainerdShim, Cosign, Etcd, Helm, Kstatus, KubeApiserver,
+            KubeControllerManager, KubeScheduler, Kubectl, Kubelet, Promtool,
         };
         for tool in [
             Etcd,
@@ -270,6 +292,8 @@ mod tests {
             ContainerdShim,
             Cosign,
             Chunked,
+            Promtool,
+            Kstatus,
         ] {
             let module = fs::read_to_string(tool.module().source().join("go.mod")).unwrap();
             assert!(module.contains(&tool.package()), "{} is not in its go.mod", tool.package());

@@ -1,5 +1,5 @@
-//! What is counted, for Prometheus. `docs/metrics.md` says what each name means; a test holds the two together. Labels are
-//! image objects and fixed words, never nodes: their number stays small.
+//! What is counted, for Prometheus. `docs/metrics.md` says what each name means; a test holds the two together. Labels
+//! are image objects and fixed words, never nodes: their number stays small.
 
 mod api;
 mod image;

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod cosign;
 pub mod crowd;
 pub mod fleet;
+pub mod judges;
 pub mod list_server;
 pub mod loader;
 pub mod machine;

@@ -1,5 +1,5 @@
-//! What the accounts of agents and operator may do in the cluster: every verb tried on every thing that matters, with real
-//! tokens, against a real API server. What is not in a row's list must be forbidden.
+//! What the accounts of agents and operator may do in the cluster: every verb tried on every thing that matters, with
+//! real tokens, against a real API server. What is not in a row's list must be forbidden.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -108,7 +108,8 @@ const OPERATOR: [Row; 27] = [
     ("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", "evenkeel-agent-own-plan", "", &[]),
 ];
 
-/// A cluster with the chart's rights, the nodes `inside` and `outside` with a plan each, and an agent's pod on `inside`.
+/// A cluster with the chart's rights, the nodes `inside` and `outside` with a plan each, and an agent's pod on
+/// `inside`.
 async fn fenced() -> Result<&'static Cluster> {
     static READY: OnceCell<()> = OnceCell::const_new();
     let cluster = Cluster::shared().await?;

@@ -86,7 +86,8 @@ impl Images {
         registry.register("image_condition", help, it.conditions.clone());
         registry.register("rollout_stopped", "Whether a rollout stopped after a failure", it.stopped.clone());
         registry.register("rollout_paused", "Whether somebody paused a rollout", it.paused.clone());
-        let help = "When a node last came to another phase, in seconds since 1970; at first when this process saw the image";
+        let help =
+            "When a node last came to another phase, since 1970; at first when this process saw the image";
         registry.register_with_unit("rollout_progress_timestamp", help, Unit::Seconds, it.progress.clone());
         it
     }

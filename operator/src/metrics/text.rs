@@ -1,5 +1,5 @@
-//! Prometheus' own text format (0.0.4), for those who do not ask for `OpenMetrics`: the same lines, but a counter's name is
-//! that of its samples, and there are neither units nor an end.
+//! Prometheus' own text format (0.0.4), for those who do not ask for `OpenMetrics`: the same lines, but a counter's name
+//! is that of its samples, and there are neither units nor an end.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::fmt::Write as _;
