@@ -18,6 +18,8 @@ pub mod managed_os_version_channel;
 pub mod names;
 pub mod node_plan;
 pub mod quantity;
+pub mod rollout;
+pub mod rollout_status;
 pub mod verification;
 
 pub use condition::Condition;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use crate::{
     following::{ChannelPosition, FollowedChannel},
     health_gate::HealthGate,
     hook::Hook,
+    rollout::Rollout,
+    rollout_status::{Denied, PastRollout, Preview, Progress, RunNow},
     verification::Verification,
 };
 
@@ -100,65 +102,14 @@ pub struct ManagedOSImageSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub hooks: Vec<Hook>,
+    /// Nothing is begun, and `status.preview` says what would be: in which order, how many at once, what is in the way.
+    /// What was begun before is finished.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 fn yes() -> bool {
     true
-}
-
-/// In which order and how many nodes at once.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(crates(kube_core = "kube_core"))]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// How many of the selected nodes may be unavailable at once, for whatever reason: a number, or a percentage
-    /// (rounded down, at least 1). Default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == int ? self > 0 : string(self).matches('^(100|[1-9][0-9]?)%$')")
-        .message("maxUnavailable must be a number above 0 or a percentage from \"1%\" to \"100%\""))]
-    pub max_unavailable: Option<IntOrString>,
-    /// How many nodes may pull and write at once. Default 10. Until a first node has committed the image, no more
-    /// than `maxUnavailable` nodes do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub max_staging: Option<i32>,
-    /// Whether control-plane nodes go first or last. One of them at a time, always.
-    #[serde(default)]
-    pub order: Order,
-    /// How many seconds a node must stay healthy after its reboot before the image is kept. Default 0.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 86_400))]
-    pub soak_seconds: i64,
-    /// While any of these holds, no node is started; a node that was started is finished.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["owner"]))]
-    pub pauses: Vec<Pause>,
-}
-
-/// Whether control-plane nodes go first or last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Order {
-    /// Control-plane nodes before all others.
-    #[default]
-    ControlPlaneFirst,
-    /// Control-plane nodes after all others.
-    ControlPlaneLast,
-}
-
-/// Somebody's wish that no further node is started.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Pause {
-    /// Who paused.
-    #[schemars(length(min = 1, max = 128))]
-    pub owner: String,
-    /// Why.
-    #[serde(default)]
-    #[schemars(length(max = 512))]
-    pub reason: String,
-    /// When the pause ends by itself; absent: when it is removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Time>,
 }
 
 /// How the image is pulled.
@@ -281,6 +232,24 @@ pub struct ManagedOSImageStatus {
     /// has reported again, or another image is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
+    /// Images that nodes came back from, at most 16: none gets them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<Denied>,
+    /// How far the rollout of `image` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Progress>,
+    /// The rollouts before it, the last one first, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<PastRollout>,
+    /// When nodes may be started again; absent while they may, or while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_window: Option<Time>,
+    /// Who has windows ignored, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_now: Option<RunNow>,
+    /// With `dryRun`: what would be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
     /// How many nodes are where.
     #[serde(default)]
     pub nodes: NodeCounts,

@@ -28,3 +28,13 @@ pub const JOB_OF: &str = "evenkeel.dev/job-of";
 pub const JOB_TURN: &str = "evenkeel.dev/turn";
 /// Annotation on such a Job: the node.
 pub const JOB_NODE: &str = "evenkeel.dev/node";
+/// Annotation on a Node: a whole number, default 0; nodes with a higher one take their turn earlier.
+pub const ROLLOUT_WEIGHT: &str = "evenkeel.dev/rollout-weight";
+/// Annotation on a `ManagedOSImage`: windows and exclusions are ignored until then, as `2026-05-01T04:00:00Z NAME` says;
+/// NAME is who wants it, and is kept.
+pub const RUN_NOW: &str = "evenkeel.dev/run-now";
+/// Annotation on a `ManagedOSImage`: the rollout goes on after a step. `STEP NAME`: the step as the status line gives it,
+/// and who approves.
+pub const APPROVE: &str = "evenkeel.dev/approve";
+/// Annotation on a `ManagedOSImage`: the digest of an image that failed before and may be tried all the same.
+pub const ALLOW_DIGEST: &str = "evenkeel.dev/allow-digest";

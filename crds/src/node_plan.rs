@@ -83,6 +83,12 @@ pub struct NodePlanSpec {
     /// The operator's own record of the disruption, written before its first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<Disruption>,
+    /// When the order was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered_at: Option<Time>,
+    /// How the node's last turn ended; written as its record is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_turn: Option<LastTurn>,
 }
 
 /// How far the agent may go. Moves forward only, in this order.
@@ -123,7 +129,8 @@ pub struct Disruption {
     /// When the drain was done, if something is waited for between it and the reboot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained_at: Option<Time>,
-    /// When the node must be Ready on the new image; set with the approval to reboot.
+    /// When the node must be Ready on the new image; set with the approval to reboot. An order to go back puts it off to
+    /// when it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
     /// Since when the node is healthy on the new image without a break.
@@ -132,6 +139,34 @@ pub struct Disruption {
     /// Which attempt with this image on this node, from 1.
     #[schemars(range(min = 1))]
     pub attempt: i32,
+    /// Whether the turn is to leave an image that was kept, because the rollout is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going_back: bool,
+}
+
+/// A turn that is over: how long later ones may take, and how many went wrong in a row, is known from these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastTurn {
+    /// The order that it was for.
+    pub plan_id: String,
+    /// When it began.
+    pub since: Time,
+    /// When it ended.
+    pub until: Time,
+    /// How it ended.
+    pub outcome: TurnOutcome,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TurnOutcome {
+    /// The node runs the image, committed.
+    Updated,
+    /// It does not.
+    Failed,
+    /// It was given back before its reboot, because somebody wanted something else.
+    Dropped,
 }
 
 /// The agent's account.
@@ -342,6 +377,8 @@ pub enum RollbackCause {
     ClusterUnreachable,
     /// A person asked for it.
     User,
+    /// The image failed on other nodes, and its rollout is taken back.
+    Rollout,
 }
 
 /// What the agent is and runs on.

@@ -36,6 +36,21 @@ impl TryFrom<&IntOrString> for CountOrPercent {
 }
 
 impl CountOrPercent {
+    /// The number out of `whole` that is tolerated: as [`Self::of`], but of no size at least.
+    pub fn tolerated(value: &IntOrString, whole: usize) -> Result<usize, NotACount> {
+        let none = match value {
+            IntOrString::Int(count) => *count == 0,
+            IntOrString::String(text) => text == "0%",
+        };
+        if none {
+            return Ok(0);
+        }
+        Ok(match Self::try_from(value)? {
+            Self::Count(count) => count as usize,
+            Self::Percent(percent) => whole * percent as usize / 100,
+        })
+    }
+
     /// The number out of `whole`; a percentage is rounded down, and never to less than one.
     pub fn of(self, whole: usize) -> usize {
         match self {

@@ -19,6 +19,9 @@ pub struct Args {
     /// Default: a random one.
     #[arg(long, env = "EVENKEEL_IDENTITY")]
     pub identity: Option<String>,
+    /// The node that this replica runs on: its turn comes last.
+    #[arg(long, env = "EVENKEEL_NODE_NAME")]
+    pub node_name: Option<String>,
     /// Seconds without a renewal after which another replica takes over.
     #[arg(long, env = "EVENKEEL_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub lease_seconds: u16,

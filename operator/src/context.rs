@@ -58,6 +58,8 @@ pub struct Context {
     pub registry: RegistryOptions,
     /// The pod that this process runs in.
     pub own_pod: OwnPod,
+    /// The node that this process runs on, if it is known.
+    pub own_node: Option<String>,
     /// What is remembered.
     pub memories: Memories,
     /// What is known of gates.

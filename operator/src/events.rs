@@ -40,6 +40,9 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
     let plan = node.plan.as_ref();
     let image = plan.and_then(|plan| plan.spec.image.as_deref()).unwrap_or("its image");
     Some(match action {
+        Action::BeginDisruption(record) if record.going_back => {
+            Told::warning("NodeGoesBack", format!("the turn of {name} begins: it shall leave {image}"))
+        }
         Action::BeginDisruption(_) => {
             Told::normal("NodeStarted", format!("the turn of {name} begins: it shall run {image}"))
         }
@@ -47,11 +50,11 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
             "NodeRebooting",
             format!("{name} may reboot; it must be Ready on {image} by {deadline}"),
         ),
-        Action::Revert(revert) => Told::warning(
+        Action::Revert { order, .. } => Told::warning(
             "NodeReverting",
-            format!("{name} is ordered back to its old slot: {}", revert.message),
+            format!("{name} is ordered back to its old slot: {}", order.message),
         ),
-        Action::EndDisruption => ended(name, node, image),
+        Action::EndDisruption(_) => ended(name, node, image),
         _ => return None,
     })
 }
@@ -81,6 +84,26 @@ pub fn of_status(before: &ManagedOSImageStatus, after: &ManagedOSImageStatus) ->
     if let (true, Some(image)) = (before.image != after.image, &after.image) {
         let from = after.resolved_from.as_deref().unwrap_or_default();
         told.push(Told::normal("ImageResolved", format!("{from} is {image}")));
+    }
+    if let (true, Some(wish)) = (before.run_now != after.run_now, &after.run_now) {
+        let note = format!("windows are ignored until {}, as {} wants it", wish.until.0, wish.by);
+        told.push(Told::warning("RunNow", note));
+    }
+    let known = before
+        .rollout
+        .as_ref()
+        .filter(|was| after.rollout.as_ref().is_some_and(|is| is.digest == was.digest));
+    let known = known.map_or(0, |rollout| rollout.approvals.len());
+    for approval in after.rollout.iter().flat_map(|rollout| rollout.approvals.iter().skip(known)) {
+        told.push(Told::normal(
+            "StepApproved",
+            format!("step {} is approved by {}", approval.step, approval.by),
+        ));
+    }
+    for denied in
+        after.denied.iter().filter(|denied| !before.denied.iter().any(|was| was.digest == denied.digest))
+    {
+        told.push(Told::warning("ImageDenied", format!("{} is denied: {}", denied.digest, denied.cause)));
     }
     // That the registry is asked is no news; what it says is.
     let now = reason(after, "Ready");
@@ -128,6 +151,12 @@ pub fn of_nodes(before: &BTreeMap<String, NodeState>, after: &BTreeMap<String, N
             {
                 told.push(Told::warning("HookFailed", format!("{name} waits in its turn: {why}")));
             }
+            NodeState::Lost(why) if !matches!(was, Some(NodeState::Lost(_))) => {
+                told.push(Told::warning("NodeLost", format!("{name} is lost: {why}")));
+            }
+            NodeState::TriesAgain { why, at } if !matches!(was, Some(NodeState::TriesAgain { .. })) => {
+                told.push(Told::warning("NodeTriesAgain", format!("{name} tries again at {at}: {why}")));
+            }
             NodeState::Draining { blocked_by: Some(by), .. }
                 if !matches!(was, Some(NodeState::Draining { blocked_by: Some(_), .. })) =>
             {
@@ -174,26 +203,24 @@ mod tests {
     use super::*;
     use evenkeel_crds::{
         condition::{Condition, Time},
-        node_plan::{NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack},
+        node_plan::{LastTurn, NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack, TurnOutcome},
     };
-    use evenkeel_operator_core::{Checks, DrainSeen, PlanSeen};
+    use evenkeel_operator_core::PlanSeen;
 
     fn node(status: NodePlanStatus) -> NodeSeen {
         let spec = NodePlanSpec { plan_id: status.plan_id.clone(), ..NodePlanSpec::default() };
         NodeSeen {
-            gone: false,
             selected: true,
-            control_plane: false,
             ready: true,
-            unschedulable: false,
-            cordoned_by: None,
             boot_id: "b".into(),
-            conditions: BTreeMap::new(),
             plan: Some(PlanSeen { spec, status }),
-            drain: DrainSeen::NotLookedAt,
-            checks: Checks::default(),
-            claimed_by_other: None,
+            ..NodeSeen::default()
         }
+    }
+
+    fn end() -> Action {
+        let (since, until) = (Time(jiff::Timestamp::UNIX_EPOCH), Time(jiff::Timestamp::UNIX_EPOCH));
+        Action::EndDisruption(LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated })
     }
 
     #[test]
@@ -209,7 +236,7 @@ mod tests {
             rolled_back: Some(rolled_back),
             ..NodePlanStatus::default()
         });
-        let told = of_action("n1", &back, &Action::EndDisruption).unwrap();
+        let told = of_action("n1", &back, &end()).unwrap();
         assert!(told.warning && told.reason == "NodeRolledBack", "{told:?}");
         assert!(told.note.contains("Bootloader: three tries"), "{told:?}");
         let kept = node(NodePlanStatus {
@@ -217,7 +244,7 @@ mod tests {
             phase: Phase::Committed,
             ..NodePlanStatus::default()
         });
-        assert_eq!(of_action("n1", &kept, &Action::EndDisruption).unwrap().reason, "NodeUpdated");
+        assert_eq!(of_action("n1", &kept, &end()).unwrap().reason, "NodeUpdated");
         assert_eq!(of_action("n1", &kept, &Action::Cordon), None);
     }
 

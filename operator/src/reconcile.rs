@@ -143,8 +143,9 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
     let now = Timestamp::now();
     policy.minimum = resolve::minimum(image, &context.seen);
     let begun = Instant::now();
-    let decision = plan(&policy, &gathered.snapshot, now);
+    let mut decision = plan(&policy, &gathered.snapshot, now);
     context.metrics.decided(begun.elapsed());
+    decision.report.notes = validate::wishes(image).wrong;
     if let Some(problem) = refuse(&policy, &gathered, now, &decision) {
         update_status::update(context, image, seen, Some(&problem), None).await?;
         return Ok(Action::requeue(AT_LEAST));

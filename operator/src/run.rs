@@ -89,6 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             ..RegistryOptions::default()
         },
         own_pod,
+        own_node: args.node_name,
         memories: Memories::default(),
         book: Book::default(),
     });

@@ -1,11 +1,14 @@
 //! What people see of a rollout: the status, rendered from the report.
 
+mod history;
+
 use std::collections::BTreeMap;
 
 use evenkeel_crds::{
     Condition, ManagedOSImageStatus,
     condition::{ConditionStatus, Time, keep_transition_times},
     managed_os_image::NodeCounts,
+    rollout_status::Progress,
 };
 use evenkeel_operator_core::{NodeState, Report, Snapshot};
 use jiff::Timestamp;
@@ -72,6 +75,9 @@ pub fn render(
     before: &ManagedOSImageStatus,
     now: Timestamp,
 ) -> ManagedOSImageStatus {
+    let nodes = told.map_or_else(|| before.nodes.clone(), |(report, snapshot)| counts(report, snapshot));
+    let rollout = told.map_or_else(|| before.rollout.clone(), |(report, _)| report.progress.clone());
+    let rollout = rollout.map(|rollout| Progress { version: image.version.clone(), ..rollout });
     let verdict = verdict(problem, told.map(|(report, _)| report));
     let summary = match (told, problem) {
         (Some((report, _)), None) => summary(report),
@@ -88,7 +94,13 @@ pub fn render(
         channel: before.channel.clone(),
         summary: Some(cut(summary)),
         rejected: told.map_or_else(|| before.rejected.clone(), |(report, _)| report.rejected.clone()),
-        nodes: told.map_or_else(|| before.nodes.clone(), |(report, snapshot)| counts(report, snapshot)),
+        denied: told.map_or_else(|| before.denied.clone(), |(report, _)| report.denied.clone()),
+        history: history::of(before, rollout.as_ref(), &nodes, now),
+        rollout,
+        next_window: told.and_then(|(report, _)| report.next_window).map(Time),
+        run_now: told.and_then(|(report, _)| report.run_now.clone()),
+        preview: told.and_then(|(report, _)| report.preview.clone()),
+        nodes,
         phases: told.map_or_else(|| before.phases.clone(), |(_, snapshot)| phases(snapshot)),
         conditions: keep_transition_times(verdict.conditions(generation, now), &before.conditions),
     }
@@ -161,6 +173,17 @@ fn verdict(problem: Option<&Problem>, report: Option<&Report>) -> Verdict {
     }
     if report.done() {
         return done(report, &stuck);
+    }
+    if report.used_up {
+        let message = "nodes on which the image failed take all of maxUnavailable, so that no other is started: mend \
+                       them, raise maxUnavailable, or set another osImage";
+        return stuck("FailedNodesUseBudget", format!("{message}. {}", summary(report)));
+    }
+    if report.ended() {
+        return stuck("NodesFailed", format!("all nodes that can run the image do. {}", summary(report)));
+    }
+    if report.dry_run {
+        return Verdict { reconciling: false, ..moving("DryRun", summary(report)) };
     }
     if let Some(by) = &report.paused {
         let message = format!("paused by {by}: nodes that were started are finished, no other is started");

@@ -2,13 +2,16 @@
 //!
 //! Shares no code with the planner on purpose.
 
+pub mod clock;
+mod fleet;
+
 use evenkeel_crds::{
     drain::DrainTimeout,
     health_gate::GateTime,
     hook::{HookTime, OnHookFailure},
-    node_plan::{Phase, Target},
+    node_plan::{Phase, RollbackCause, Target},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     drain::DrainSeen,
@@ -33,93 +36,17 @@ pub fn violations(
         .windows(2)
         .filter(|pair| pair[0] == pair[1])
         .for_each(|pair| found.push(format!("two actions on {}", pair[0])));
-    starts(policy, seen, now, actions, &mut found);
+    fleet::starts(policy, seen, now, actions, &mut found);
+    let stopped = fleet::is_stopped(policy, seen, now);
     for (name, action) in actions {
         let node = &seen.nodes[name];
-        for (broken, rule) in single(policy, node, action, &spoilt(policy, seen)) {
+        for (broken, rule) in single(policy, node, action, stopped, now) {
             if broken {
                 found.push(format!("{name}: {rule}"));
             }
         }
     }
     found
-}
-
-/// Nodes on which the wanted digest failed.
-fn spoilt(policy: &Policy, seen: &Snapshot) -> Vec<String> {
-    let Some(digest) = policy.image.as_ref().and_then(|image| image.split('@').nth(1)) else { return vec![] };
-    let failed = |node: &&NodeSeen| {
-        let Some(plan) = &node.plan else { return false };
-        let same = plan.spec.image.as_deref().is_some_and(|image| image.ends_with(digest));
-        let ended = matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
-        let runs = plan.status.booted.as_ref().is_some_and(|booted| booted.digest == digest);
-        let kept = runs && matches!(plan.status.phase, Phase::Idle | Phase::Committed);
-        let manageable = plan.status.host.as_ref().is_none_or(|host| host.manageable);
-        node.selected
-            && !node.gone
-            && !kept
-            && manageable
-            && node.claimed_by_other.is_none()
-            && (plan.status.bad_digests.iter().any(|bad| bad == digest)
-                || same && ended && plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id)
-    };
-    let spoken = |name: &str| {
-        let node = seen.nodes.get(name).filter(|node| node.selected && !node.gone);
-        node.and_then(|node| node.plan.as_ref()).is_some_and(|plan| plan.status.host.is_some())
-    };
-    let written =
-        policy.rejected.iter().filter(|old| old.condemned && old.digest == digest && !spoken(&old.node));
-    let told = seen.nodes.iter().filter(|(_, node)| failed(node)).map(|(name, _)| name.clone());
-    told.chain(written.map(|old| old.node.clone())).collect()
-}
-
-fn down(node: &NodeSeen) -> bool {
-    !node.ready || node.unschedulable || recorded(node)
-}
-
-fn recorded(node: &NodeSeen) -> bool {
-    node.plan.as_ref().is_some_and(|plan| plan.spec.disruption.is_some())
-}
-
-fn starts(
-    policy: &Policy,
-    seen: &Snapshot,
-    now: Timestamp,
-    actions: &[(String, Action)],
-    found: &mut Vec<String>,
-) {
-    let started: Vec<&String> = actions
-        .iter()
-        .filter(|(_, action)| matches!(action, Action::BeginDisruption(_)))
-        .map(|(name, _)| name)
-        .collect();
-    if started.is_empty() {
-        return;
-    }
-    let fleet: Vec<_> = seen
-        .nodes
-        .iter()
-        .filter(|(_, node)| !node.gone)
-        .filter(|(_, node)| node.selected && node.claimed_by_other.is_none() || recorded(node))
-        .collect();
-    let out = |name: &String, node: &NodeSeen| down(node) || started.contains(&name);
-    let total = fleet.iter().filter(|(name, node)| out(name, node)).count();
-    let size = fleet.iter().filter(|(_, node)| node.selected && node.claimed_by_other.is_none()).count();
-    let budget = policy.max_unavailable.of(size);
-    if total > budget {
-        found.push(format!("{total} nodes would be unavailable, {budget} may be"));
-    }
-    let controllers = fleet.iter().filter(|(name, node)| node.control_plane && out(name, node)).count()
-        + seen.other_controllers_down.len();
-    if controllers > 1 && started.iter().any(|name| seen.nodes[*name].control_plane) {
-        found.push("two control-plane nodes would be unavailable".into());
-    }
-    if policy.pauses.iter().any(|pause| pause.until.is_none_or(|until| until.0 > now)) {
-        found.push("started while paused".into());
-    }
-    if policy.deleting || !spoilt(policy, seen).is_empty() {
-        found.push("started after a failure or a deletion".into());
-    }
 }
 
 /// Whether a gate of this time was not seen to be met.
@@ -146,12 +73,21 @@ fn hook_open(policy: &Policy, node: &NodeSeen, when: HookTime) -> bool {
 }
 
 /// The rules for one action on one node, each with whether it is broken.
-fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) -> Vec<(bool, &'static str)> {
+fn single(
+    policy: &Policy,
+    node: &NodeSeen,
+    action: &Action,
+    stopped: bool,
+    now: Timestamp,
+) -> Vec<(bool, &'static str)> {
     let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
     let status = node.plan.as_ref().map(|plan| &plan.status);
     let target = node.plan.as_ref().and_then(|plan| plan.spec.target);
     let same_order =
         |plan_id: &String| node.plan.as_ref().is_some_and(|plan| plan.spec.plan_id.as_ref() == Some(plan_id));
+    let going_back = record.is_some_and(|record| record.going_back);
+    let drained = node.drain == DrainSeen::Done || record.is_some_and(|record| record.drained_at.is_some());
+    let out_of_service = (!policy.drain.enabled || drained) && (!policy.cordon || node.unschedulable);
     let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
     let still_trial = status.is_some_and(|status| status.phase == Phase::Trial);
     let rebooted = record.is_some_and(|record| {
@@ -161,23 +97,35 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
     match action {
         Action::OrderStage { plan_id, .. } => vec![
             (same_order(plan_id) && target > Some(Target::Staged), "moved an order backwards"),
-            (!spoilt.is_empty(), "staged a digest that failed"),
+            (stopped, "staged a digest that failed"),
+            (policy.dry_run, "staged in a dry run"),
+            (too_soon(policy, node, plan_id, now), "tried again before its pause was over"),
             (record.is_some(), "restaged a node in its turn"),
             (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
         ],
         Action::BeginDisruption(new) => vec![
             (record.is_some(), "began a turn twice"),
-            (target != Some(Target::Staged), "began a turn with an order that was used up"),
+            (
+                target != Some(if new.going_back { Target::Committed } else { Target::Staged }),
+                "began a turn with an order that was used up",
+            ),
             (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
             (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
-            (status.is_none_or(|status| status.phase != Phase::Staged), "began before the node was staged"),
             (
-                policy.drain.enabled
+                !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
+                "began before the node was staged",
+            ),
+            (
+                !new.going_back
+                    && policy.drain.enabled
                     && policy.drain.dry_run
                     && !matches!(node.checks.departure, Departure::Free { .. }),
                 "began without knowing whether the node may leave service",
             ),
-            (matches!(node.checks.departure, Departure::Held { .. }), "began with what holds the node back"),
+            (
+                !new.going_back && matches!(node.checks.departure, Departure::Held { .. }),
+                "began with what holds the node back",
+            ),
         ],
         Action::Cordon | Action::Evict | Action::MarkDrained(_) | Action::RunHook(_) => {
             vec![(record.is_none(), "disrupted without a record")]
@@ -189,15 +137,10 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
         Action::ApproveReboot { .. } => vec![
             (record.is_none(), "rebooted without a record"),
             (target != Some(Target::Staged), "approved a reboot out of order"),
-            (
-                policy.drain.enabled
-                    && node.drain != DrainSeen::Done
-                    && record.is_none_or(|record| record.drained_at.is_none()),
-                "rebooted before the drain was done",
-            ),
+            (!out_of_service, "rebooted before it was cordoned and drained"),
+            (going_back, "approved a reboot into the image that is to be left"),
             (gate_open(policy, node, GateTime::During), "rebooted before a gate was met"),
             (hook_open(policy, node, HookTime::AfterDrain), "rebooted before a hook was done"),
-            (policy.cordon && !node.unschedulable, "rebooted before the cordon was seen"),
         ],
         Action::Commit => vec![
             (!on_trial || !rebooted, "committed without a new boot"),
@@ -221,14 +164,32 @@ fn single(policy: &Policy, node: &NodeSeen, action: &Action, spoilt: &[String]) 
             (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
             (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
         ],
-        Action::EndDisruption => vec![(
+        Action::EndDisruption(_) => vec![(
             node.unschedulable
                 && node.cordoned_by.as_deref() == Some(&policy.name)
                 && !record.is_some_and(|record| record.found_cordoned),
             "ended a turn and left its cordon",
         )],
         Action::ReleasePlan => vec![(record.is_some() && !node.gone, "released a node in its turn")],
-        Action::Revert(_) => vec![(target == Some(Target::Committed), "reverted a committed node")],
+        Action::Revert { order, .. } => vec![
+            (target == Some(Target::Committed) && !going_back, "reverted a committed node"),
+            (going_back && !out_of_service, "reverted before it was cordoned and drained"),
+            (going_back && order.cause != RollbackCause::Rollout, "blamed a node for the image"),
+        ],
         Action::EnsurePlan | Action::MarkHealthy(_) | Action::Avoid(_) => vec![],
     }
+}
+
+/// Whether another attempt comes earlier than the pause after the last one, counted from the order at the earliest.
+fn too_soon(policy: &Policy, node: &NodeSeen, plan_id: &str, now: Timestamp) -> bool {
+    let Some(plan) = &node.plan else { return false };
+    let ended = plan.status.plan_id.is_some()
+        && plan.status.plan_id == plan.spec.plan_id
+        && matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
+    let back = plan.status.rolled_back.as_ref().map(|back| back.cause);
+    let (Some(before), Some(ordered)) = (&plan.spec.plan_id, plan.spec.ordered_at) else { return false };
+    // Another image's attempt is none of this one's.
+    let same = before.rsplit_once('-').map(|parts| parts.0) == plan_id.rsplit_once('-').map(|parts| parts.0);
+    let pause = SignedDuration::from_secs(policy.failure.backoff_seconds.min(86_400));
+    ended && same && back != Some(RollbackCause::Rollout) && now >= ordered.0 && now < ordered.0 + pause
 }

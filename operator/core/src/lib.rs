@@ -11,7 +11,9 @@ pub mod hooks;
 pub mod plan;
 pub mod policy;
 pub mod report;
+pub mod schedule;
 pub mod snapshot;
+pub mod wishes;
 
 pub use drain::DrainSeen;
 pub use plan::{Action, Decision, plan};

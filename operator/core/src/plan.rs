@@ -1,18 +1,29 @@
 //! One tick: nodes whose turn began come first, then free turns are handed out in order.
 
 mod avoid;
+mod budget;
+mod failure;
 mod fleet;
 mod flight;
 mod leave;
+mod order;
+mod preview;
 mod queue;
+mod return_trip;
+mod steps;
+mod take_back;
 mod trial;
+mod turns;
 
-use evenkeel_crds::node_plan::{Disruption, Revert};
+use evenkeel_crds::{
+    condition::Time,
+    node_plan::{Disruption, LastTurn, Revert},
+};
 use jiff::Timestamp;
 
 use crate::{
     policy::Policy,
-    report::{NodeState, Report},
+    report::{self, NodeState, Report},
     snapshot::{self, Snapshot},
 };
 
@@ -27,6 +38,8 @@ pub enum Action {
         plan_id: String,
         /// `repository@sha256:…`.
         image: String,
+        /// When.
+        at: Timestamp,
     },
     /// Write down that the node's turn begins.
     BeginDisruption(Disruption),
@@ -52,11 +65,16 @@ pub enum Action {
     /// Order the image kept.
     Commit,
     /// Order the old slot back.
-    Revert(Revert),
+    Revert {
+        /// Why.
+        order: Revert,
+        /// When: the node's time to be back is counted from then, if its deadline is not later.
+        at: Timestamp,
+    },
     /// Lift our cordon.
     Uncordon,
-    /// Write down that the node's turn is over.
-    EndDisruption,
+    /// Write down that the node's turn is over, and how it ended.
+    EndDisruption(LastTurn),
     /// Delete the plan of a node that is let go of.
     ReleasePlan,
 }
@@ -89,10 +107,14 @@ impl Decision {
 /// Decides one tick.
 pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
     let mut decision = Decision::default();
-    let fleet = fleet::Fleet::of(policy, snapshot);
+    let fleet = fleet::Fleet::of(policy, snapshot, now);
     decision.report.deleting = policy.deleting;
-    decision.report.stopped.clone_from(&fleet.stopped);
-    decision.report.rejected.clone_from(&fleet.rejected);
+    decision.report.stopped.clone_from(&fleet.verdict.stopped);
+    decision.report.rejected.clone_from(&fleet.verdict.rejected);
+    decision.report.denied.clone_from(&fleet.verdict.denied);
+    decision.report.dry_run = policy.dry_run;
+    decision.report.run_now = policy.run_now.clone().filter(|wish| now < wish.until.0);
+    decision.report.takes = fleet.takes;
     decision.report.paused = policy.pause(now).map(|pause| {
         if let Some(until) = pause.until {
             decision.wake(until.0);
@@ -107,11 +129,12 @@ pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
         if node.disruption().is_some() {
             flight::advance(policy, &fleet, name, node, now, &mut decision);
         } else {
-            queue::settle(policy, name, node, &mut decision);
+            queue::settle(policy, &fleet, name, node, now, &mut decision);
         }
     }
+    decision.report.progress.clone_from(&policy.progress);
     if !policy.deleting {
-        queue::hand_out(policy, &fleet, snapshot, now, &mut decision);
+        begin(policy, &fleet, snapshot, now, &mut decision);
     }
     avoid::mark(policy, snapshot, &mut decision);
     let held = |node: &snapshot::NodeSeen| {
@@ -121,4 +144,31 @@ pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
     };
     decision.report.released = policy.deleting && !snapshot.nodes.values().any(held);
     decision
+}
+
+/// What is free is handed out.
+fn begin(
+    policy: &Policy,
+    fleet: &fleet::Fleet,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
+    let steps = steps::Steps::of(policy, snapshot, fleet, now);
+    let (state, progress) = (steps.state.clone(), steps.progress.clone());
+    take_back::hand_out(policy, fleet, snapshot, now, decision);
+    turns::Turns::of(policy, fleet, snapshot, steps, now, decision).hand_out(snapshot, now, decision);
+    if policy.dry_run {
+        // No step is gone past, and none is waited for.
+        decision.report.preview = Some(preview::of(policy, snapshot, now));
+        return;
+    }
+    if let Some(report::StepState { waits: report::StepWait::Soak { until }, .. }) = state {
+        decision.wake(until);
+    }
+    (decision.report.step, decision.report.progress) = (state, progress);
+    let finished = decision.report.ended() && decision.report.total() > 0;
+    if let Some(progress) = &mut decision.report.progress {
+        progress.finished_at = finished.then(|| progress.finished_at.unwrap_or(Time(now)));
+    }
 }

@@ -4,16 +4,25 @@ use evenkeel_crds::{
     drain::Drain,
     health_gate::HealthGate,
     hook::Hook,
-    managed_os_image::{ManagedOSImageSpec, Order, Pause, Pull, Reboot, Rejected},
+    managed_os_image::{ManagedOSImageSpec, Pull, Reboot, Rejected},
     quantity::{CountOrPercent, NotACount},
+    rollout::{FailurePolicy, Order, Pause, Rollout, Step},
+    rollout_status::{Denied, Progress, RunNow},
     verification::Verification,
 };
 use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    schedule::{Schedule, ScheduleError},
+    wishes::Approved,
+};
 
 /// Nodes that pull and write at once, unless the image says otherwise.
 const MAX_STAGING_DEFAULT: usize = 10;
 
 /// What is wanted.
+// Each flag is a wish of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Name of the image object.
@@ -24,14 +33,30 @@ pub struct Policy {
     pub image: Option<String>,
     /// How many nodes may be unavailable.
     pub max_unavailable: CountOrPercent,
+    /// How many nodes of one domain may be unavailable; absent without a limit of its own.
+    pub max_unavailable_per_domain: Option<CountOrPercent>,
+    /// Whether a domain is finished before the next one.
+    pub one_domain_at_a_time: bool,
     /// How many nodes may pull and write at once.
     pub max_staging: usize,
     /// Where control-plane nodes stand in the queue.
     pub order: Order,
     /// How long a node must stay healthy.
     pub soak: SignedDuration,
+    /// What comes first.
+    pub steps: Vec<Step>,
+    /// When nodes may be started.
+    pub schedule: Schedule,
+    /// When nodes may begin to stage.
+    pub staging_schedule: Schedule,
+    /// What a failure means.
+    pub failure: FailurePolicy,
+    /// The spec's part on rollouts, as it was written.
+    pub rollout: Rollout,
     /// Who wants that nothing is started.
     pub pauses: Vec<Pause>,
+    /// Whether nothing is begun at all.
+    pub dry_run: bool,
     /// What must be true of a node and the cluster, besides `Ready`.
     pub gates: Vec<HealthGate>,
     /// What is run at steps of a node's turn.
@@ -50,6 +75,16 @@ pub struct Policy {
     pub verification: Option<Verification>,
     /// The failure that was written down when the rollout stopped.
     pub rejected: Option<Rejected>,
+    /// Images that nodes came back from.
+    pub denied: Vec<Denied>,
+    /// How far the rollout was at the last look.
+    pub progress: Option<Progress>,
+    /// Somebody's wish that windows are ignored.
+    pub run_now: Option<RunNow>,
+    /// Somebody's word that the rollout goes on after a step.
+    pub approved: Option<Approved>,
+    /// Digest of an image that may be tried although it failed.
+    pub allowed: Option<String>,
     /// Whether the image object is being deleted: let go of all nodes.
     pub deleting: bool,
 }
@@ -63,6 +98,18 @@ pub enum PolicyError {
     /// The image is not pinned.
     #[error("the image {0} is not pinned by a sha256 digest")]
     NotPinned(String),
+    /// The budget of a domain is none.
+    #[error("rollout.maxUnavailablePerDomain: {0}")]
+    PerDomain(NotACount),
+    /// The number of nodes of a step is none.
+    #[error("rollout.steps[{0}].nodes: {1}")]
+    Step(usize, NotACount),
+    /// The number of failures is none.
+    #[error("rollout.failurePolicy.maxFailures: {0}")]
+    MaxFailures(NotACount),
+    /// Windows cannot be understood.
+    #[error("rollout.{0}: {1}")]
+    Schedule(&'static str, ScheduleError),
 }
 
 impl Policy {
@@ -81,16 +128,37 @@ impl Policy {
             Some(value) => CountOrPercent::try_from(value)?,
             None => CountOrPercent::Count(count.max(1)),
         };
+        let rollout = &spec.rollout;
+        if let Some(value) = &rollout.failure_policy.max_failures {
+            CountOrPercent::tolerated(value, 0).map_err(PolicyError::MaxFailures)?;
+        }
+        for (number, step) in rollout.steps.iter().enumerate() {
+            step_nodes(step).map_err(|error| PolicyError::Step(number, error))?;
+        }
+        let per_domain =
+            rollout.max_unavailable_per_domain.as_ref().filter(|_| rollout.topology_key.is_some());
+        let per_domain =
+            per_domain.map(CountOrPercent::try_from).transpose().map_err(PolicyError::PerDomain)?;
         let max_staging = spec.rollout.max_staging.and_then(|count| usize::try_from(count).ok());
         Ok(Self {
             name: name.to_owned(),
             uid: uid.to_owned(),
             image: image.map(str::to_owned),
             max_unavailable,
+            max_unavailable_per_domain: per_domain,
+            one_domain_at_a_time: rollout.one_domain_at_a_time && rollout.topology_key.is_some(),
             max_staging: max_staging.unwrap_or(MAX_STAGING_DEFAULT).max(1),
             order: spec.rollout.order,
             soak: SignedDuration::from_secs(spec.rollout.soak_seconds),
+            steps: rollout.steps.clone(),
+            schedule: Schedule::new(&rollout.windows, &rollout.exclusions)
+                .map_err(|error| PolicyError::Schedule("windows", error))?,
+            staging_schedule: Schedule::new(&rollout.staging_windows, &[])
+                .map_err(|error| PolicyError::Schedule("stagingWindows", error))?,
+            failure: rollout.failure_policy.clone(),
+            rollout: rollout.clone(),
             pauses: spec.rollout.pauses.clone(),
+            dry_run: spec.dry_run,
             gates: spec.health_gates.clone(),
             hooks: spec.hooks.clone(),
             cordon: spec.cordon || spec.drain.enabled,
@@ -100,8 +168,20 @@ impl Policy {
             pull: spec.pull.clone(),
             verification: spec.verification.clone(),
             rejected: None,
+            denied: Vec::new(),
+            progress: None,
+            run_now: None,
+            approved: None,
+            allowed: None,
             deleting: false,
         })
+    }
+
+    /// With how many failed nodes out of `size` the rollout goes on.
+    pub fn tolerated(&self, size: usize) -> usize {
+        let tolerated =
+            self.failure.max_failures.as_ref().map(|value| CountOrPercent::tolerated(value, size));
+        tolerated.transpose().ok().flatten().unwrap_or(0)
     }
 
     /// Digest part of the image, `sha256:…`.
@@ -130,4 +210,9 @@ impl Policy {
     pub fn pause(&self, now: Timestamp) -> Option<&Pause> {
         self.pauses.iter().find(|pause| pause.until.is_none_or(|until| now < until.0))
     }
+}
+
+/// How many nodes a step wants, if it says so by number.
+pub(crate) fn step_nodes(step: &Step) -> Result<Option<CountOrPercent>, NotACount> {
+    step.nodes.as_ref().map(CountOrPercent::try_from).transpose()
 }

@@ -1,12 +1,17 @@
 //! Why each node is where it is: the typed answer that conditions, events and the command line render.
 
+mod line;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use evenkeel_crds::managed_os_image::Rejected;
-use jiff::Timestamp;
+use evenkeel_crds::{
+    managed_os_image::Rejected,
+    rollout_status::{Denied, Preview, Progress, RunNow},
+};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::snapshot::NodeSeen;
 
@@ -56,6 +61,21 @@ pub enum NodeState {
     Finishing,
     /// The image failed on it.
     Failed(String),
+    /// The image failed on it, which says nothing against the image; it tries again.
+    TriesAgain {
+        /// What failed.
+        why: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// What runs is too old for the version that is wanted.
+    BelowMinimum(String),
+    /// It was told to reboot and has not been heard of since.
+    Lost(String),
+    /// It kept the image, and waits for its turn to leave it.
+    WaitsToGoBack(Hold),
+    /// It left the image, because the rollout was taken back.
+    TakenBack,
     /// It did not do in time what it was told.
     Overdue(String),
     /// It is let go of.
@@ -73,9 +93,54 @@ pub enum Hold {
     Budget {
         /// How many are unavailable.
         unavailable: usize,
+        /// On how many nodes the image failed; they count as unavailable.
+        failed: usize,
         /// How many may be.
         budget: usize,
     },
+    /// So many nodes of its domain as allowed are unavailable already.
+    DomainBudget {
+        /// The domain.
+        domain: String,
+        /// How many are unavailable there.
+        unavailable: usize,
+        /// How many may be.
+        budget: usize,
+    },
+    /// Another domain is to be finished first.
+    Domain(String),
+    /// Etcd would lose its quorum.
+    Quorum {
+        /// How many other members are ready.
+        ready: usize,
+        /// How many have to be.
+        needed: usize,
+    },
+    /// It is not in the present step, or the step waits.
+    Step(StepState),
+    /// No window is open.
+    Window {
+        /// The exclusion's reason, if it is one.
+        because: Option<String>,
+        /// When one opens.
+        next: Option<Timestamp>,
+    },
+    /// What is left of the window is too short.
+    TooShort {
+        /// How long a node's turn takes.
+        takes: SignedDuration,
+        /// When a window opens that is long enough.
+        next: Option<Timestamp>,
+    },
+    /// No window for staging is open.
+    StagingWindow {
+        /// When one opens.
+        next: Option<Timestamp>,
+    },
+    /// The operator runs there, and other nodes come first.
+    OperatorsNode,
+    /// Nothing is begun in a dry run.
+    DryRun,
     /// Another control-plane node is not available.
     ControlPlane(String),
     /// The node itself is not Ready.
@@ -94,14 +159,93 @@ pub enum Hold {
     MaxStaging,
 }
 
+/// The step that a rollout is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepState {
+    /// Which, from 1.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+    /// What it waits for.
+    pub waits: StepWait,
+}
+
+/// What a step waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepWait {
+    /// Its nodes.
+    Nodes {
+        /// How many are done.
+        done: usize,
+        /// Of how many.
+        wanted: usize,
+    },
+    /// Its selector to match a node.
+    NoNode,
+    /// Time to pass.
+    Soak {
+        /// Until then.
+        until: Timestamp,
+    },
+    /// Somebody's word.
+    Approval {
+        /// What the annotation has to name.
+        token: String,
+    },
+}
+
+impl fmt::Display for StepState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, of, waits } = self;
+        write!(f, "step {number} of {of} ")?;
+        match waits {
+            StepWait::Nodes { done, wanted } => write!(f, "has {done} of {wanted} nodes"),
+            StepWait::NoNode => f.write_str("waits: its selector matches no node"),
+            StepWait::Soak { until } => write!(f, "soaks until {until}"),
+            StepWait::Approval { token } => {
+                write!(f, "waits for approval: annotate evenkeel.dev/approve='{token} YOUR-NAME'")
+            }
+        }
+    }
+}
+
+fn from(next: Option<Timestamp>) -> String {
+    next.map_or_else(|| "none is known to come".to_owned(), |next| format!("the next one opens at {next}"))
+}
+
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused(by) => write!(f, "paused by {by}"),
             Self::Stopped(node) => write!(f, "the rollout stopped because the image failed on {node}"),
-            Self::Budget { unavailable, budget } => {
+            Self::Budget { unavailable, failed: 0, budget } => {
                 write!(f, "{unavailable} of {budget} nodes that may be unavailable are")
             }
+            Self::Budget { unavailable, failed, budget } => write!(
+                f,
+                "{unavailable} of {budget} nodes that may be unavailable are, {failed} of them because the image failed there"
+            ),
+            Self::DomainBudget { domain, unavailable, budget } => {
+                write!(f, "{unavailable} of {budget} nodes of domain {domain} that may be unavailable are")
+            }
+            Self::Domain(domain) => write!(f, "domain {domain} is finished first"),
+            Self::Quorum { ready, needed } => {
+                write!(f, "etcd would lose its quorum: {ready} other members are ready, {needed} have to be")
+            }
+            Self::Step(state) => state.fmt(f),
+            Self::Window { because: Some(reason), next } => write!(f, "excluded ({reason}); {}", from(*next)),
+            Self::Window { because: None, next } => write!(f, "no window is open; {}", from(*next)),
+            Self::TooShort { takes, next: Some(next) } => write!(
+                f,
+                "a node takes about {} and does not fit into what is left of the window; the next one opens at {next}",
+                line::span(*takes)
+            ),
+            Self::TooShort { takes, next: None } => {
+                write!(f, "no window is long enough: a node takes about {}", line::span(*takes))
+            }
+            Self::StagingWindow { next } => write!(f, "no window for staging is open; {}", from(*next)),
+            Self::OperatorsNode => f.write_str("the operator runs there: the other nodes come first"),
+            Self::DryRun => f.write_str("nothing is begun in a dry run"),
             Self::ControlPlane(node) => write!(f, "control-plane node {node} is not available"),
             Self::NotReady => f.write_str("the node is not Ready"),
             Self::Unresolved => f.write_str("the image is not resolved"),
@@ -141,6 +285,11 @@ impl fmt::Display for NodeState {
             Self::Reverting(why) => write!(f, "going back: {why}"),
             Self::Finishing => f.write_str("finishing"),
             Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::TriesAgain { why, at } => write!(f, "failed and tries again at {at}: {why}"),
+            Self::BelowMinimum(why) => f.write_str(why),
+            Self::Lost(why) => write!(f, "lost: {why}"),
+            Self::WaitsToGoBack(hold) => write!(f, "waits to go back: {hold}"),
+            Self::TakenBack => f.write_str("taken back"),
             Self::Overdue(what) => write!(f, "overdue: {what}"),
             Self::Released => f.write_str("released"),
         }
@@ -155,6 +304,8 @@ impl NodeState {
 }
 
 /// The whole answer.
+// Each flag is a fact of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Report {
@@ -164,8 +315,30 @@ pub struct Report {
     pub rejected: Option<Rejected>,
     /// Why the rollout stopped, for a person: which node, what happened, what to do.
     pub stopped: Option<String>,
+    /// Images that nodes came back from, to be written down.
+    pub denied: Vec<Denied>,
     /// Who paused it.
     pub paused: Option<String>,
+    /// Whether nothing is begun at all.
+    pub dry_run: bool,
+    /// The step that it is in.
+    pub step: Option<StepState>,
+    /// How far it is, to be written down.
+    pub progress: Option<Progress>,
+    /// When nodes may be started again.
+    pub next_window: Option<Timestamp>,
+    /// Who has windows ignored.
+    pub run_now: Option<RunNow>,
+    /// In a dry run: what would be done.
+    pub preview: Option<Preview>,
+    /// What was asked for and cannot be understood.
+    pub notes: Vec<String>,
+    /// The nodes whose turn comes next, the first few.
+    pub queue: Vec<String>,
+    /// Whether nodes on which the image failed take the whole budget, so that no other can be started.
+    pub used_up: bool,
+    /// How long a node's turn takes, as far as it was measured.
+    pub takes: Option<SignedDuration>,
     /// Whether the image object is being deleted, and its nodes are let go of.
     pub deleting: bool,
     /// When to look again even if nothing is seen to change.
@@ -187,42 +360,24 @@ impl Report {
         self.count(|state| !is_apart(state))
     }
 
+    /// Whether nothing is left to do, although some nodes cannot have the image.
+    pub fn ended(&self) -> bool {
+        let ended = |state: &NodeState| {
+            let over = matches!(
+                state,
+                NodeState::Updated | NodeState::Failed(_) | NodeState::TakenBack | NodeState::BelowMinimum(_)
+            );
+            over || is_apart(state)
+        };
+        self.stopped.is_none() && self.nodes.values().all(ended)
+    }
+
     /// Whether every node runs the image.
     pub fn done(&self) -> bool {
         self.stopped.is_none() && self.count(|state| *state == NodeState::Updated) == self.total()
-    }
-
-    /// One line for people: how far, what is going on, what holds it.
-    pub fn summary(&self) -> String {
-        let updated = self.count(|state| *state == NodeState::Updated);
-        let mut parts = vec![format!("{updated}/{} updated", self.total())];
-        // Three names are enough to begin looking; the plans have the rest.
-        let moving = self.nodes.iter().filter(|(_, state)| is_moving(state)).take(3);
-        parts.extend(moving.map(|(name, state)| format!("{name} {state}")));
-        if let Some(stopped) = &self.stopped {
-            parts.push(format!("stopped: {stopped}"));
-        } else if let Some(paused) = &self.paused {
-            parts.push(format!("paused by {paused}"));
-        }
-        parts.join("; ")
     }
 }
 
 fn is_apart(state: &NodeState) -> bool {
     matches!(state, NodeState::ClaimedByOther(_) | NodeState::Unmanageable | NodeState::Released)
-}
-
-fn is_moving(state: &NodeState) -> bool {
-    if matches!(state, NodeState::WaitsToStart(Hold::Departure(_))) {
-        // What is in its way is news, and somebody may have to act.
-        return true;
-    }
-    !is_apart(state)
-        && !matches!(
-            state,
-            NodeState::Updated
-                | NodeState::WaitsToStage(_)
-                | NodeState::WaitsToStart(_)
-                | NodeState::Failed(_)
-        )
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
+use jiff::Timestamp;
 
 use crate::{
     drain::DrainSeen,
@@ -17,12 +18,14 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, NodeSeen>,
     /// Control-plane nodes of no concern to this image that are unavailable: they hold back ours all the same.
     pub other_controllers_down: BTreeSet<String>,
+    /// Nodes with a member of etcd, where its pods can be seen, and whether that member is ready.
+    pub etcd: BTreeMap<String, bool>,
 }
 
 /// One node.
 // Each flag is a fact of its own that another writer sets; together they are no state machine.
 #[allow(clippy::struct_excessive_bools)]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeSeen {
     /// Whether the Node object is gone, and only its plan is left.
     pub gone: bool,
@@ -49,6 +52,16 @@ pub struct NodeSeen {
     /// Name of the image object that has this node instead: an older one that selects it too, or one that has not let
     /// go of it yet.
     pub claimed_by_other: Option<String>,
+    /// The value of the policy's topology label; empty without one.
+    pub domain: String,
+    /// What its annotation says of its place in the order; the highest comes first.
+    pub weight: i32,
+    /// When it joined.
+    pub created: Option<Timestamp>,
+    /// Whether this operator runs on it.
+    pub runs_operator: bool,
+    /// The first of the policy's steps whose selector matches it, from 0.
+    pub step: Option<usize>,
 }
 
 /// A node's plan.
@@ -99,6 +112,11 @@ impl NodeSeen {
     pub fn trouble(&self) -> Option<&str> {
         let plan = self.plan.as_ref().filter(|plan| plan.spec.plan_id == plan.status.plan_id)?;
         plan.status.error.as_ref().map(|error| error.message.as_str())
+    }
+
+    /// Whether the image object has it and may give it orders.
+    pub fn ours(&self) -> bool {
+        self.selected && !self.gone && self.claimed_by_other.is_none()
     }
 
     /// Whether it serves workloads and nobody is about to change that.

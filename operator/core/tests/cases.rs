@@ -1,7 +1,5 @@
 //! What the planner does about single nodes that something special is true of.
 
-use std::collections::BTreeMap;
-
 use evenkeel_crds::{
     ManagedOSImageSpec,
     condition::Time,
@@ -12,8 +10,8 @@ use evenkeel_crds::{
     },
 };
 use evenkeel_operator_core::{
-    Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check,
-    gates::Departure, plan, report::Hold,
+    Action, Checks, Decision, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, gates::Departure, plan,
+    report::Hold,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -51,18 +49,12 @@ fn node() -> NodeSeen {
         ..NodePlanStatus::default()
     };
     NodeSeen {
-        gone: false,
         selected: true,
-        control_plane: false,
         ready: true,
-        unschedulable: false,
-        cordoned_by: None,
         boot_id: "b1".into(),
-        conditions: BTreeMap::new(),
         plan: Some(PlanSeen { spec: NodePlanSpec::default(), status }),
-        drain: DrainSeen::NotLookedAt,
         checks: free(),
-        claimed_by_other: None,
+        ..NodeSeen::default()
     }
 }
 
@@ -92,6 +84,7 @@ fn in_turn(target: Target, phase: Phase) -> NodeSeen {
         deadline: (target > Target::Staged).then(|| Time(now() + SignedDuration::from_mins(15))),
         healthy_since: None,
         attempt: 1,
+        going_back: false,
     });
     node
 }
@@ -260,7 +253,7 @@ fn an_approval_that_ran_out_ends_the_attempt_and_quotes_the_agent() {
     let decision = decide(&policy(), &[("n1", late.clone())], now());
     assert_eq!(action(&decision, "n1"), None, "the deadline is not over");
     let decision = decide(&policy(), &[("n1", late)], now() + SignedDuration::from_mins(16));
-    let Some(Action::Revert(Revert { message, .. })) = action(&decision, "n1") else {
+    let Some(Action::Revert { order: Revert { message, .. }, .. }) = action(&decision, "n1") else {
         panic!("{decision:?}")
     };
     assert!(message.contains("ran out before it was used"), "{message}");
@@ -285,6 +278,7 @@ fn a_control_plane_node_waits_for_those_of_other_images() {
     let snapshot = Snapshot {
         nodes: [("n1".to_owned(), controller)].into(),
         other_controllers_down: ["other".to_owned()].into(),
+        ..Snapshot::default()
     };
     let decision = plan(&policy(), &snapshot, now());
     assert_eq!(decision.report.nodes["n1"], NodeState::WaitsToStart(Hold::ControlPlane("other".into())));

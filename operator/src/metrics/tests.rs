@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use evenkeel_crds::{ManagedOSImageStatus, managed_os_image::Reboot};
-use evenkeel_operator_core::{Action, NodeState, Report, report::Hold};
+use evenkeel_operator_core::{NodeState, Report, report::Hold};
 use jiff::Timestamp;
 
 use super::Metrics;
@@ -99,7 +99,7 @@ fn the_documentation_has_what_is_exported_and_nothing_else() {
     metrics.requests().asked("GET", Some(200));
     let turns = metrics.turns();
     let node = super::turn::tests::a_node(now());
-    for action in [super::turn::tests::begin(now()), Action::EndDisruption] {
+    for action in [super::turn::tests::begin(now()), super::turn::tests::finish(now())] {
         turns.did(&action, Some(&node), &Reboot::default(), now());
     }
     let page = include_str!("../../../docs/metrics.md");

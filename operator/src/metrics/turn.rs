@@ -89,7 +89,7 @@ impl Turns {
             Action::ApproveReboot { .. } => self.took("Drain", since, now),
             Action::MarkHealthy(Some(_)) => self.took("Reboot", approved, now),
             Action::Commit => self.took("Trial", approved, now),
-            Action::EndDisruption => {
+            Action::EndDisruption(_) => {
                 self.took("Turn", since, now);
                 self.ends.get_or_create(&end(node)).inc();
             }
@@ -135,13 +135,14 @@ fn end(node: &NodeSeen) -> End {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use evenkeel_crds::{
         condition::Time,
-        node_plan::{Disruption, NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack, StagingCost},
+        node_plan::{
+            Disruption, LastTurn, NodePlanSpec, NodePlanStatus, RollbackCause, RolledBack, StagingCost,
+            TurnOutcome,
+        },
     };
-    use evenkeel_operator_core::{Checks, DrainSeen, PlanSeen};
+    use evenkeel_operator_core::PlanSeen;
 
     use super::*;
     use crate::metrics::Metrics;
@@ -158,6 +159,7 @@ pub(super) mod tests {
             deadline: Some(ago(60 - 900)),
             healthy_since: None,
             attempt: 1,
+            going_back: false,
         };
         let rolled_back =
             RolledBack { cause: RollbackCause::HostCheck, message: String::new(), at: Time(now) };
@@ -170,24 +172,16 @@ pub(super) mod tests {
         };
         let spec =
             NodePlanSpec { plan_id: Some("p".into()), disruption: Some(record), ..NodePlanSpec::default() };
-        NodeSeen {
-            gone: false,
-            selected: true,
-            control_plane: false,
-            ready: true,
-            unschedulable: false,
-            cordoned_by: None,
-            boot_id: String::new(),
-            conditions: BTreeMap::new(),
-            plan: Some(PlanSeen { spec, status }),
-            drain: DrainSeen::NotLookedAt,
-            checks: Checks::default(),
-            claimed_by_other: None,
-        }
+        NodeSeen { selected: true, ready: true, plan: Some(PlanSeen { spec, status }), ..NodeSeen::default() }
     }
 
     pub fn begin(now: Timestamp) -> Action {
         Action::BeginDisruption(a_node(now).disruption().unwrap().clone())
+    }
+
+    pub fn finish(now: Timestamp) -> Action {
+        let (since, until) = (Time(now), Time(now));
+        Action::EndDisruption(LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Failed })
     }
 
     #[test]
@@ -201,7 +195,7 @@ pub(super) mod tests {
             Action::ApproveReboot { deadline },
             Action::MarkHealthy(Some(now)),
             Action::MarkHealthy(None),
-            Action::EndDisruption,
+            finish(now),
         ] {
             metrics.turns().did(&action, Some(&node), &Reboot::default(), now);
         }

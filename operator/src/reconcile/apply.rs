@@ -137,8 +137,10 @@ async fn act(
 fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec {
     let mut spec = spec.clone();
     match action {
-        Action::OrderStage { plan_id, image } => {
+        Action::OrderStage { plan_id, image, at } => {
             spec = NodePlanSpec {
+                ordered_at: Some(Time(*at)),
+                last_turn: spec.last_turn,
                 plan_id: Some(plan_id.clone()),
                 image: Some(image.clone()),
                 target: Some(Target::Staged),
@@ -167,11 +169,17 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
             }
         }
         Action::Commit => spec.target = Some(Target::Committed),
-        Action::Revert(revert) => {
+        Action::Revert { order, at } => {
             spec.target = Some(Target::Reverted);
-            spec.revert = Some(revert.clone());
+            spec.revert = Some(order.clone());
+            if let Some(record) = &mut spec.disruption {
+                record.deadline = record.deadline.max(Some(Time(*at)));
+            }
         }
-        Action::EndDisruption => spec.disruption = None,
+        Action::EndDisruption(turn) => {
+            spec.disruption = None;
+            spec.last_turn = Some(turn.clone());
+        }
         Action::EnsurePlan
         | Action::ReleasePlan
         | Action::Cordon
@@ -263,7 +271,7 @@ mod tests {
     use super::*;
     use evenkeel_crds::{
         ManagedOSImageSpec,
-        node_plan::{Disruption, Revert, RollbackCause},
+        node_plan::{Disruption, LastTurn, Revert, RollbackCause, TurnOutcome},
     };
 
     const IMAGE: &str =
@@ -282,6 +290,7 @@ mod tests {
             deadline: None,
             healthy_since: None,
             attempt: 1,
+            going_back: false,
         };
         NodePlanSpec { disruption: Some(record), ..NodePlanSpec::default() }
     }
@@ -294,7 +303,8 @@ mod tests {
             revert: Some(Revert { cause: RollbackCause::ClusterGate, message: "late".into() }),
             ..NodePlanSpec::default()
         };
-        let action = Action::OrderStage { plan_id: "p".into(), image: IMAGE.into() };
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let action = Action::OrderStage { plan_id: "p".into(), image: IMAGE.into(), at };
         let spec = after(&old, &policy(), &action);
         assert_eq!((spec.target, spec.not_after, spec.revert), (Some(Target::Staged), None, None));
         assert_eq!(spec.commit_deadline_seconds, Some(policy().reboot.commit_deadline_seconds));
@@ -309,10 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_the_time_to_go_back_from_when_it_is_told() {
+        let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(1_800_000_000).unwrap());
+        let order = Revert { cause: RollbackCause::ClusterGate, message: "late".into() };
+        let reverted = |deadline: Option<Timestamp>, at| {
+            let mut spec = in_turn();
+            spec.disruption.as_mut().unwrap().deadline = deadline.map(Time);
+            let spec = after(&spec, &policy(), &Action::Revert { order: order.clone(), at });
+            assert_eq!((spec.target, &spec.revert), (Some(Target::Reverted), &Some(order.clone())));
+            spec.disruption.unwrap().deadline
+        };
+        assert_eq!(reverted(None, late), Some(Time(late)));
+        assert_eq!(reverted(Some(early), late), Some(Time(late)));
+        assert_eq!(reverted(Some(late), early), Some(Time(late)));
+    }
+
+    #[test]
     fn the_end_of_a_turn_keeps_the_order() {
         let mut spec = in_turn();
         spec.target = Some(Target::Committed);
-        let spec = after(&spec, &policy(), &Action::EndDisruption);
-        assert_eq!((spec.disruption, spec.target), (None, Some(Target::Committed)));
+        let (since, until) = (Time(Timestamp::UNIX_EPOCH), Time(Timestamp::UNIX_EPOCH));
+        let turn = LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated };
+        let spec = after(&spec, &policy(), &Action::EndDisruption(turn.clone()));
+        assert_eq!((spec.disruption.clone(), spec.target), (None, Some(Target::Committed)));
+        let action =
+            Action::OrderStage { plan_id: "q".into(), image: IMAGE.into(), at: Timestamp::UNIX_EPOCH };
+        assert_eq!(
+            after(&spec, &policy(), &action).last_turn,
+            Some(turn),
+            "what it took is known for the next"
+        );
     }
 }

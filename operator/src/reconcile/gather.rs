@@ -1,5 +1,8 @@
 //! What the planner needs to know, from the watches, the API server and the registry.
 
+mod etcd;
+mod place;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -58,6 +61,8 @@ pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Resu
         unreadable,
         snapshot,
     };
+    place::mark(&mut gathered.snapshot, &image.spec.rollout, context);
+    etcd::look(context, &mut gathered.snapshot).await?;
     look_at_drains(context, image, &mut gathered.snapshot).await?;
     checks::fill(context, image, &mut gathered.snapshot);
     Ok(gathered)
@@ -215,6 +220,7 @@ fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
         drain: DrainSeen::NotLookedAt,
         checks: Checks::default(),
         claimed_by_other: claim.other.clone(),
+        ..NodeSeen::default()
     }
 }
 
@@ -247,11 +253,14 @@ async fn look_at_drains(
 /// Whether it is this node's turn to be drained. Without the cordon a drain would only begin anew with each pod.
 fn drains(node: &NodeSeen) -> bool {
     let before_reboot = |plan: &PlanSeen| matches!(plan.spec.target, None | Some(Target::Staged));
-    node.disruption().is_some_and(|record| record.drained_at.is_none())
-        && !node.gone
-        && node.unschedulable
-        && node.phase() == Phase::Staged
-        && node.plan.as_ref().is_some_and(before_reboot)
+    let Some(record) = node.disruption() else { return false };
+    let turned = |plan: &PlanSeen| plan.spec.target == Some(Target::Committed);
+    let due = if record.going_back {
+        node.phase() == Phase::Committed && node.plan.as_ref().is_some_and(turned)
+    } else {
+        node.phase() == Phase::Staged && node.plan.as_ref().is_some_and(before_reboot)
+    };
+    record.drained_at.is_none() && !node.gone && node.unschedulable && due
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use evenkeel_crds::ManagedOSImage;
-use evenkeel_operator_core::Policy;
+use evenkeel_crds::{ManagedOSImage, rollout::Rollout};
+use evenkeel_operator_core::{Policy, wishes::Wishes};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -34,7 +34,7 @@ pub fn validate(
     let mut spec = image.spec.clone();
     if deleting {
         // Nothing is started any more: what is wrong here must not keep the nodes.
-        spec.rollout.max_unavailable = None;
+        spec.rollout = Rollout::default();
     } else if let Err(error) = selector(image) {
         return Err(Problem::lasting("InvalidSpec", format!("nodeSelector cannot be used: {error}")));
     }
@@ -45,7 +45,13 @@ pub fn validate(
     let mut policy = Policy::new(&image.name_any(), &uid, &spec, resolved)
         .map_err(|error| Problem::lasting("InvalidSpec", error.to_string()))?;
     policy.deleting = deleting;
-    policy.rejected = image.status.as_ref().and_then(|status| status.rejected.clone());
+    if let Some(status) = &image.status {
+        policy.rejected.clone_from(&status.rejected);
+        policy.denied.clone_from(&status.denied);
+        policy.progress.clone_from(&status.rollout);
+    }
+    let wishes = wishes(image);
+    (policy.run_now, policy.approved, policy.allowed) = (wishes.run_now, wishes.approved, wishes.allowed);
     Ok(policy)
 }
 
@@ -73,6 +79,11 @@ fn checked(image: &Arc<ManagedOSImage>) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// What the object's annotations ask for.
+pub fn wishes(image: &ManagedOSImage) -> Wishes {
+    Wishes::read(|name| image.annotations().get(name))
 }
 
 #[cfg(test)]
@@ -113,6 +124,19 @@ mod tests {
             (
                 json!({ "hooks": [{ "name": "lb", "when": "AfterDrain", "template": { "spec": { "template": 3 } } }] }),
                 "hooks lb",
+            ),
+            (json!({ "rollout": { "topologyKey": "zone", "maxUnavailablePerDomain": "0%" } }), "PerDomain"),
+            (json!({ "rollout": { "steps": [{ "nodes": 1 }, { "nodes": "none" }] } }), "steps[1].nodes"),
+            (json!({ "rollout": { "failurePolicy": { "maxFailures": -1 } } }), "maxFailures"),
+            (
+                json!({ "rollout": { "windows": [{ "cron": "0 0 31 2 *", "durationSeconds": 60 }] } }),
+                "never comes",
+            ),
+            (
+                json!({ "rollout": { "stagingWindows": [
+                    { "cron": "0 0 * * *", "durationSeconds": 60, "timeZone": "Mars/Olympus" },
+                ] } }),
+                "stagingWindows: `Mars/Olympus`",
             ),
         ];
         for (spec, named) in table {

@@ -113,8 +113,8 @@ fn go_back(
     facts: &Facts,
     journal: &mut Journal,
 ) -> Step {
-    // A person's wish to go back, and a cluster that was away, say nothing about the image.
-    if !matches!(cause, RollbackCause::User | RollbackCause::ClusterUnreachable) {
+    // A wish to go back, a person's or the rollout's, and a cluster that was away, say nothing about the image here.
+    if !matches!(cause, RollbackCause::User | RollbackCause::Rollout | RollbackCause::ClusterUnreachable) {
         journal.remember_bad(digest, cause);
     }
     Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }

@@ -16,7 +16,7 @@ pub fn mark(policy: &Policy, snapshot: &Snapshot, decision: &mut Decision) {
     let mut marks = Vec::new();
     for (name, node) in &snapshot.nodes {
         let Some(state) = decision.report.nodes.get(name) else { continue };
-        let wanted = policy.drain.prefer_no_schedule && !policy.deleting && waits(state);
+        let wanted = policy.drain.prefer_no_schedule && !policy.deleting && !policy.dry_run && waits(state);
         if wanted != node.checks.avoided
             && !node.gone
             && !busy.contains(name.as_str())

@@ -30,23 +30,7 @@ pub fn leave_service(
     if node.phase() != Phase::Staged {
         return decision.say(name, NodeState::staging(node));
     }
-    // Under our cordon they are done.
-    let before = !policy.cordon || !node.unschedulable || record.found_cordoned;
-    if before && wait_for_hooks(policy, name, node, HookTime::BeforeCordon, now, decision) {
-        return;
-    }
-    if policy.cordon && !node.unschedulable {
-        return decision.act(name, NodeState::Starting, Action::Cordon);
-    }
-    // Once it was seen to be done, pods that come all the same, such as for a taint that they tolerate, are the guests
-    // of a node that reboots.
-    if policy.drain.enabled && record.drained_at.is_none() && node.drain != DrainSeen::Done {
-        return drain(policy, name, node, record, now, decision);
-    }
-    if pauses(policy) && record.drained_at.is_none() {
-        return decision.act(name, NodeState::Starting, Action::MarkDrained(now));
-    }
-    if wait_for_hooks(policy, name, node, HookTime::AfterDrain, now, decision)
+    if !out_of_service(policy, name, node, record, now, decision)
         || wait_for_gates(policy, name, node, record, now, decision)
         || wait_for_delay(policy, name, record, now, decision)
     {
@@ -54,6 +38,37 @@ pub fn leave_service(
     }
     let deadline = now + SignedDuration::from_secs(policy.reboot.deadline_seconds);
     decision.act(name, NodeState::Rebooting, Action::ApproveReboot { deadline });
+}
+
+/// Cordon and drain, with their hooks. True once all is done.
+pub fn out_of_service(
+    policy: &Policy,
+    name: &str,
+    node: &NodeSeen,
+    record: &Disruption,
+    now: Timestamp,
+    decision: &mut Decision,
+) -> bool {
+    // Under our cordon they are done.
+    let before = !policy.cordon || !node.unschedulable || record.found_cordoned;
+    if before && wait_for_hooks(policy, name, node, HookTime::BeforeCordon, now, decision) {
+        return false;
+    }
+    if policy.cordon && !node.unschedulable {
+        decision.act(name, NodeState::Starting, Action::Cordon);
+        return false;
+    }
+    // Once it was seen to be done, pods that come all the same, such as for a taint that they tolerate, are the guests
+    // of a node that reboots.
+    if policy.drain.enabled && record.drained_at.is_none() && node.drain != DrainSeen::Done {
+        drain(policy, name, node, record, now, decision);
+        return false;
+    }
+    if pauses(policy) && record.drained_at.is_none() {
+        decision.act(name, NodeState::Starting, Action::MarkDrained(now));
+        return false;
+    }
+    !wait_for_hooks(policy, name, node, HookTime::AfterDrain, now, decision)
 }
 
 /// Whether anything is waited for between the drain and the reboot: then it is written down when the drain was done.
@@ -82,7 +97,7 @@ fn drain(
             let by = blocked_by.map_or_else(String::new, |by| format!(", blocked by {by}"));
             let seconds = policy.drain.timeout_seconds;
             let message = format!("the drain did not end in {seconds} s, pods left: {pods}{by}");
-            return revert(name, RollbackCause::ClusterGate, message, decision);
+            return revert(name, RollbackCause::ClusterGate, message, now, decision);
         }
         DrainTimeout::Force if overdue => Action::ForceOut,
         _ => Action::Evict,
@@ -102,13 +117,23 @@ fn wait_for_hooks(
     now: Timestamp,
     decision: &mut Decision,
 ) -> bool {
-    match hooks::step(policy, node, when) {
+    let step = hooks::step(policy, node, when);
+    let failed = match &step {
+        Step::Revert(_) => true,
+        Step::Wait { until, .. } => until.is_some_and(|until| now >= until),
+        Step::Done | Step::Run(_) => false,
+    };
+    if failed && node.disruption().is_some_and(|record| record.going_back) {
+        // It is on its way back already.
+        return false;
+    }
+    match step {
         Step::Done => return false,
         Step::Run(hook) => {
             decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
         }
         Step::Wait { why, until: Some(until) } if now >= until => {
-            revert(name, RollbackCause::ClusterGate, format!("{why}, and its time is over"), decision);
+            revert(name, RollbackCause::ClusterGate, format!("{why}, and its time is over"), now, decision);
         }
         Step::Wait { why, until } => {
             if let Some(until) = until {
@@ -116,7 +141,7 @@ fn wait_for_hooks(
             }
             decision.say(name, NodeState::Halted(why));
         }
-        Step::Revert(why) => revert(name, RollbackCause::ClusterGate, why, decision),
+        Step::Revert(why) => revert(name, RollbackCause::ClusterGate, why, now, decision),
     }
     true
 }
@@ -133,7 +158,7 @@ fn wait_for_gates(
     let Some(unmet) = gates::unmet(policy, node, record, GateTime::During, now) else { return false };
     if now >= unmet.until {
         let message = format!("{}; its time was over at {}", unmet.why, unmet.until);
-        revert(name, RollbackCause::ClusterGate, message, decision);
+        revert(name, RollbackCause::ClusterGate, message, now, decision);
     } else {
         decision.wake(unmet.until.min(unmet.again));
         decision.say(name, NodeState::Halted(unmet.why));

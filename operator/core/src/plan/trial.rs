@@ -4,10 +4,11 @@ use evenkeel_crds::{
     health_gate::GateTime,
     hook::HookTime,
     node_plan::{Disruption, Phase, RollbackCause},
+    rollout::FailureAction,
 };
 use jiff::Timestamp;
 
-use super::{Action, Decision, flight::revert};
+use super::{Action, Decision, fleet::Fleet, flight::revert, return_trip::taken_back};
 use crate::{
     gates,
     hooks::{self, Step},
@@ -19,6 +20,7 @@ use crate::{
 /// From the approval to the order to keep the image, or to go back.
 pub fn prove(
     policy: &Policy,
+    fleet: &Fleet,
     name: &str,
     node: &NodeSeen,
     record: &Disruption,
@@ -29,12 +31,17 @@ pub fn prove(
     if node.phase() == Phase::Committed {
         return decision.act(name, NodeState::Committing, Action::Commit);
     }
+    if matches!(fleet.verdict.action, Some(FailureAction::RevertFailed | FailureAction::RevertAll))
+        && node.plan.as_ref().is_some_and(|plan| plan.spec.image == policy.image)
+    {
+        return revert(name, RollbackCause::Rollout, taken_back(fleet), now, decision);
+    }
     if node.phase() != Phase::Trial {
         if now >= deadline {
             let said =
                 node.trouble().map_or_else(String::new, |trouble| format!("; its agent says: {trouble}"));
             let message = format!("the node did not come up on the new image by {deadline}{said}");
-            return revert(name, RollbackCause::ClusterGate, message, decision);
+            return revert(name, RollbackCause::ClusterGate, message, now, decision);
         }
         decision.wake(deadline);
         return decision.say(name, NodeState::Rebooting);
@@ -44,10 +51,10 @@ pub fn prove(
         Health::Run(hook) => {
             decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
         }
-        Health::Failed(why) => revert(name, RollbackCause::ClusterGate, why, decision),
+        Health::Failed(why) => revert(name, RollbackCause::ClusterGate, why, now, decision),
         Health::NotYet { why, until, .. } if now >= until => {
             let message = format!("not healthy by {until}: {why}");
-            revert(name, RollbackCause::ClusterGate, message, decision);
+            revert(name, RollbackCause::ClusterGate, message, now, decision);
         }
         Health::NotYet { why, .. } if record.healthy_since.is_some() => {
             decision.act(name, NodeState::Unhealthy(why), Action::MarkHealthy(None));

@@ -1,9 +1,15 @@
-//! A node's agent: what it remembers survives its plan.
+//! A node's agent: the real update machine, over a model of a disk, a boot loader and a guard.
 
-use evenkeel_crds::{
-    condition::Time,
-    node_plan::{
-        Booted, HostFacts, NodePlanSpec, NodePlanStatus, Phase, PlanError, RollbackCause, RolledBack, Target,
+use std::collections::BTreeMap;
+
+use evenkeel_crds::node_plan::{
+    HostFacts, NodePlanSpec, NodePlanStatus, PlanError, RollbackCause, StagingCost,
+};
+use evenkeel_node_agent_core::{
+    journal::{Journal, Verdict},
+    machine::{
+        Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
+        record, resume, status,
     },
 };
 use evenkeel_operator_core::NodeSeen;
@@ -11,6 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 
 /// What runs before the first rollout.
 pub const OLD: &str = "sha256:1000000000000000000000000000000000000000000000000000000000000000";
+/// The guard's deadline.
+const TRIAL: SignedDuration = SignedDuration::from_mins(30);
 
 /// What is wrong with a node, for good.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -24,54 +32,162 @@ pub enum Fate {
     NeverReturns,
 }
 
+/// What happens to the agent in one step.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Fault {
+    None,
+    /// It is killed after its action, before it wrote down what became of it.
+    Killed,
+    /// The machine loses power.
+    PowerCut,
+}
+
+struct Slot {
+    digest: Option<String>,
+    entry: EntryFact,
+    generation: u64,
+}
+
 pub struct Agent {
     pub fate: Fate,
     pub status: NodePlanStatus,
-    /// What runs when it goes back.
-    previous: String,
-    trial_since: Option<Timestamp>,
+    journal: Journal,
+    slots: BTreeMap<&'static str, Slot>,
+    running: &'static str,
+    boot_id: String,
+    booted_at: Timestamp,
+    /// Between two boots.
+    off: bool,
+    verdict: Option<Verdict>,
     staging_failed: bool,
 }
 
 impl Agent {
-    pub fn new(fate: Fate, boot_id: &str) -> Self {
-        let booted = Booted {
-            slot: "a".into(),
-            digest: OLD.into(),
-            version: None,
-            boot_id: boot_id.into(),
-            host_checks_passed: false,
+    pub fn new(fate: Fate, boot_id: &str, now: Timestamp) -> Self {
+        let kept = Slot { digest: Some(OLD.into()), entry: EntryFact::Permanent, generation: 1 };
+        let free = Slot { digest: None, entry: EntryFact::Absent, generation: 0 };
+        let mut agent = Self {
+            fate,
+            status: NodePlanStatus::default(),
+            journal: Journal::default(),
+            slots: BTreeMap::from([("a", kept), ("b", free)]),
+            running: "a",
+            boot_id: boot_id.to_owned(),
+            booted_at: now,
+            off: false,
+            verdict: None,
+            staging_failed: false,
         };
-        let host = HostFacts { manageable: true, ..HostFacts::default() };
-        let status = NodePlanStatus { booted: Some(booted), host: Some(host), ..NodePlanStatus::default() };
-        Self { fate, status, previous: OLD.into(), trial_since: None, staging_failed: false }
+        agent.report(now);
+        agent
     }
 
-    /// The state partition is lost. A machine between two slots finds out where it is; that is not modelled here.
+    /// The state partition is lost.
     pub fn lose_memory(&mut self) {
-        if !matches!(self.status.phase, Phase::Rebooting | Phase::Trial) {
-            self.status.plan_id = None;
-            self.status.phase = Phase::Idle;
-            self.status.bad_digests.clear();
-            self.status.error = None;
-            self.status.rolled_back = None;
+        self.journal = Journal::default();
+        self.verdict = None;
+    }
+
+    fn facts(&self, now: Timestamp) -> Facts {
+        let content = |digest: &String| SlotContent {
+            image: format!("registry.example/os@{digest}"),
+            digest: digest.clone(),
+            version: "1".into(),
+            written_at: now,
+        };
+        let fact = |(name, slot): (&&str, &Slot)| SlotFact {
+            content: slot.digest.as_ref().map(content),
+            entry: slot.entry,
+            generation: slot.generation,
+            ..SlotFact::empty(name)
+        };
+        let digest = self.slots[self.running].digest.clone().expect("only a complete slot runs");
+        let running = RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() };
+        Facts {
+            running: Some(running),
+            slots: self.slots.iter().map(fact).collect(),
+            verdict: self.verdict.clone(),
+            // Checks take a while after the boot.
+            host_checks_passed: self.on_trial() && now > self.booted_at,
+            now,
         }
     }
 
-    fn booted(&mut self) -> &mut Booted {
-        self.status.booted.as_mut().expect("set when the agent is made")
+    fn on_trial(&self) -> bool {
+        self.slots[self.running].entry != EntryFact::Permanent
     }
 
-    fn back(&mut self, cause: RollbackCause, now: Timestamp) {
-        self.status.phase = Phase::RolledBack;
-        self.status.rolled_back = Some(RolledBack { cause, message: "simulated".into(), at: Time(now) });
+    fn report(&mut self, now: Timestamp) {
+        let host = HostFacts { manageable: true, ..HostFacts::default() };
+        self.status = status(&self.journal, &self.facts(now), None, host, None, Some(&self.status));
     }
 
-    fn boot(&mut self, node: &mut NodeSeen, boot_id: &str, digest: &str) {
-        boot_id.clone_into(&mut node.boot_id);
-        boot_id.clone_into(&mut self.booted().boot_id);
-        digest.clone_into(&mut self.booted().digest);
-        self.booted().host_checks_passed = false;
+    /// The boot loader: highest generation first; what has no tries left is passed over.
+    fn boot(&mut self, boot_id: &str, bad: &str, now: Timestamp) {
+        let fails = self.fate == Fate::ImageFails;
+        (self.off, self.booted_at) = (false, now);
+        boot_id.clone_into(&mut self.boot_id);
+        loop {
+            let bootable =
+                |slot: &Slot| !matches!(slot.entry, EntryFact::Absent | EntryFact::Trial { left: 0 });
+            let slots = self.slots.iter_mut().filter(|(_, slot)| bootable(slot));
+            let (name, slot) = slots.max_by_key(|(_, slot)| slot.generation).expect("a slot is bootable");
+            if let EntryFact::Trial { left } = &mut slot.entry {
+                *left -= 1;
+            }
+            let digest = slot.digest.as_deref().expect("the loader boots complete slots only");
+            if fails && digest == bad {
+                continue;
+            }
+            self.running = name;
+            return;
+        }
+    }
+
+    /// The guard ends a trial that nobody kept.
+    fn guard(&mut self, now: Timestamp) {
+        if self.on_trial() && now >= self.booted_at + TRIAL {
+            let slot = self.slots.get_mut(self.running).expect("it runs");
+            slot.entry = EntryFact::Absent;
+            let digest = slot.digest.clone().expect("it runs");
+            self.verdict =
+                Some(Verdict { digest, cause: RollbackCause::Deadline, message: "no commit came".into() });
+            self.off = true;
+        }
+    }
+
+    fn slot(&mut self, name: &str) -> &mut Slot {
+        self.slots.get_mut(name).expect("there are two slots")
+    }
+
+    fn act(&mut self, action: &Action) -> Outcome {
+        let newest = self.slots.values().map(|slot| slot.generation).max().unwrap_or(0);
+        match action {
+            Action::Wait | Action::WaitUntil(_) => {}
+            Action::Stage { .. } if self.fate == Fate::StagingFails && !self.staging_failed => {
+                self.staging_failed = true;
+                let message = "the disk is full".into();
+                return Outcome::Failed(PlanError { reason: "DiskFull".into(), message, retryable: false });
+            }
+            Action::Stage { slot: name, image } => {
+                assert_ne!(name, self.running, "the running slot must never be written");
+                let digest = image.rsplit('@').next().map(str::to_owned);
+                *self.slot(name) = Slot { digest, entry: EntryFact::Absent, generation: 0 };
+                return Outcome::Staged(StagingCost::default());
+            }
+            Action::Activate { slot: name } => {
+                let slot = self.slot(name);
+                (slot.entry, slot.generation) = (EntryFact::Trial { left: TRIAL_TRIES }, newest + 1);
+            }
+            Action::Commit { slot: name } => self.slot(name).entry = EntryFact::Permanent,
+            Action::Disarm { slot: name } => self.slot(name).entry = EntryFact::Absent,
+            Action::RevertTrial { slot: name } | Action::RevertCommitted { from: name, .. } => {
+                self.slot(name).entry = EntryFact::Absent;
+                self.off = true;
+            }
+            Action::Reboot => self.off = true,
+        }
+        Outcome::Done
     }
 
     /// One step. `bad` is the digest that does not boot on nodes of that fate.
@@ -79,94 +195,35 @@ impl Agent {
         &mut self,
         node: &mut NodeSeen,
         spec: Option<&NodePlanSpec>,
-        boot: &str,
-        bad: &str,
+        (boot, bad): (&str, &str),
+        fault: Fault,
         now: Timestamp,
     ) {
-        let order = spec.and_then(NodePlanSpec::order);
-        let under_way = matches!(self.status.phase, Phase::Rebooting | Phase::Trial);
-        if let Some(order) =
-            order.as_ref().filter(|order| self.status.plan_id.as_ref() != Some(&order.plan_id))
-        {
-            if under_way {
-                // The machine is between two slots: first let that end.
-                return self.advance(node, None, boot, bad, now);
+        if self.off {
+            node.ready = false;
+            if self.fate != Fate::NeverReturns {
+                self.boot(boot, bad, now);
+                boot.clone_into(&mut node.boot_id);
             }
-            self.status.plan_id = Some(order.plan_id.clone());
-            self.status.rolled_back = None;
-            self.status.error = None;
-            self.status.phase = if self.booted().digest == order.digest() {
-                Phase::Committed
-            } else if self.status.bad_digests.iter().any(|bad| bad == order.digest()) {
-                Phase::Failed
-            } else {
-                Phase::Staging
-            };
             return;
         }
-        self.advance(node, spec, boot, bad, now);
-    }
-
-    fn advance(
-        &mut self,
-        node: &mut NodeSeen,
-        spec: Option<&NodePlanSpec>,
-        boot: &str,
-        bad: &str,
-        now: Timestamp,
-    ) {
-        let order = spec.and_then(NodePlanSpec::order);
-        let target = order.as_ref().map(|order| order.target);
-        let approved = spec.and_then(|spec| spec.not_after).is_some_and(|until| now < until.0);
-        let wanted = order.as_ref().map(|order| order.digest().to_owned());
-        match self.status.phase {
-            Phase::Staging if self.fate == Fate::StagingFails && !self.staging_failed => {
-                self.staging_failed = true;
-                self.status.phase = Phase::Failed;
-                let message = "the disk is full".into();
-                self.status.error = Some(PlanError { reason: "DiskFull".into(), message, retryable: false });
+        node.ready |= now > self.booted_at && node.boot_id == self.boot_id;
+        self.guard(now);
+        let orders = spec.and_then(Orders::of);
+        self.journal = resume(&self.journal, orders.as_ref(), &self.facts(now));
+        let (journal, action) = next(&self.journal, orders.as_ref(), &self.facts(now));
+        self.journal = journal;
+        if !self.off {
+            let facts = self.facts(now);
+            let outcome = self.act(&action);
+            if fault == Fault::None {
+                self.journal = record(&self.journal, &action, outcome, &facts);
             }
-            Phase::Staging | Phase::Staged | Phase::Failed if target == Some(Target::Reverted) => {
-                self.back(RollbackCause::ClusterGate, now);
-            }
-            Phase::Staging if target.is_some() => self.status.phase = Phase::Staged,
-            Phase::Staged if target >= Some(Target::Booted) && approved => {
-                self.status.phase = Phase::Rebooting;
-                self.previous = self.booted().digest.clone();
-                node.ready = false;
-            }
-            Phase::Rebooting if self.fate == Fate::NeverReturns => {}
-            Phase::Rebooting => {
-                let wanted = wanted.unwrap_or_else(|| bad.to_owned());
-                let previous = self.previous.clone();
-                if self.fate == Fate::ImageFails && wanted == bad || target == Some(Target::Reverted) {
-                    self.boot(node, boot, &previous);
-                    self.status.bad_digests.push(wanted);
-                    self.back(RollbackCause::Bootloader, now);
-                } else {
-                    self.boot(node, boot, &wanted);
-                    self.status.phase = Phase::Trial;
-                    self.trial_since = Some(now);
-                }
-            }
-            Phase::Trial if target == Some(Target::Committed) => self.status.phase = Phase::Committed,
-            Phase::Trial if target == Some(Target::Reverted) || self.trial_is_over(now) => {
-                let (previous, tried) = (self.previous.clone(), self.booted().digest.clone());
-                self.boot(node, boot, &previous);
-                self.status.bad_digests.push(tried);
-                self.back(RollbackCause::Deadline, now);
-            }
-            _ => {
-                // Checks take a while after the boot.
-                let booted = self.trial_since.is_some_and(|since| now > since);
-                self.booted().host_checks_passed = self.status.phase == Phase::Trial && booted;
-                node.ready = true;
-            }
+            self.off |= fault == Fault::PowerCut && self.fate == Fate::Fine;
         }
-    }
-
-    /// The guard's deadline, of 30 min.
-    fn trial_is_over(&self, now: Timestamp) -> bool {
-        self.trial_since.is_some_and(|since| now >= since + SignedDuration::from_mins(30))
+        if self.off {
+            node.ready = false;
+        }
+        self.report(now);
     }
 }

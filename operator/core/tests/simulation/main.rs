@@ -1,14 +1,20 @@
 //! The planner against a fleet that misbehaves: random fleets, policies and faults, the checker after every look.
 //!
-//! What the operator sees is older than what is true, and its writes conflict then. A failing case prints its seed;
-//! `EVENKEEL_SIM_SEED=n` runs that one alone, `EVENKEEL_SIM_CASES=n` sets how many.
+//! The planner and the update machine of the nodes are the real ones. What the operator sees is older than what is true, and
+//! its writes conflict then. A failing case prints its seed; `EVENKEEL_SIM_FIRST` and `EVENKEEL_SIM_CASES` say which run.
 
 mod agent;
 mod checks;
 mod dice;
+mod seen;
 mod world;
 
-use std::env;
+use std::{
+    env,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
 
 use evenkeel_operator_core::NodeState;
 use jiff::SignedDuration;
@@ -81,24 +87,40 @@ fn lets_go(seed: u64) {
     }
 }
 
-fn for_seeds(run: fn(u64)) {
-    if let Some(seed) = env::var("EVENKEEL_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return run(seed);
-    }
-    let cases = env::var("EVENKEEL_SIM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
-    for seed in 0..cases {
-        let held = std::panic::catch_unwind(|| run(seed)).is_ok();
-        assert!(held, "seed {seed} failed; run it alone with EVENKEEL_SIM_SEED={seed}");
-    }
-    println!("{cases} schedules held");
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// Runs the seeds that were asked for, on every processor.
+fn for_seeds(what: &str, run: fn(u64)) {
+    let first = number("EVENKEEL_SIM_FIRST").unwrap_or(0);
+    let cases = number("EVENKEEL_SIM_CASES").unwrap_or(60);
+    let (next, begun) = (AtomicU64::new(first), Instant::now());
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + cases {
+                return;
+            }
+            let held = std::panic::catch_unwind(|| run(seed)).is_ok();
+            assert!(held, "seed {seed} failed; run it alone with `make sim FIRST={seed} SEEDS=1`");
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(worker))));
+    let seconds = begun.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss)]
+    let rate = cases as f64 / seconds;
+    println!("{cases} schedules {what} held, {rate:.0} in a second");
+    seen::show(cases);
 }
 
 #[test]
 fn every_rule_holds_and_every_rollout_ends() {
-    for_seeds(ends);
+    for_seeds("to their end", ends);
 }
 
 #[test]
 fn every_rule_holds_and_every_deletion_ends() {
-    for_seeds(lets_go);
+    for_seeds("to a deletion", lets_go);
 }

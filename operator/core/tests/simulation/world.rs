@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use evenkeel_crds::{
     ManagedOSImageSpec,
     condition::Time,
-    managed_os_image::{Order, Pause},
     node_plan::Target,
-    quantity::CountOrPercent,
+    rollout::{Pause, Step},
+    rollout_status::RunNow,
 };
 use evenkeel_operator_core::{
     Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, plan,
+    report::{Hold, StepState, StepWait},
+    wishes::Approved,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use crate::{
-    agent::{Agent, Fate},
+    agent::{Agent, Fate, Fault},
     checks,
     dice::Dice,
+    seen,
 };
 
 /// The image that does not boot on some nodes.
@@ -44,6 +48,12 @@ pub struct World {
     seen: Snapshot,
     seen_versions: BTreeMap<String, Versions>,
     serial: u32,
+    /// Which step has a selector.
+    steps_by_selector: Option<usize>,
+    /// Members of etcd, and whether each serves.
+    etcd: BTreeMap<String, bool>,
+    /// How far the operator's clock is off. Another one acts after each takeover.
+    skew: SignedDuration,
 }
 
 /// What came of one look of the operator.
@@ -56,21 +66,74 @@ fn image(digest: &str) -> String {
     format!("registry.example/os@{digest}")
 }
 
+/// A policy of which anything may be said.
+fn policy(dice: &mut Dice) -> Policy {
+    let count = |dice: &mut Dice| match dice.roll(3) {
+        0 => json!(1),
+        1 => json!(1 + dice.roll(5)),
+        _ => json!(format!("{}%", 10 + dice.roll(50))),
+    };
+    let mut rollout = json!({
+        "maxUnavailable": count(dice),
+        "soakSeconds": dice.roll(3) * 45,
+        "order": if dice.one_in(2) { "ControlPlaneFirst" } else { "ControlPlaneLast" },
+        "failurePolicy": {
+            "onFirstFailure": if dice.one_in(2) { "Stop" } else { "Continue" },
+            "maxFailures": dice.roll(4),
+            "action": dice.pick(&["Pause", "RevertFailed", "RevertAll"]),
+            "maxAttempts": 1 + dice.roll(3),
+            "backoffSeconds": 60 + dice.roll(600),
+        },
+    });
+    if dice.one_in(4) {
+        rollout["failurePolicy"]["maxConsecutiveFailures"] = json!(1 + dice.roll(3));
+    }
+    if dice.one_in(4) {
+        rollout["failurePolicy"]["denySeconds"] = json!(600 + dice.roll(3600));
+    }
+    if dice.one_in(3) {
+        rollout["topologyKey"] = json!("zone");
+        rollout["oneDomainAtATime"] = json!(dice.one_in(2));
+        rollout["maxUnavailablePerDomain"] = count(dice);
+    }
+    if dice.one_in(4) {
+        // Every half hour, for so long that a turn fits in.
+        let seconds = 900 + dice.roll(600);
+        rollout["windows"] =
+            json!([{ "cron": "*/30 * * * *", "durationSeconds": seconds, "timeZone": "Asia/Kathmandu" }]);
+    }
+    if dice.one_in(8) {
+        rollout["exclusions"] = json!([
+            { "window": { "cron": "5-59/20 * * * *", "durationSeconds": 300, "timeZone": "UTC" } },
+        ]);
+    }
+    if dice.one_in(3) {
+        rollout["steps"] = json!([
+            { "nodes": 1, "soakSeconds": dice.roll(600) },
+            { "selector": {}, "approval": dice.one_in(2) },
+            { "nodes": "50%", "approval": dice.one_in(2), "soakSeconds": dice.roll(300) },
+        ]);
+    }
+    let gates = json!([{ "name": "disk", "nodeCondition": { "type": "DiskOk", "status": "True" } }]);
+    let gates = if dice.one_in(3) { gates } else { json!([]) };
+    let drained = !dice.one_in(4);
+    let spec: ManagedOSImageSpec = serde_json::from_value(json!({
+        "osImage": "registry.example/os:1",
+        "rollout": rollout,
+        "healthGates": gates,
+        "cordon": drained || dice.one_in(2),
+        "drain": { "enabled": drained, "timeoutSeconds": 600 },
+    }))
+    .unwrap();
+    Policy::new("os", "0a1b2c3d-uid", &spec, Some(&image(FIRST))).unwrap()
+}
+
 impl World {
     pub fn new(dice: &mut Dice) -> Self {
-        let spec = ManagedOSImageSpec::default();
-        let mut policy = Policy::new("os", "0a1b2c3d-uid", &spec, Some(&image(FIRST))).unwrap();
-        policy.drain.timeout_seconds = 600;
-        policy.max_unavailable = match dice.roll(3) {
-            0 => CountOrPercent::Count(1),
-            1 => CountOrPercent::Count(1 + u32::try_from(dice.roll(5)).unwrap()),
-            _ => CountOrPercent::Percent(10 + u32::try_from(dice.roll(50)).unwrap()),
-        };
-        policy.drain.enabled = !dice.one_in(4);
-        policy.cordon = policy.drain.enabled || dice.one_in(2);
-        policy.soak = SignedDuration::from_secs(i64::try_from(dice.roll(3)).unwrap() * 45);
+        let mut policy = policy(dice);
         checks::rules(&mut policy, dice);
-        policy.order = if dice.one_in(2) { Order::ControlPlaneFirst } else { Order::ControlPlaneLast };
+        let by_selector = |step: &Step| step.selector.is_some();
+        let steps_by_selector = policy.steps.iter().position(by_selector);
         let mut world = Self {
             policy,
             nodes: BTreeMap::new(),
@@ -81,15 +144,20 @@ impl World {
             seen: Snapshot::default(),
             seen_versions: BTreeMap::new(),
             serial: 0,
+            steps_by_selector,
+            etcd: BTreeMap::new(),
+            skew: SignedDuration::ZERO,
         };
-        for number in 0..=dice.roll(20) {
+        // Now and then a large one.
+        let sides = if dice.one_in(400) { 400 } else { 20 };
+        for number in 0..=dice.roll(sides) {
             let fate = match dice.roll(80) {
                 0 => Fate::ImageFails,
                 1 => Fate::NeverReturns,
                 2 => Fate::StagingFails,
                 _ => Fate::Fine,
             };
-            world.add_node(&format!("n{number:02}"), dice.one_in(4), fate);
+            world.add_node(&format!("n{number:03}"), dice.one_in(4), fate);
         }
         world
     }
@@ -97,21 +165,23 @@ impl World {
     fn add_node(&mut self, name: &str, control_plane: bool, fate: Fate) {
         self.serial += 1;
         let boot_id = format!("boot-{}", self.serial);
-        self.agents.insert(name.to_owned(), Agent::new(fate, &boot_id));
+        self.agents.insert(name.to_owned(), Agent::new(fate, &boot_id, self.now));
+        let number = self.serial % 3;
         let node = NodeSeen {
-            gone: false,
             selected: true,
             control_plane,
             ready: true,
-            unschedulable: false,
-            cordoned_by: None,
             boot_id,
-            conditions: BTreeMap::new(),
-            plan: None,
-            drain: DrainSeen::NotLookedAt,
-            checks: Checks::default(),
-            claimed_by_other: None,
+            domain: format!("zone-{number}"),
+            weight: i32::try_from(self.serial % 2).unwrap(),
+            runs_operator: self.serial == 2,
+            step: self.steps_by_selector.filter(|_| self.serial.is_multiple_of(4)),
+            conditions: [("DiskOk".to_owned(), "True".to_owned())].into(),
+            ..NodeSeen::default()
         };
+        if control_plane {
+            self.etcd.insert(name.to_owned(), true);
+        }
         self.nodes.insert(name.to_owned(), node);
         self.touch(name, true, true);
     }
@@ -163,11 +233,21 @@ impl World {
 
     /// One look of the operator; some writes get lost, as when it is killed between two of them.
     pub fn decide(&mut self, dice: &mut Dice, faults: bool) -> Look {
-        self.watch(dice, faults);
-        let decision = plan(&self.policy, &self.seen, self.now);
-        let broken = check::violations(&self.policy, &self.seen, self.now, &decision.actions);
+        // A new leader has listed everything, and has a clock of its own.
+        let takeover = faults && dice.one_in(12);
+        if takeover {
+            self.skew = SignedDuration::from_secs(i64::try_from(dice.roll(240)).unwrap() - 120);
+        }
+        self.watch(dice, faults && !takeover);
+        self.seen.etcd.clone_from(&self.etcd);
+        let now = if faults { self.now + self.skew } else { self.now };
+        let decision = plan(&self.policy, &self.seen, now);
+        let broken = check::violations(&self.policy, &self.seen, now, &decision.actions);
         assert!(broken.is_empty(), "{broken:?}");
-        let again = plan(&self.policy, &self.seen, self.now);
+        let summary = decision.report.summary();
+        assert!(summary.len() < 2000 && !summary.contains('{'), "{summary}");
+        seen::note(&decision);
+        let again = plan(&self.policy, &self.seen, now);
         assert_eq!(decision, again, "the same input must give the same decision");
         for name in &decision.report.asks {
             if let Some(node) = self.nodes.get_mut(name) {
@@ -186,6 +266,13 @@ impl World {
         }
         if !(faults && dice.one_in(4)) {
             self.policy.rejected.clone_from(&decision.report.rejected);
+            self.policy.denied.clone_from(&decision.report.denied);
+            self.policy.progress.clone_from(&decision.report.progress);
+        }
+        if let Some(StepState { waits: StepWait::Approval { token }, .. }) = &decision.report.step
+            && dice.one_in(10)
+        {
+            self.policy.approved = Some(Approved { step: token.clone(), by: "night-shift".into() });
         }
         Look { quiet: decision.actions.is_empty(), decision }
     }
@@ -215,8 +302,10 @@ impl World {
         if to_node && seen.node != now.node || !to_node && seen.plan != now.plan {
             return false;
         }
-        if let Action::BeginDisruption(_) = &action {
-            let turns = self.turns().count() + 1;
+        if let Action::BeginDisruption(record) = &action {
+            // Nodes that are lost do not keep the others from going back.
+            let lost = |name: &String| record.going_back && self.lost(name);
+            let turns = self.nodes.iter().filter(|(name, node)| in_turn(node) && !lost(name)).count() + 1;
             let fleet = self.seen.nodes.values().filter(|node| node.selected && !node.gone).count();
             let budget = self.policy.max_unavailable.of(fleet);
             assert!(turns <= budget, "{turns} turns at once, {budget} may be");
@@ -255,7 +344,8 @@ impl World {
         }
         let spec = &mut node.plan.get_or_insert_with(PlanSeen::default).spec;
         match action {
-            Action::OrderStage { plan_id, image } => {
+            Action::OrderStage { plan_id, image, at } => {
+                spec.ordered_at = Some(Time(at));
                 spec.plan_id = Some(plan_id);
                 spec.image = Some(image);
                 spec.target = Some(Target::Staged);
@@ -274,12 +364,15 @@ impl World {
             Action::MarkDrained(at) => spec.disruption.as_mut().unwrap().drained_at = Some(Time(at)),
             Action::MarkHealthy(since) => spec.disruption.as_mut().unwrap().healthy_since = since.map(Time),
             Action::Commit => spec.target = Some(Target::Committed),
-            Action::Revert(revert) => {
+            Action::Revert { order, at } => {
                 spec.target = Some(Target::Reverted);
-                spec.revert = Some(revert);
+                spec.revert = Some(order);
+                let record = spec.disruption.as_mut().unwrap();
+                record.deadline = record.deadline.max(Some(Time(at)));
             }
-            Action::EndDisruption => {
+            Action::EndDisruption(turn) => {
                 spec.disruption = None;
+                spec.last_turn = Some(turn);
                 node.drain = DrainSeen::NotLookedAt;
             }
             _ => {}
@@ -297,7 +390,13 @@ impl World {
             let (before, spec) = (node.clone(), node.plan.as_ref().map(|plan| plan.spec.clone()));
             checks::advance(&self.policy, node, self.now, dice, lag);
             let agent = self.agents.get_mut(&name).expect("made with its node");
-            agent.step(node, spec.as_ref(), &format!("boot-{}", self.serial), FIRST, self.now);
+            let fault = match dice.roll(60) {
+                0 | 1 if lag => Fault::Killed,
+                2 if lag => Fault::PowerCut,
+                _ => Fault::None,
+            };
+            let boot = format!("boot-{}", self.serial);
+            agent.step(node, spec.as_ref(), (&boot, FIRST), fault, self.now);
             if let Some(plan) = &mut node.plan {
                 plan.status = agent.status.clone();
             }
@@ -338,6 +437,23 @@ impl World {
             15 => self.policy.image = Some(image(FIRST)),
             16 => self.policy.image = None,
             18 => self.agents.get_mut(&name).expect("made with its node").lose_memory(),
+            19 => self.policy.dry_run = !self.policy.dry_run,
+            20 => {
+                let until = Time(self.now + SignedDuration::from_mins(5));
+                self.policy.run_now = Some(RunNow { by: "alice".into(), until });
+            }
+            21 => {
+                let digest = if dice.one_in(2) { FIRST } else { SECOND };
+                self.policy.allowed = if dice.one_in(2) { Some(digest.to_owned()) } else { None };
+            }
+            22 | 23 => {
+                let status = if dice.one_in(2) { "True" } else { "False" };
+                node.conditions.insert("DiskOk".into(), status.into());
+            }
+            24 => {
+                let serves = dice.one_in(2);
+                self.etcd.entry(name.clone()).and_modify(|ready| *ready = serves);
+            }
             17 => self.policy.pull.plain_http = !self.policy.pull.plain_http,
             _ => return,
         }
@@ -348,6 +464,9 @@ impl World {
 
     /// Nobody disturbs any more.
     pub fn calm_down(&mut self, dice: &mut Dice) {
+        self.policy.dry_run = false;
+        self.etcd.retain(|name, _| self.nodes.contains_key(name));
+        self.etcd.values_mut().for_each(|ready| *ready = true);
         if self.policy.image.is_none() || dice.one_in(3) {
             self.policy.image = Some(image(SECOND));
         }
@@ -355,6 +474,7 @@ impl World {
             let node = self.nodes.get_mut(&name).expect("its name was just read");
             node.selected = true;
             node.claimed_by_other = None;
+            node.conditions.insert("DiskOk".into(), "True".into());
             node.ready |= node.disruption().is_none();
             self.touch(&name, true, true);
         }
@@ -367,7 +487,7 @@ impl World {
     }
 
     fn turns(&self) -> impl Iterator<Item = &NodeSeen> {
-        self.nodes.values().filter(|node| node.disruption().is_some() && !node.gone)
+        self.nodes.values().filter(|node| in_turn(node))
     }
 
     /// Nodes whose state is nobody's fault here.
@@ -380,8 +500,22 @@ impl World {
     }
 }
 
+fn in_turn(node: &NodeSeen) -> bool {
+    node.disruption().is_some() && !node.gone
+}
+
 /// Whether a person is asked to do something.
 pub fn asks_a_person(decision: &Decision) -> bool {
-    decision.report.stopped.is_some()
-        || decision.report.nodes.values().any(|state| matches!(state, NodeState::Unmanageable))
+    let report = &decision.report;
+    let asks = |state: &NodeState| {
+        matches!(
+            state,
+            NodeState::Unmanageable
+                | NodeState::Lost(_)
+                | NodeState::WaitsToStart(Hold::TooShort { next: None, .. })
+                | NodeState::WaitsToGoBack(Hold::TooShort { next: None, .. })
+        )
+    };
+    let no_node = matches!(report.step, Some(StepState { waits: StepWait::NoNode, .. }));
+    report.stopped.is_some() || report.ended() || report.used_up || no_node || report.nodes.values().any(asks)
 }

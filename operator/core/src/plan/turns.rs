@@ -1,0 +1,321 @@
+//! Hands out what is free: turns to start, and places to stage.
+
+use std::cell::Cell;
+
+use evenkeel_crds::{
+    condition::Time,
+    node_plan::{Disruption, Phase, Target},
+};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Action, Decision,
+    budget::Budget,
+    failure,
+    fleet::Fleet,
+    order,
+    queue::{as_ordered, next_attempt, ordered_attempt},
+    steps::Steps,
+};
+use crate::{
+    gates::{self, Leave},
+    policy::Policy,
+    report::{Hold, NodeState},
+    schedule::Opening,
+    snapshot::{NodeSeen, Snapshot},
+};
+
+/// Nodes that may not leave service for which others are tried in their place. What holds back more than these is most
+/// likely to hold back all.
+const HELD_MAX: usize = 16;
+
+/// An agent that has not said a word about its order for so long holds no other node back.
+const SILENT: SignedDuration = SignedDuration::from_mins(10);
+
+/// What can be handed out, and what holds it.
+pub struct Turns<'a> {
+    policy: &'a Policy,
+    fleet: &'a Fleet,
+    budget: Budget<'a>,
+    steps: Steps,
+    /// What holds every start, whichever node it is.
+    closed: Option<Hold>,
+    /// What holds every node from staging.
+    unstaged: Option<Hold>,
+    /// The domain that is to be finished.
+    domain: Option<&'a str>,
+    staging: usize,
+    ahead: usize,
+    /// How many nodes may not leave service.
+    held: usize,
+    /// Whether a node waits that need not wait for long: the operator's own lets it go first.
+    others_wait: Cell<bool>,
+}
+
+impl<'a> Turns<'a> {
+    pub fn of(
+        policy: &'a Policy,
+        fleet: &'a Fleet,
+        snapshot: &'a Snapshot,
+        steps: Steps,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) -> Self {
+        let everything = held(policy, fleet, decision);
+        let closed = everything.clone().or_else(|| window(policy, fleet, now, decision));
+        let unstaged = everything.or_else(|| staging_window(policy, now, decision));
+        let in_turn = |node: &&NodeSeen| {
+            node.ours() && node.disruption().is_some() && failure::lost(policy, node, now).is_none()
+        };
+        let domain = snapshot.nodes.values().find(in_turn).map(|node| node.domain.as_str());
+        let ahead = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
+        let budget = Budget::of(policy, snapshot, now);
+        Self {
+            policy,
+            fleet,
+            budget,
+            steps,
+            closed,
+            unstaged,
+            domain,
+            staging: 0,
+            ahead,
+            held: 0,
+            others_wait: Cell::new(false),
+        }
+    }
+
+    /// Goes through all nodes that nothing was said of yet.
+    pub fn hand_out(mut self, snapshot: &'a Snapshot, now: Timestamp, decision: &mut Decision) {
+        let mut waiting: Vec<(&String, &NodeSeen)> =
+            snapshot.nodes.iter().filter(|(name, _)| !decision.report.nodes.contains_key(*name)).collect();
+        order::sort(self.policy, &mut waiting);
+        decision.report.queue = waiting.iter().take(3).map(|(name, _)| (*name).clone()).collect();
+        decision.report.used_up = !waiting.is_empty() && self.budget.is_used_up_by_failures();
+        let Some(image) = &self.policy.image else {
+            for (name, _) in waiting {
+                decision.say(name, NodeState::WaitsToStage(Hold::Unresolved));
+            }
+            return;
+        };
+        let mut kept = 0;
+        for (_, node) in &waiting {
+            let ordered = self.ordered(node, now).is_some();
+            let staged = node.phase() == Phase::Staged;
+            // One that may not leave service does not prove the image: then another one has to.
+            let stays = ordered && staged && kept < HELD_MAX && gates::is_held(self.policy, node, now);
+            kept += usize::from(stays);
+            // A node that does not answer holds no place.
+            let counts = ordered && !stays && (staged || node.ready && !is_silent(node, now));
+            self.ahead += usize::from(counts);
+            self.staging += usize::from(counts && !staged);
+        }
+        for (name, node) in waiting {
+            match self.ordered(node, now) {
+                None => self.stage(name, node, image, now, decision),
+                Some(attempt) => self.go_on(name, node, attempt, image, now, decision),
+            }
+        }
+    }
+
+    /// The attempt that the node was ordered to stage; none when that attempt is over.
+    fn ordered(&self, node: &NodeSeen, now: Timestamp) -> Option<i32> {
+        ordered_attempt(self.policy, node).filter(|_| failure::of(self.policy, node, now).is_none())
+    }
+
+    fn stage(
+        &mut self,
+        name: &str,
+        node: &'a NodeSeen,
+        image: &str,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) {
+        let unproven = !self.fleet.proven && self.ahead >= self.policy.max_unavailable.of(self.fleet.size);
+        let hold = self
+            .unstaged
+            .clone()
+            .or_else(|| unproven.then_some(Hold::Unproven))
+            .or_else(|| (self.staging >= self.policy.max_staging).then_some(Hold::MaxStaging));
+        self.awaited(node);
+        if let Some(hold) = hold {
+            return decision.say(name, NodeState::WaitsToStage(hold));
+        }
+        self.staging += 1;
+        self.ahead += 1;
+        let plan_id = self.policy.plan_id(next_attempt(self.policy, node));
+        let action = Action::OrderStage { plan_id, image: image.to_owned(), at: now };
+        decision.act(name, NodeState::Staging, action);
+    }
+
+    fn go_on(
+        &mut self,
+        name: &'a str,
+        node: &'a NodeSeen,
+        attempt: i32,
+        image: &str,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) {
+        if !as_ordered(self.policy, node) && self.fleet.verdict.stopped.is_none() && !self.policy.dry_run {
+            let plan_id = self.policy.plan_id(attempt);
+            let action = Action::OrderStage { plan_id, image: image.to_owned(), at: now };
+            return decision.act(name, NodeState::staging(node), action);
+        }
+        if node.phase() != Phase::Staged {
+            self.awaited(node);
+            return decision.say(name, NodeState::staging(node));
+        }
+        if let Some(hold) = self.hold(name, node, now, decision) {
+            return decision.say(name, NodeState::WaitsToStart(hold));
+        }
+        self.budget.take(name, node);
+        self.steps.took(node);
+        decision.act(name, NodeState::Starting, Action::BeginDisruption(record(node, attempt, false, now)));
+    }
+
+    /// What keeps a staged node from its turn.
+    fn hold(
+        &mut self,
+        name: &'a str,
+        node: &'a NodeSeen,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) -> Option<Hold> {
+        if let Some(closed) = &self.closed {
+            return Some(closed.clone());
+        }
+        if !node.ready {
+            return Some(Hold::NotReady);
+        }
+        if !self.steps.allows(node) {
+            return self.steps.state.clone().map(Hold::Step);
+        }
+        if self.policy.one_domain_at_a_time {
+            let active = *self.domain.get_or_insert(&node.domain);
+            if active != node.domain {
+                return Some(Hold::Domain(active.to_owned()));
+            }
+        }
+        let hold = self.budget.hold(name, node);
+        if matches!(hold, Some(Hold::Budget { .. } | Hold::DomainBudget { .. })) {
+            self.others_wait.set(true);
+        }
+        hold.or_else(|| (node.runs_operator && self.others_wait.get()).then_some(Hold::OperatorsNode))
+            .or_else(|| self.hold_departure(name, node, now, decision))
+    }
+
+    /// What is in the way of a node whose turn it would be. Its place is kept while that is found out.
+    fn hold_departure(
+        &mut self,
+        name: &'a str,
+        node: &'a NodeSeen,
+        now: Timestamp,
+        decision: &mut Decision,
+    ) -> Option<Hold> {
+        if self.held >= HELD_MAX {
+            return Some(Hold::Behind);
+        }
+        match gates::leave(self.policy, node, now) {
+            Leave::Now => None,
+            Leave::Ask(held_by) => {
+                decision.report.asks.insert(name.to_owned());
+                self.budget.take(name, node);
+                self.steps.took(node);
+                self.others_wait.set(self.others_wait.get() || !node.runs_operator);
+                Some(held_by.map_or(Hold::Asking, Hold::Departure))
+            }
+            Leave::Held { by, again } => {
+                self.held += 1;
+                decision.wake(again);
+                Some(Hold::Departure(by))
+            }
+        }
+    }
+
+    /// Takes note of a node that will come to its turn soon.
+    fn awaited(&mut self, node: &'a NodeSeen) {
+        if node.ready && node.trouble().is_none() && self.steps.allows(node) && self.closed.is_none() {
+            self.others_wait.set(self.others_wait.get() || !node.runs_operator);
+            self.domain.get_or_insert(&node.domain);
+        }
+    }
+}
+
+/// The record of a turn that begins now.
+pub fn record(node: &NodeSeen, attempt: i32, going_back: bool, now: Timestamp) -> Disruption {
+    Disruption {
+        since: Time(now),
+        found_cordoned: node.unschedulable,
+        boot_id_before: node.boot_id.clone(),
+        drained_at: None,
+        deadline: None,
+        healthy_since: None,
+        attempt,
+        going_back,
+    }
+}
+
+fn is_silent(node: &NodeSeen, now: Timestamp) -> bool {
+    let ordered_at = node.plan.as_ref().and_then(|plan| plan.spec.ordered_at);
+    let waits = node.plan.as_ref().is_some_and(|plan| plan.spec.target == Some(Target::Staged));
+    waits && node.phase() == Phase::Idle && ordered_at.is_some_and(|at| now >= at.0 + SILENT)
+}
+
+/// What holds everything.
+fn held(policy: &Policy, fleet: &Fleet, decision: &Decision) -> Option<Hold> {
+    let stopped = fleet.verdict.stopped.as_ref().map(|_| {
+        Hold::Stopped(
+            fleet.verdict.rejected.as_ref().map(|rejected| rejected.node.clone()).unwrap_or_default(),
+        )
+    });
+    stopped
+        .or_else(|| decision.report.paused.clone().map(Hold::Paused))
+        .or_else(|| policy.dry_run.then_some(Hold::DryRun))
+}
+
+/// What the windows say to a start.
+pub fn window(policy: &Policy, fleet: &Fleet, now: Timestamp, decision: &mut Decision) -> Option<Hold> {
+    if let Some(wish) = policy.run_now.as_ref().filter(|wish| now < wish.until.0) {
+        decision.wake(wish.until.0);
+        return None;
+    }
+    let takes = fleet.takes.unwrap_or_default();
+    let (hold, next) = match policy.schedule.at(now) {
+        Opening::Open(None) => return None,
+        Opening::Open(Some(until)) if until.duration_since(now) >= takes => {
+            decision.wake(until);
+            return None;
+        }
+        Opening::Open(Some(_)) => {
+            let next = policy.schedule.next_fit(now, takes);
+            (Hold::TooShort { takes, next }, next)
+        }
+        Opening::Closed { because, .. } => {
+            let next = policy.schedule.next_fit(now, takes);
+            (next.map_or(Hold::TooShort { takes, next }, |_| Hold::Window { because, next }), next)
+        }
+    };
+    decision.report.next_window = next;
+    if let Some(next) = next {
+        decision.wake(next);
+    }
+    Some(hold)
+}
+
+fn staging_window(policy: &Policy, now: Timestamp, decision: &mut Decision) -> Option<Hold> {
+    match policy.staging_schedule.at(now) {
+        Opening::Open(until) => {
+            if let Some(until) = until {
+                decision.wake(until);
+            }
+            None
+        }
+        Opening::Closed { next, .. } => {
+            if let Some(next) = next {
+                decision.wake(next);
+            }
+            Some(Hold::StagingWindow { next })
+        }
+    }
+}

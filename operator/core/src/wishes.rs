@@ -1,0 +1,109 @@
+//! What people ask for in a word beside the spec: annotations of the image object.
+
+use evenkeel_crds::{
+    names::{ALLOW_DIGEST, APPROVE, RUN_NOW},
+    rollout_status::RunNow,
+};
+use jiff::Timestamp;
+
+/// Longest name of a person that is kept, in characters; the schema's limit.
+const NAME_MAX: usize = 128;
+
+/// Somebody's word that a rollout goes on after a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approved {
+    /// The step, as [`step_token`] names it.
+    pub step: String,
+    /// Who.
+    pub by: String,
+}
+
+/// What was asked for, and what of it cannot be understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// That windows are ignored.
+    pub run_now: Option<RunNow>,
+    /// That the rollout goes on after a step.
+    pub approved: Option<Approved>,
+    /// That an image is tried although it failed.
+    pub allowed: Option<String>,
+    /// What cannot be understood, and how it is to be written.
+    pub wrong: Vec<String>,
+}
+
+/// The name of a step of one rollout: the image's digest is part of it, so that no word is taken for another image's.
+pub fn step_token(digest: &str, step: usize) -> String {
+    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
+    format!("{short}-{}", step + 1)
+}
+
+impl Wishes {
+    /// Reads them; `get` gives an annotation's value.
+    pub fn read<'a>(get: impl Fn(&str) -> Option<&'a String>) -> Self {
+        let mut wishes = Self::default();
+        if let Some(text) = get(RUN_NOW) {
+            let until = text.split_whitespace().next().and_then(|word| word.parse::<Timestamp>().ok());
+            match (until, name(text)) {
+                (Some(until), Some(by)) => {
+                    wishes.run_now = Some(RunNow { by, until: evenkeel_crds::condition::Time(until) });
+                }
+                _ => wishes.wrong.push(format!(
+                    "the annotation {RUN_NOW} is ignored: write until when and who, as `2026-05-01T04:00:00Z alice`"
+                )),
+            }
+        }
+        if let Some(text) = get(APPROVE) {
+            match (text.split_whitespace().next(), name(text)) {
+                (Some(step), Some(by)) => wishes.approved = Some(Approved { step: step.to_owned(), by }),
+                _ => wishes.wrong.push(format!(
+                    "the annotation {APPROVE} is ignored: write the step and who, as `0123456789ab-1 alice`"
+                )),
+            }
+        }
+        if let Some(text) = get(ALLOW_DIGEST) {
+            let digest = text.trim();
+            if digest.len() == 71 && digest.starts_with("sha256:") {
+                wishes.allowed = Some(digest.to_owned());
+            } else {
+                wishes
+                    .wrong
+                    .push(format!("the annotation {ALLOW_DIGEST} is ignored: write a digest, `sha256:…`"));
+            }
+        }
+        wishes
+    }
+}
+
+/// All after the first word.
+fn name(text: &str) -> Option<String> {
+    let name: Vec<&str> = text.split_whitespace().skip(1).collect();
+    (!name.is_empty()).then(|| name.join(" ").chars().take(NAME_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Wishes {
+        let pairs: Vec<(&str, String)> =
+            pairs.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        Wishes::read(|key| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value))
+    }
+
+    #[test]
+    fn a_wish_without_a_name_is_no_wish() {
+        let wishes =
+            read(&[(RUN_NOW, "2026-05-01T04:00:00Z"), (APPROVE, "0123456789ab-1"), (ALLOW_DIGEST, "1.2")]);
+        assert_eq!((&wishes.run_now, &wishes.approved, &wishes.allowed), (&None, &None, &None));
+        assert_eq!(wishes.wrong.len(), 3);
+        let wishes = read(&[(RUN_NOW, "2026-05-01T04:00:00Z alice b."), (APPROVE, " 0123456789ab-1  bob ")]);
+        assert_eq!(wishes.run_now.unwrap().by, "alice b.");
+        assert_eq!(wishes.approved.unwrap(), Approved { step: "0123456789ab-1".into(), by: "bob".into() });
+        assert!(wishes.wrong.is_empty());
+    }
+
+    #[test]
+    fn a_step_is_named_for_its_image() {
+        assert_eq!(step_token("sha256:0123456789abcdef", 0), "0123456789ab-1");
+    }
+}

@@ -1,0 +1,10 @@
+//! What each part of a policy means, case by case.
+
+mod budgets;
+mod changes;
+mod failures;
+mod fleet;
+mod minimum;
+mod speed;
+mod steps;
+mod times;
