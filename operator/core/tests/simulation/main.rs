@@ -8,6 +8,7 @@ mod checks;
 mod dice;
 mod seen;
 mod world;
+mod written;
 
 use std::{
     env,

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use evenkeel_crds::{
     ManagedOSImageSpec,
     condition::Time,
-    node_plan::Target,
     rollout::{Pause, Step},
     rollout_status::RunNow,
 };
 use evenkeel_operator_core::{
-    Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, PlanSeen, Policy, Snapshot, check, plan,
+    Action, Checks, Decision, DrainSeen, NodeSeen, NodeState, Policy, Snapshot, check, plan,
     report::{Hold, StepState, StepWait},
     wishes::Approved,
 };
@@ -21,7 +20,7 @@ use crate::{
     agent::{Agent, Fate, Fault},
     checks,
     dice::Dice,
-    seen,
+    seen, written,
 };
 
 /// The image that does not boot on some nodes.
@@ -318,65 +317,13 @@ impl World {
     }
 
     fn write(&mut self, name: &str, action: Action) {
-        let policy = &self.policy;
         let node = self.nodes.get_mut(name).expect("it was just looked up");
-        if action == Action::ReleasePlan {
-            node.plan = None;
-            if node.gone {
-                self.nodes.remove(name);
-            }
+        if action == Action::ReleasePlan && node.gone {
+            self.nodes.remove(name);
             return;
         }
-        if action == Action::Cordon {
-            node.unschedulable = true;
-            node.cordoned_by = Some(policy.name.clone());
-            return;
-        }
-        if let Action::Avoid(avoided) = action {
-            node.checks.avoided = avoided;
-            return;
-        }
-        if action == Action::Uncordon {
-            node.checks.avoided = false;
-            node.unschedulable = self.foreign_cordons.get(name).copied().unwrap_or(false);
-            node.cordoned_by = None;
-            return;
-        }
-        let spec = &mut node.plan.get_or_insert_with(PlanSeen::default).spec;
-        match action {
-            Action::OrderStage { plan_id, image, at } => {
-                spec.ordered_at = Some(Time(at));
-                spec.plan_id = Some(plan_id);
-                spec.image = Some(image);
-                spec.target = Some(Target::Staged);
-                spec.pull = policy.pull.clone();
-                spec.verification.clone_from(&policy.verification);
-                spec.revert = None;
-                spec.not_after = None;
-                spec.commit_deadline_seconds = Some(policy.reboot.commit_deadline_seconds);
-            }
-            Action::BeginDisruption(record) => spec.disruption = Some(record),
-            Action::ApproveReboot { deadline } => {
-                spec.target = Some(Target::Booted);
-                spec.not_after = Some(Time(deadline));
-                spec.disruption.as_mut().unwrap().deadline = Some(Time(deadline));
-            }
-            Action::MarkDrained(at) => spec.disruption.as_mut().unwrap().drained_at = Some(Time(at)),
-            Action::MarkHealthy(since) => spec.disruption.as_mut().unwrap().healthy_since = since.map(Time),
-            Action::Commit => spec.target = Some(Target::Committed),
-            Action::Revert { order, at } => {
-                spec.target = Some(Target::Reverted);
-                spec.revert = Some(order);
-                let record = spec.disruption.as_mut().unwrap();
-                record.deadline = record.deadline.max(Some(Time(at)));
-            }
-            Action::EndDisruption(turn) => {
-                spec.disruption = None;
-                spec.last_turn = Some(turn);
-                node.drain = DrainSeen::NotLookedAt;
-            }
-            _ => {}
-        }
+        let by_others = self.foreign_cordons.get(name).copied().unwrap_or(false);
+        written::write(&self.policy, node, action, by_others);
     }
 
     /// One step of the agents. Each reports on its plan, if it has one.
