@@ -115,8 +115,8 @@ pub struct Step {
     /// How many nodes run the image when this step is done, those of earlier steps included: a number, or a percentage of
     /// the selected ones (rounded down, at least 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == int ? self > 0 : string(self).matches('^(100|[1-9][0-9]?)%$')")
-        .message("nodes must be a number above 0 or a percentage from \"1%\" to \"100%\""))]
+    // A rule in CEL would say it better, but may read three megabytes of text in each step, and is refused for that.
+    #[schemars(extend("minimum" = 1, "pattern" = r"^(100|[1-9][0-9]?)%$"))]
     pub nodes: Option<IntOrString>,
     /// Which nodes. They wait for this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
