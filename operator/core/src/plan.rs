@@ -13,7 +13,9 @@ mod return_trip;
 mod steps;
 mod take_back;
 mod trial;
+mod turn;
 mod turns;
+mod verdict;
 
 use evenkeel_crds::{
     condition::Time,
@@ -126,10 +128,9 @@ pub fn plan(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Decision {
         }
     });
     for (name, node) in &snapshot.nodes {
-        if node.disruption().is_some() {
-            flight::advance(policy, &fleet, name, node, now, &mut decision);
-        } else {
-            queue::settle(policy, &fleet, name, node, now, &mut decision);
+        match turn::Turn::of(policy, &fleet, name, node, now) {
+            Some(turn) => flight::advance(&turn, &mut decision),
+            None => queue::settle(policy, &fleet, name, node, now, &mut decision),
         }
     }
     decision.report.progress.clone_from(&policy.progress);
@@ -160,7 +161,7 @@ fn begin(
     turns::Turns::of(policy, fleet, snapshot, steps, now, decision).hand_out(snapshot, now, decision);
     if policy.dry_run {
         // No step is gone past, and none is waited for.
-        decision.report.preview = Some(preview::of(policy, snapshot, now));
+        decision.report.preview = Some(preview::of(policy, &fleet.failures, snapshot, now));
         return;
     }
     if let Some(report::StepState { waits: report::StepWait::Soak { until }, .. }) = state {

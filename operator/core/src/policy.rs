@@ -192,24 +192,31 @@ impl Policy {
     /// Identity of an attempt: the same for every operator that comes to decide it, so that one that was killed
     /// between two writes goes on instead of beginning again.
     pub fn plan_id(&self, attempt: i32) -> String {
-        format!("{}{attempt}", self.plan_id_prefix())
+        let (uid, digest) = self.plan_id_parts();
+        format!("{uid}-{digest}-{attempt}")
     }
 
     /// Which attempt with this image a plan's identity stands for; absent if it is another image's.
     pub fn attempt_of(&self, plan_id: &str) -> Option<i32> {
-        plan_id.strip_prefix(&self.plan_id_prefix())?.parse().ok()
+        let (uid, digest) = self.plan_id_parts();
+        let rest = plan_id.strip_prefix(uid)?.strip_prefix('-')?;
+        rest.strip_prefix(digest)?.strip_prefix('-')?.parse().ok()
     }
 
-    fn plan_id_prefix(&self) -> String {
-        let short = |text: &str, length: usize| text.chars().take(length).collect::<String>();
+    fn plan_id_parts(&self) -> (&str, &str) {
         let digest = self.digest().unwrap_or_default().trim_start_matches("sha256:");
-        format!("{}-{}-", short(&self.uid, 8), short(digest, 12))
+        (beginning(&self.uid, 8), beginning(digest, 12))
     }
 
     /// The first pause that holds at `now`.
     pub fn pause(&self, now: Timestamp) -> Option<&Pause> {
         self.pauses.iter().find(|pause| pause.until.is_none_or(|until| now < until.0))
     }
+}
+
+/// The first characters of a text, as many of them as there are.
+fn beginning(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 /// How many nodes a step wants, if it says so by number.

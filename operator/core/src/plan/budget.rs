@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::failure;
+use super::{failure, fleet::Fleet};
 use crate::{
     policy::Policy,
     report::Hold,
@@ -31,21 +31,22 @@ struct Domain {
 }
 
 impl<'a> Budget<'a> {
-    pub fn of(policy: &Policy, snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self::counting(policy, snapshot, |node| {
-            !node.available() || failure::of(policy, node, now).is_some_and(|failure| failure.again.is_none())
-        })
-        .with_failed(policy, snapshot, now)
+    pub fn of(policy: &Policy, fleet: &Fleet, snapshot: &'a Snapshot) -> Self {
+        let failed = |name: &str| fleet.failures.is_final(name);
+        let mut budget = Self::counting(policy, snapshot, |name, node| !node.available() || failed(name));
+        let ours_failed = |(name, node): &(&String, &NodeSeen)| node.ours() && failed(name);
+        budget.failed = snapshot.nodes.iter().filter(ours_failed).count();
+        budget
     }
 
     /// The budget for going back: nodes that are down for other reasons do not keep the others from their cure.
     pub fn of_reverts(policy: &Policy, snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self::counting(policy, snapshot, |node| {
+        Self::counting(policy, snapshot, |_, node| {
             node.disruption().is_some() && failure::lost(policy, node, now).is_none()
         })
     }
 
-    fn counting(policy: &Policy, snapshot: &'a Snapshot, is_out: impl Fn(&NodeSeen) -> bool) -> Self {
+    fn counting(policy: &Policy, snapshot: &'a Snapshot, is_out: impl Fn(&str, &NodeSeen) -> bool) -> Self {
         let mut budget = Self {
             limit: 0,
             out: BTreeSet::new(),
@@ -61,7 +62,7 @@ impl<'a> Budget<'a> {
             budget.domains.entry(&node.domain).or_default().size += usize::from(ours);
             // A node that left the selection in its turn is out of service all the same.
             let in_turn = node.disruption().is_some() && !node.gone;
-            if (in_turn || ours) && is_out(node) {
+            if (in_turn || ours) && is_out(name, node) {
                 budget.take(name, node);
             } else if ours && node.control_plane && !node.available() {
                 budget.controllers.insert(name);
@@ -72,13 +73,6 @@ impl<'a> Budget<'a> {
             domain.limit = policy.max_unavailable_per_domain.map(|limit| limit.of(domain.size));
         }
         budget
-    }
-
-    fn with_failed(mut self, policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Self {
-        let failed =
-            |node: &NodeSeen| failure::of(policy, node, now).is_some_and(|failure| failure.again.is_none());
-        self.failed = snapshot.nodes.values().filter(|node| node.ours() && failed(node)).count();
-        self
     }
 
     /// Whether failed nodes alone take all of it.

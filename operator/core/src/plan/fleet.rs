@@ -3,32 +3,36 @@
 use evenkeel_crds::node_plan::{Phase, TurnOutcome};
 use jiff::{SignedDuration, Timestamp};
 
-use super::failure::Verdict;
+use super::{failure::Failures, verdict::Verdict};
 use crate::{
     policy::Policy,
     snapshot::{NodeSeen, Snapshot},
 };
 
 /// The fleet as a whole.
-pub struct Fleet {
+pub struct Fleet<'a> {
     /// How many nodes are selected.
     pub size: usize,
     /// Whether a node runs the image, committed.
     pub proven: bool,
+    /// The nodes on which the image failed.
+    pub failures: Failures<'a>,
     /// What failures mean for the rollout.
     pub verdict: Verdict,
     /// How long a node's turn takes: the median of those that were measured.
     pub takes: Option<SignedDuration>,
 }
 
-impl Fleet {
-    pub fn of(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Self {
+impl<'a> Fleet<'a> {
+    pub fn of(policy: &Policy, snapshot: &'a Snapshot, now: Timestamp) -> Self {
         let ours = || snapshot.nodes.values().filter(|node| node.ours());
         let proven = ours().any(|node| updated(policy, node));
+        let failures = Failures::of(policy, snapshot, now);
         Self {
             size: ours().count(),
             proven,
-            verdict: Verdict::of(policy, snapshot, proven, now),
+            verdict: Verdict::of(policy, snapshot, &failures, proven, now),
+            failures,
             takes: median(ours().filter_map(measured).collect()),
         }
     }

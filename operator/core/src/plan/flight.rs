@@ -3,111 +3,75 @@
 use evenkeel_crds::{
     condition::Time,
     hook::HookTime,
-    node_plan::{Disruption, LastTurn, Phase, Revert, RollbackCause, Target, TurnOutcome},
+    node_plan::{LastTurn, Phase, Target, TurnOutcome},
 };
-use jiff::Timestamp;
 
-use super::{Action, Decision, failure, fleet::Fleet, leave, return_trip, trial};
+use super::{Action, Decision, failure, leave, return_trip, trial, turn::Turn};
 use crate::{
     hooks::{self, Step},
-    policy::Policy,
     report::NodeState,
-    snapshot::NodeSeen,
 };
 
 /// The next step of a node with a record of disruption.
-pub fn advance(
-    policy: &Policy,
-    fleet: &Fleet,
-    name: &str,
-    node: &NodeSeen,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let (Some(plan), Some(record)) = (&node.plan, node.disruption()) else { return };
+pub fn advance(turn: &Turn, decision: &mut Decision) {
+    let Turn { policy, node, plan, record, now, .. } = *turn;
     if node.gone {
-        return decision.act(name, NodeState::Released, Action::ReleasePlan);
+        return turn.act(NodeState::Released, Action::ReleasePlan, decision);
     }
     let told =
         plan.spec.target > Some(Target::Staged) && !(record.going_back && node.phase() == Phase::Committed);
     if told {
         let at = failure::lost_at(policy, record, plan.spec.target);
         if policy.deleting && now >= at {
-            return give_back(policy, name, node, record, now, decision);
+            return give_back(turn, decision);
         }
         if now < at {
             decision.wake(at);
         }
     }
     if matches!(node.phase(), Phase::RolledBack | Phase::Failed) {
-        return finish(policy, name, node, record, now, decision);
+        return finish(turn, decision);
     }
     if let Some(why) = failure::lost(policy, node, now) {
-        decision.say(name, NodeState::Lost(why));
+        turn.say(NodeState::Lost(why), decision);
     }
     if record.going_back {
-        return return_trip::advance(policy, fleet, name, node, record, now, decision);
+        return return_trip::advance(turn, decision);
     }
     match plan.spec.target {
-        None | Some(Target::Staged) => {
-            let dropped = policy.deleting
-                || fleet.verdict.stopped.is_some()
-                || !node.selected
-                || node.claimed_by_other.is_some()
-                || plan.spec.image != policy.image;
-            if dropped {
-                finish(policy, name, node, record, now, decision);
-            } else {
-                leave::leave_service(policy, name, node, record, now, decision);
-            }
-        }
-        Some(Target::Booted) => trial::prove(policy, fleet, name, node, record, now, decision),
-        Some(Target::Committed) if node.phase() == Phase::Committed => {
-            finish(policy, name, node, record, now, decision);
-        }
-        Some(Target::Committed) => unless_lost(name, NodeState::Committing, decision),
-        Some(Target::Reverted) => reverting(name, node, decision),
+        None | Some(Target::Staged) if is_dropped(turn) => finish(turn, decision),
+        None | Some(Target::Staged) => leave::leave_service(turn, decision),
+        Some(Target::Booted) => trial::prove(turn, decision),
+        Some(Target::Committed) if node.phase() == Phase::Committed => finish(turn, decision),
+        Some(Target::Committed) => turn.say_unless_lost(NodeState::Committing, decision),
+        Some(Target::Reverted) => turn.say_reverting(decision),
     }
 }
 
-/// That a node is lost is said instead of what it was told.
-fn unless_lost(name: &str, state: NodeState, decision: &mut Decision) {
-    if !decision.report.nodes.contains_key(name) {
-        decision.say(name, state);
-    }
+/// Whether a turn ends before its reboot, because the node shall not have this image any more.
+fn is_dropped(turn: &Turn) -> bool {
+    turn.policy.deleting
+        || turn.fleet.verdict.stopped.is_some()
+        || !turn.node.selected
+        || turn.node.claimed_by_other.is_some()
+        || turn.plan.spec.image != turn.policy.image
 }
 
-/// Says that a node was told to go back.
-pub fn reverting(name: &str, node: &NodeSeen, decision: &mut Decision) {
-    let revert = node.plan.as_ref().and_then(|plan| plan.spec.revert.as_ref());
-    let why = revert.map(|revert| revert.message.clone()).unwrap_or_default();
-    unless_lost(name, NodeState::Reverting(why), decision);
-}
-
-/// Orders a node back.
-pub fn revert(name: &str, cause: RollbackCause, message: String, now: Timestamp, decision: &mut Decision) {
-    let state = NodeState::Overdue(message.clone());
-    decision.act(name, state, Action::Revert { order: Revert { cause, message }, at: now });
-}
-
-fn our_cordon(policy: &Policy, node: &NodeSeen, record: &Disruption) -> bool {
-    node.unschedulable && !record.found_cordoned && node.cordoned_by.as_deref() == Some(policy.name.as_str())
+fn our_cordon(turn: &Turn) -> bool {
+    let node = turn.node;
+    let ours = node.cordoned_by.as_deref() == Some(turn.policy.name.as_str());
+    node.unschedulable && !turn.record.found_cordoned && ours
 }
 
 /// Gives the node back: our cordon is lifted, and only once that was seen the record goes.
-pub fn finish(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    if our_cordon(policy, node, record)
+pub fn finish(turn: &Turn, decision: &mut Decision) {
+    let Turn { policy, node, .. } = *turn;
+    if our_cordon(turn)
         && !node.ready
         && matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed)
     {
-        return decision.say(name, NodeState::Unhealthy("the node is not Ready after its reboot".into()));
+        let why = "the node is not Ready after its reboot".to_owned();
+        return turn.say(NodeState::Unhealthy(why), decision);
     }
     let when = match node.phase() {
         Phase::Committed => Some(HookTime::AfterCommit),
@@ -117,36 +81,28 @@ pub fn finish(
     // Whoever deletes the image object waits for no hook.
     match when.filter(|_| !policy.deleting).map(|when| hooks::step(policy, node, when)) {
         Some(Step::Run(hook)) => {
-            decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
+            turn.act(NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook), decision);
         }
-        Some(Step::Wait { why, .. }) => decision.say(name, NodeState::Halted(why)),
+        Some(Step::Wait { why, .. }) => turn.say(NodeState::Halted(why), decision),
         // There is nothing that could be reverted: the definition of the API refuses such hooks.
-        None | Some(Step::Done | Step::Revert(_)) => give_back(policy, name, node, record, now, decision),
+        None | Some(Step::Done | Step::Revert(_)) => give_back(turn, decision),
     }
 }
 
-fn give_back(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let our_cordon = our_cordon(policy, node, record);
-    let action = if our_cordon { Action::Uncordon } else { Action::EndDisruption(ended(node, record, now)) };
-    decision.act(name, NodeState::Finishing, action);
+fn give_back(turn: &Turn, decision: &mut Decision) {
+    let action = if our_cordon(turn) { Action::Uncordon } else { Action::EndDisruption(ended(turn)) };
+    turn.act(NodeState::Finishing, action, decision);
 }
 
-fn ended(node: &NodeSeen, record: &Disruption, now: Timestamp) -> LastTurn {
-    let spec = node.plan.as_ref().map(|plan| &plan.spec);
-    let outcome = match node.phase() {
-        _ if record.going_back => TurnOutcome::Dropped,
+fn ended(turn: &Turn) -> LastTurn {
+    let spec = &turn.plan.spec;
+    let outcome = match turn.node.phase() {
+        _ if turn.record.going_back => TurnOutcome::Dropped,
         Phase::Committed => TurnOutcome::Updated,
         Phase::RolledBack | Phase::Failed => TurnOutcome::Failed,
-        _ if spec.is_some_and(|spec| spec.target > Some(Target::Staged)) => TurnOutcome::Failed,
+        _ if spec.target > Some(Target::Staged) => TurnOutcome::Failed,
         _ => TurnOutcome::Dropped,
     };
-    let plan_id = spec.and_then(|spec| spec.plan_id.clone()).unwrap_or_default();
-    LastTurn { plan_id, since: record.since, until: Time(now), outcome }
+    let plan_id = spec.plan_id.clone().unwrap_or_default();
+    LastTurn { plan_id, since: turn.record.since, until: Time(turn.now), outcome }
 }

@@ -1,74 +1,52 @@
 //! A node on its way out of service: cordon, drain, what is waited for, the approval to reboot.
 
-use evenkeel_crds::{
-    drain::DrainTimeout,
-    health_gate::GateTime,
-    hook::HookTime,
-    node_plan::{Disruption, Phase, RollbackCause},
-};
+use evenkeel_crds::{drain::DrainTimeout, health_gate::GateTime, hook::HookTime, node_plan::Phase};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Decision, flight::revert};
+use super::{Action, Decision, turn::Turn};
 use crate::{
     drain::{self, DrainSeen},
     gates,
     hooks::{self, Step},
     policy::Policy,
     report::NodeState,
-    snapshot::NodeSeen,
 };
 
 /// The next step of a node that is to reboot.
-pub fn leave_service(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    if node.phase() != Phase::Staged {
-        return decision.say(name, NodeState::staging(node));
+pub fn leave_service(turn: &Turn, decision: &mut Decision) {
+    if turn.node.phase() != Phase::Staged {
+        return turn.say(NodeState::staging(turn.node), decision);
     }
-    if !out_of_service(policy, name, node, record, now, decision)
-        || wait_for_gates(policy, name, node, record, now, decision)
-        || wait_for_delay(policy, name, record, now, decision)
-    {
+    if !out_of_service(turn, decision) || wait_for_gates(turn, decision) || wait_for_delay(turn, decision) {
         return;
     }
-    let deadline = now + SignedDuration::from_secs(policy.reboot.deadline_seconds);
-    decision.act(name, NodeState::Rebooting, Action::ApproveReboot { deadline });
+    let deadline = turn.now + SignedDuration::from_secs(turn.policy.reboot.deadline_seconds);
+    turn.act(NodeState::Rebooting, Action::ApproveReboot { deadline }, decision);
 }
 
 /// Cordon and drain, with their hooks. True once all is done.
-pub fn out_of_service(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) -> bool {
+pub fn out_of_service(turn: &Turn, decision: &mut Decision) -> bool {
+    let Turn { policy, node, record, .. } = turn;
     // Under our cordon they are done.
     let before = !policy.cordon || !node.unschedulable || record.found_cordoned;
-    if before && wait_for_hooks(policy, name, node, HookTime::BeforeCordon, now, decision) {
+    if before && wait_for_hooks(turn, HookTime::BeforeCordon, decision) {
         return false;
     }
     if policy.cordon && !node.unschedulable {
-        decision.act(name, NodeState::Starting, Action::Cordon);
+        turn.act(NodeState::Starting, Action::Cordon, decision);
         return false;
     }
     // Once it was seen to be done, pods that come all the same, such as for a taint that they tolerate, are the guests
     // of a node that reboots.
     if policy.drain.enabled && record.drained_at.is_none() && node.drain != DrainSeen::Done {
-        drain(policy, name, node, record, now, decision);
+        drain(turn, decision);
         return false;
     }
     if pauses(policy) && record.drained_at.is_none() {
-        decision.act(name, NodeState::Starting, Action::MarkDrained(now));
+        turn.act(NodeState::Starting, Action::MarkDrained(turn.now), decision);
         return false;
     }
-    !wait_for_hooks(policy, name, node, HookTime::AfterDrain, now, decision)
+    !wait_for_hooks(turn, HookTime::AfterDrain, decision)
 }
 
 /// Whether anything is waited for between the drain and the reboot: then it is written down when the drain was done.
@@ -78,17 +56,11 @@ fn pauses(policy: &Policy) -> bool {
         || policy.gates.iter().any(|gate| gate.when.contains(&GateTime::During))
 }
 
-fn drain(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let end = drain::deadline(&policy.drain, record);
-    let overdue = now >= end;
-    let (pods, blocked_by) = match &node.drain {
+fn drain(turn: &Turn, decision: &mut Decision) {
+    let policy = turn.policy;
+    let end = drain::deadline(&policy.drain, turn.record);
+    let overdue = turn.now >= end;
+    let (pods, blocked_by) = match &turn.node.drain {
         DrainSeen::Remaining { pods, blocked_by } => (*pods, blocked_by.clone()),
         _ => (0, None),
     };
@@ -97,7 +69,7 @@ fn drain(
             let by = blocked_by.map_or_else(String::new, |by| format!(", blocked by {by}"));
             let seconds = policy.drain.timeout_seconds;
             let message = format!("the drain did not end in {seconds} s, pods left: {pods}{by}");
-            return revert(name, RollbackCause::ClusterGate, message, now, decision);
+            return turn.revert(message, decision);
         }
         DrainTimeout::Force if overdue => Action::ForceOut,
         _ => Action::Evict,
@@ -105,80 +77,61 @@ fn drain(
     if !overdue {
         decision.wake(end);
     }
-    decision.act(name, NodeState::Draining { pods, blocked_by, overdue }, action);
+    turn.act(NodeState::Draining { pods, blocked_by, overdue }, action, decision);
 }
 
 /// True if the node has to wait for a hook of this step.
-fn wait_for_hooks(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    when: HookTime,
-    now: Timestamp,
-    decision: &mut Decision,
-) -> bool {
-    let step = hooks::step(policy, node, when);
+fn wait_for_hooks(turn: &Turn, when: HookTime, decision: &mut Decision) -> bool {
+    let step = hooks::step(turn.policy, turn.node, when);
+    let is_over = |until: Timestamp| turn.now >= until;
     let failed = match &step {
         Step::Revert(_) => true,
-        Step::Wait { until, .. } => until.is_some_and(|until| now >= until),
+        Step::Wait { until, .. } => until.is_some_and(is_over),
         Step::Done | Step::Run(_) => false,
     };
-    if failed && node.disruption().is_some_and(|record| record.going_back) {
+    if failed && turn.record.going_back {
         // It is on its way back already.
         return false;
     }
     match step {
         Step::Done => return false,
         Step::Run(hook) => {
-            decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
+            turn.act(NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook), decision);
         }
-        Step::Wait { why, until: Some(until) } if now >= until => {
-            revert(name, RollbackCause::ClusterGate, format!("{why}, and its time is over"), now, decision);
+        Step::Wait { why, until: Some(until) } if is_over(until) => {
+            turn.revert(format!("{why}, and its time is over"), decision);
         }
         Step::Wait { why, until } => {
             if let Some(until) = until {
                 decision.wake(until);
             }
-            decision.say(name, NodeState::Halted(why));
+            turn.say(NodeState::Halted(why), decision);
         }
-        Step::Revert(why) => revert(name, RollbackCause::ClusterGate, why, now, decision),
+        Step::Revert(why) => turn.revert(why, decision),
     }
     true
 }
 
 /// True if the node has to wait for a gate, or is taken back because its time is over.
-fn wait_for_gates(
-    policy: &Policy,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) -> bool {
-    let Some(unmet) = gates::unmet(policy, node, record, GateTime::During, now) else { return false };
-    if now >= unmet.until {
-        let message = format!("{}; its time was over at {}", unmet.why, unmet.until);
-        revert(name, RollbackCause::ClusterGate, message, now, decision);
+fn wait_for_gates(turn: &Turn, decision: &mut Decision) -> bool {
+    let unmet = gates::unmet(turn.policy, turn.node, turn.record, GateTime::During, turn.now);
+    let Some(unmet) = unmet else { return false };
+    if turn.now >= unmet.until {
+        turn.revert(format!("{}; its time was over at {}", unmet.why, unmet.until), decision);
     } else {
         decision.wake(unmet.until.min(unmet.again));
-        decision.say(name, NodeState::Halted(unmet.why));
+        turn.say(NodeState::Halted(unmet.why), decision);
     }
     true
 }
 
-fn wait_for_delay(
-    policy: &Policy,
-    name: &str,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) -> bool {
-    let Some(drained) = record.drained_at else { return false };
-    let end = drained.0 + SignedDuration::from_secs(policy.reboot.delay_seconds);
-    if now >= end {
+fn wait_for_delay(turn: &Turn, decision: &mut Decision) -> bool {
+    let Some(drained) = turn.record.drained_at else { return false };
+    let end = drained.0 + SignedDuration::from_secs(turn.policy.reboot.delay_seconds);
+    if turn.now >= end {
         return false;
     }
     decision.wake(end);
-    decision.say(name, NodeState::Halted(format!("reboot.delaySeconds are over at {end}")));
+    turn.say(NodeState::Halted(format!("reboot.delaySeconds are over at {end}")), decision);
     true
 }

@@ -7,7 +7,7 @@ use evenkeel_crds::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Decision, failure, fleet::updated, plan};
+use super::{Action, Decision, failure::Failures, fleet::updated, plan};
 use crate::{
     gates,
     policy::Policy,
@@ -26,12 +26,12 @@ const BLOCKERS_MAX: usize = 16;
 const BLOCKER_MAX: usize = 512;
 
 /// Something that is true of a node.
-type Fact<'a> = &'a dyn Fn(&NodeSeen) -> bool;
+type Fact<'a> = &'a dyn Fn(&str, &NodeSeen) -> bool;
 
 /// What would be done from `now` on.
-pub fn of(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Preview {
-    let mut run = Run::new(policy, snapshot, now);
-    run.blockers(policy, snapshot, now);
+pub fn of(policy: &Policy, failures: &Failures, snapshot: &Snapshot, now: Timestamp) -> Preview {
+    let mut run = Run::new(policy, failures, snapshot, now);
+    run.blockers(policy, failures, snapshot, now);
     while run.waves.len() < WAVES_MAX && run.wave() {}
     run.preview()
 }
@@ -50,16 +50,16 @@ struct Run {
 }
 
 impl Run {
-    fn new(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> Self {
+    fn new(policy: &Policy, failures: &Failures, snapshot: &Snapshot, now: Timestamp) -> Self {
         let mut policy = Policy { dry_run: false, pauses: Vec::new(), ..policy.clone() };
         // Nobody is asked about nodes that are not there yet.
         policy.gates.clear();
         policy.drain.dry_run = false;
         let mut fleet = snapshot.clone();
-        for node in fleet.nodes.values_mut() {
+        for (name, node) in &mut fleet.nodes {
             if node.disruption().is_some() {
                 update(&policy, node);
-            } else if could_take_it(&policy, node, now) {
+            } else if failures.on(name).is_none() && could_take_it(&policy, node) {
                 stage(&policy, node);
             }
         }
@@ -69,22 +69,22 @@ impl Run {
     }
 
     /// What is in the way today.
-    fn blockers(&mut self, policy: &Policy, snapshot: &Snapshot, now: Timestamp) {
+    fn blockers(&mut self, policy: &Policy, failures: &Failures, snapshot: &Snapshot, now: Timestamp) {
         if let Some(pause) = policy.pause(now) {
             self.block(&format!("paused by {} ({})", pause.owner, pause.reason));
         }
         let ours = || snapshot.nodes.iter().filter(|(_, node)| node.ours());
         let silent = |node: &NodeSeen| node.plan.as_ref().is_none_or(|plan| plan.status.host.is_none());
         let facts: [(&str, Fact); 6] = [
-            ("have no report of their agent", &silent),
-            ("were not installed with Evenkeel", &NodeSeen::unmanageable),
-            ("are not Ready", &|node| !node.ready),
-            ("are cordoned by somebody else", &|node| node.unschedulable && node.cordoned_by.is_none()),
-            ("failed with this image", &|node| failure::of(policy, node, now).is_some()),
-            ("may not leave service", &|node| gates::is_held(policy, node, now)),
+            ("have no report of their agent", &|_, node| silent(node)),
+            ("were not installed with Evenkeel", &|_, node| node.unmanageable()),
+            ("are not Ready", &|_, node| !node.ready),
+            ("are cordoned by somebody else", &|_, node| node.unschedulable && node.cordoned_by.is_none()),
+            ("failed with this image", &|name, _| failures.on(name).is_some()),
+            ("may not leave service", &|_, node| gates::is_held(policy, node, now)),
         ];
         for (what, is) in facts {
-            let mut names = ours().filter(|(_, node)| is(node)).map(|(name, _)| name.as_str());
+            let mut names = ours().filter(|(name, node)| is(name, node)).map(|(name, _)| name.as_str());
             if let Some(first) = names.next() {
                 let more = names.count();
                 let more = if more > 0 { format!(" and {more} more nodes") } else { String::new() };
@@ -191,13 +191,9 @@ fn whole_hour(at: Timestamp) -> Option<Timestamp> {
     Timestamp::from_second((at.as_second() / 3600 + 1).checked_mul(3600)?).ok()
 }
 
-fn could_take_it(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
+fn could_take_it(policy: &Policy, node: &NodeSeen) -> bool {
     let reported = node.plan.as_ref().is_some_and(|plan| plan.status.host.is_some());
-    node.ours()
-        && reported
-        && !node.unmanageable()
-        && !updated(policy, node)
-        && failure::of(policy, node, now).is_none()
+    node.ours() && reported && !node.unmanageable() && !updated(policy, node)
 }
 
 fn stage(policy: &Policy, node: &mut NodeSeen) {

@@ -4,7 +4,8 @@ use evenkeel_crds::node_plan::{NodePlanSpec, Phase, Target};
 use jiff::Timestamp;
 
 use super::{
-    Action, Decision, failure,
+    Action, Decision,
+    failure::{self, Failure},
     fleet::{Fleet, updated},
 };
 use crate::{
@@ -50,11 +51,11 @@ pub fn settle(
     if node.unmanageable() {
         return decision.say(name, NodeState::Unmanageable);
     }
-    match failure::of(policy, node, now) {
-        Some(failure::Failure { why, again: None, .. }) => return decision.say(name, NodeState::Failed(why)),
-        Some(failure::Failure { why, again: Some(at), .. }) if now < at => {
-            decision.wake(at);
-            return decision.say(name, NodeState::TriesAgain { why, at });
+    match fleet.failures.on(name) {
+        Some(Failure { why, again: None, .. }) => return decision.say(name, NodeState::Failed(why.clone())),
+        Some(Failure { why, again: Some(at), .. }) if now < *at => {
+            decision.wake(*at);
+            return decision.say(name, NodeState::TriesAgain { why: why.clone(), at: *at });
         }
         _ => {}
     }

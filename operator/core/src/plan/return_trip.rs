@@ -2,63 +2,44 @@
 
 use evenkeel_crds::{
     drain::DrainTimeout,
-    node_plan::{Disruption, Phase, Revert, RollbackCause, Target},
+    node_plan::{Phase, Revert, RollbackCause, Target},
     rollout::FailureAction,
 };
-use jiff::Timestamp;
 
-use super::{
-    Action, Decision,
-    fleet::Fleet,
-    flight::{finish, reverting},
-    leave::out_of_service,
-};
+use super::{Action, Decision, fleet::Fleet, flight::finish, leave::out_of_service, turn::Turn};
 use crate::{
     drain::{self, DrainSeen},
-    policy::Policy,
     report::NodeState,
-    snapshot::NodeSeen,
 };
 
 /// The next step of a node that goes back. No gate keeps it where it is.
-pub fn advance(
-    policy: &Policy,
-    fleet: &Fleet,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
-    let Some(plan) = &node.plan else { return };
+pub fn advance(turn: &Turn, decision: &mut Decision) {
+    let Turn { policy, fleet, node, plan, .. } = *turn;
     let cannot = plan.status.error.as_ref().is_some_and(|error| !error.retryable);
     let kept = node.phase() == Phase::Committed;
     if plan.spec.target == Some(Target::Reverted) {
         // An agent that has no other slot says so, and stays.
-        return if kept && cannot {
-            finish(policy, name, node, record, now, decision);
-        } else {
-            reverting(name, node, decision);
-        };
+        return if kept && cannot { finish(turn, decision) } else { turn.say_reverting(decision) };
     }
     let dropped = policy.deleting
         || !node.ours()
         || plan.spec.image != policy.image
         || fleet.verdict.action != Some(FailureAction::RevertAll);
-    if dropped || !kept || is_given_up(policy, node, record, now) {
-        return finish(policy, name, node, record, now, decision);
+    if dropped || !kept || is_given_up(turn) {
+        return finish(turn, decision);
     }
-    if out_of_service(policy, name, node, record, now, decision) {
+    if out_of_service(turn, decision) {
         let message = taken_back(fleet);
         let state = NodeState::Reverting(message.clone());
         let order = Revert { cause: RollbackCause::Rollout, message };
-        decision.act(name, state, Action::Revert { order, at: now });
+        turn.act(state, Action::Revert { order, at: turn.now }, decision);
     }
 }
 
 /// Whether the drain took too long. The node runs what it ran: nothing is wrong with it, and it stays. That holds without
 /// the cordon too, or else the node would be cordoned again once it is lifted.
-fn is_given_up(policy: &Policy, node: &NodeSeen, record: &Disruption, now: Timestamp) -> bool {
+fn is_given_up(turn: &Turn) -> bool {
+    let Turn { policy, node, record, now, .. } = *turn;
     policy.drain.enabled
         && policy.drain.on_timeout == DrainTimeout::UncordonAndFail
         && record.drained_at.is_none()

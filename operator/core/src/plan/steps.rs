@@ -6,10 +6,7 @@ use evenkeel_crds::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    failure,
-    fleet::{Fleet, updated},
-};
+use super::fleet::{Fleet, updated};
 use crate::{
     policy::{Policy, step_nodes},
     report::{StepState, StepWait},
@@ -50,7 +47,9 @@ impl Steps {
         let by_number = policy.steps.get(passed).is_some_and(|step| step.nodes.is_some());
         let left = match (&state, running) {
             (None, _) => usize::MAX,
-            (Some(_), Some((_, wanted))) if by_number => wanted.saturating_sub(begun(policy, snapshot, now)),
+            (Some(_), Some((_, wanted))) if by_number => {
+                wanted.saturating_sub(begun(policy, snapshot, fleet))
+            }
             _ => 0,
         };
         let open = running.map(|_| passed).or_else(|| passed.checked_sub(1));
@@ -100,14 +99,14 @@ fn walk(
         let wait = |waits| Some(StepState { number, of, waits });
         let (done, wanted, is_over) = if let Some(wanted) = step_nodes(step).ok().flatten() {
             let wanted = wanted.of(fleet.size).min(fleet.size);
-            let done = count(snapshot, |node| updated(policy, node));
+            let done = count(snapshot, |_, node| updated(policy, node));
             let mine = |node: &NodeSeen| node.step.is_none_or(|own| own <= at);
-            let left = count(snapshot, |node| mine(node) && is_open(policy, node, now));
+            let left = count(snapshot, |name, node| mine(node) && is_open(policy, fleet, name, node));
             (done, wanted, done >= wanted || left == 0)
         } else {
             let mine = |node: &NodeSeen| node.step == Some(at) && !node.unmanageable();
-            let wanted = count(snapshot, mine);
-            let left = count(snapshot, |node| mine(node) && is_open(policy, node, now));
+            let wanted = count(snapshot, |_, node| mine(node));
+            let left = count(snapshot, |name, node| mine(node) && is_open(policy, fleet, name, node));
             if wanted == 0 {
                 return wait(StepWait::NoNode);
             }
@@ -132,19 +131,17 @@ fn walk(
 }
 
 /// Whether a step still waits for this node. One that failed is the failure policy's matter.
-fn is_open(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
-    let failed = failure::of(policy, node, now).is_some_and(|failure| failure.again.is_none());
-    !updated(policy, node) && !node.unmanageable() && !failed
+fn is_open(policy: &Policy, fleet: &Fleet, name: &str, node: &NodeSeen) -> bool {
+    !updated(policy, node) && !node.unmanageable() && !fleet.failures.is_final(name)
 }
 
 /// Nodes without a step of their own or of any step, that the image was begun on: they take of a step's number.
-fn begun(policy: &Policy, snapshot: &Snapshot, now: Timestamp) -> usize {
-    count(snapshot, |node| {
-        let failed = failure::of(policy, node, now).is_some_and(|failure| failure.again.is_none());
-        updated(policy, node) || node.disruption().is_some() || failed
+fn begun(policy: &Policy, snapshot: &Snapshot, fleet: &Fleet) -> usize {
+    count(snapshot, |name, node| {
+        updated(policy, node) || node.disruption().is_some() || fleet.failures.is_final(name)
     })
 }
 
-fn count(snapshot: &Snapshot, is: impl Fn(&NodeSeen) -> bool) -> usize {
-    snapshot.nodes.values().filter(|node| node.ours() && is(node)).count()
+fn count(snapshot: &Snapshot, is: impl Fn(&str, &NodeSeen) -> bool) -> usize {
+    snapshot.nodes.iter().filter(|(name, node)| node.ours() && is(name, node)).count()
 }

@@ -3,83 +3,74 @@
 use evenkeel_crds::{
     health_gate::GateTime,
     hook::HookTime,
-    node_plan::{Disruption, Phase, RollbackCause},
+    node_plan::{Phase, RollbackCause},
     rollout::FailureAction,
 };
 use jiff::Timestamp;
 
-use super::{Action, Decision, fleet::Fleet, flight::revert, return_trip::taken_back};
+use super::{Action, Decision, return_trip::taken_back, turn::Turn};
 use crate::{
     gates,
     hooks::{self, Step},
-    policy::Policy,
     report::NodeState,
-    snapshot::NodeSeen,
 };
 
 /// From the approval to the order to keep the image, or to go back.
-pub fn prove(
-    policy: &Policy,
-    fleet: &Fleet,
-    name: &str,
-    node: &NodeSeen,
-    record: &Disruption,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
+pub fn prove(turn: &Turn, decision: &mut Decision) {
+    let Turn { policy, fleet, node, record, now, .. } = *turn;
     let deadline = record.deadline.map_or(now, |deadline| deadline.0);
     if node.phase() == Phase::Committed {
-        return decision.act(name, NodeState::Committing, Action::Commit);
+        return turn.act(NodeState::Committing, Action::Commit, decision);
     }
     if matches!(fleet.verdict.action, Some(FailureAction::RevertFailed | FailureAction::RevertAll))
-        && node.plan.as_ref().is_some_and(|plan| plan.spec.image == policy.image)
+        && turn.plan.spec.image == policy.image
     {
-        return revert(name, RollbackCause::Rollout, taken_back(fleet), now, decision);
+        return turn.revert_for(RollbackCause::Rollout, taken_back(fleet), decision);
     }
     if node.phase() != Phase::Trial {
         if now >= deadline {
             let said =
                 node.trouble().map_or_else(String::new, |trouble| format!("; its agent says: {trouble}"));
             let message = format!("the node did not come up on the new image by {deadline}{said}");
-            return revert(name, RollbackCause::ClusterGate, message, now, decision);
+            return turn.revert(message, decision);
         }
         decision.wake(deadline);
-        return decision.say(name, NodeState::Rebooting);
+        return turn.say(NodeState::Rebooting, decision);
     }
-    match health(policy, node, record, deadline, now) {
-        Health::Good => soak(policy, name, record, now, decision),
+    match health(turn, deadline) {
+        Health::Good => soak(turn, decision),
         Health::Run(hook) => {
-            decision.act(name, NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook));
+            turn.act(NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook), decision);
         }
-        Health::Failed(why) => revert(name, RollbackCause::ClusterGate, why, now, decision),
+        Health::Failed(why) => turn.revert(why, decision),
         Health::NotYet { why, until, .. } if now >= until => {
-            let message = format!("not healthy by {until}: {why}");
-            revert(name, RollbackCause::ClusterGate, message, now, decision);
+            turn.revert(format!("not healthy by {until}: {why}"), decision);
         }
         Health::NotYet { why, .. } if record.healthy_since.is_some() => {
-            decision.act(name, NodeState::Unhealthy(why), Action::MarkHealthy(None));
+            turn.act(NodeState::Unhealthy(why), Action::MarkHealthy(None), decision);
         }
         Health::NotYet { why, until, again } => {
             decision.wake(again.map_or(until, |again| again.min(until)));
-            decision.say(name, NodeState::Unhealthy(why));
+            turn.say(NodeState::Unhealthy(why), decision);
         }
     }
 }
 
 /// A healthy node stays so for the soak time before the image is kept.
-fn soak(policy: &Policy, name: &str, record: &Disruption, now: Timestamp, decision: &mut Decision) {
-    match record.healthy_since {
+fn soak(turn: &Turn, decision: &mut Decision) {
+    let Turn { policy, now, .. } = *turn;
+    match turn.record.healthy_since {
         // Nothing has to be remembered where nothing is waited for.
-        None if policy.soak.is_zero() => decision.act(name, NodeState::Committing, Action::Commit),
-        None => decision.act(name, NodeState::Soaking, Action::MarkHealthy(Some(now))),
+        None if policy.soak.is_zero() => turn.act(NodeState::Committing, Action::Commit, decision),
+        None => turn.act(NodeState::Soaking, Action::MarkHealthy(Some(now)), decision),
         Some(since) if now >= since.0 + policy.soak => {
-            decision.act(name, NodeState::Committing, Action::Commit);
+            turn.act(NodeState::Committing, Action::Commit, decision);
         }
         Some(since) => {
             let again = gates::interval(policy, GateTime::After).map(|interval| now + interval);
             let end = since.0 + policy.soak;
             decision.wake(again.map_or(end, |again| again.min(end)));
-            decision.say(name, NodeState::Soaking);
+            turn.say(NodeState::Soaking, decision);
         }
     }
 }
@@ -101,14 +92,9 @@ enum Health {
 }
 
 /// First the node itself, then its hooks, then the cluster: each needs the one before.
-fn health(
-    policy: &Policy,
-    node: &NodeSeen,
-    record: &Disruption,
-    deadline: Timestamp,
-    now: Timestamp,
-) -> Health {
-    if let Some(why) = unhealthy(node, record) {
+fn health(turn: &Turn, deadline: Timestamp) -> Health {
+    let Turn { policy, node, record, now, .. } = *turn;
+    if let Some(why) = unhealthy(turn) {
         return Health::NotYet { why, until: deadline, again: None };
     }
     match hooks::step(policy, node, HookTime::AfterReboot) {
@@ -127,8 +113,8 @@ fn health(
 }
 
 /// What keeps the node itself from being healthy.
-fn unhealthy(node: &NodeSeen, record: &Disruption) -> Option<String> {
-    let plan = node.plan.as_ref()?;
+fn unhealthy(turn: &Turn) -> Option<String> {
+    let Turn { node, plan, record, .. } = turn;
     let order = plan.spec.order()?;
     let Some(booted) = &plan.status.booted else { return Some("the agent does not say what runs".into()) };
     if booted.digest != order.digest() {

@@ -35,7 +35,7 @@ const SILENT: SignedDuration = SignedDuration::from_mins(10);
 /// What can be handed out, and what holds it.
 pub struct Turns<'a> {
     policy: &'a Policy,
-    fleet: &'a Fleet,
+    fleet: &'a Fleet<'a>,
     budget: Budget<'a>,
     steps: Steps,
     /// What holds every start, whichever node it is.
@@ -55,7 +55,7 @@ pub struct Turns<'a> {
 impl<'a> Turns<'a> {
     pub fn of(
         policy: &'a Policy,
-        fleet: &'a Fleet,
+        fleet: &'a Fleet<'a>,
         snapshot: &'a Snapshot,
         steps: Steps,
         now: Timestamp,
@@ -69,7 +69,7 @@ impl<'a> Turns<'a> {
         };
         let domain = snapshot.nodes.values().find(in_turn).map(|node| node.domain.as_str());
         let ahead = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
-        let budget = Budget::of(policy, snapshot, now);
+        let budget = Budget::of(policy, fleet, snapshot);
         Self {
             policy,
             fleet,
@@ -99,8 +99,8 @@ impl<'a> Turns<'a> {
             return;
         };
         let mut kept = 0;
-        for (_, node) in &waiting {
-            let ordered = self.ordered(node, now).is_some();
+        for (name, node) in &waiting {
+            let ordered = self.ordered(name, node).is_some();
             let staged = node.phase() == Phase::Staged;
             // One that may not leave service does not prove the image: then another one has to.
             let stays = ordered && staged && kept < HELD_MAX && gates::is_held(self.policy, node, now);
@@ -111,7 +111,7 @@ impl<'a> Turns<'a> {
             self.staging += usize::from(counts && !staged);
         }
         for (name, node) in waiting {
-            match self.ordered(node, now) {
+            match self.ordered(name, node) {
                 None => self.stage(name, node, image, now, decision),
                 Some(attempt) => self.go_on(name, node, attempt, image, now, decision),
             }
@@ -119,8 +119,8 @@ impl<'a> Turns<'a> {
     }
 
     /// The attempt that the node was ordered to stage; none when that attempt is over.
-    fn ordered(&self, node: &NodeSeen, now: Timestamp) -> Option<i32> {
-        ordered_attempt(self.policy, node).filter(|_| failure::of(self.policy, node, now).is_none())
+    fn ordered(&self, name: &str, node: &NodeSeen) -> Option<i32> {
+        ordered_attempt(self.policy, node).filter(|_| self.fleet.failures.on(name).is_none())
     }
 
     fn stage(

@@ -5,6 +5,5 @@ mod changes;
 mod failures;
 mod fleet;
 mod minimum;
-mod speed;
 mod steps;
 mod times;

@@ -23,11 +23,13 @@ use jiff::SignedDuration;
 use dice::Dice;
 use world::{Look, World, asks_a_person};
 
-/// Time between two looks.
+/// Time between two looks while something happens.
 const TICK: SignedDuration = SignedDuration::from_secs(20);
-/// Looks with nothing to do after which nothing will happen any more: longer than any deadline, which are 900 s to
+/// An operator looks again after so long, whatever it waits for.
+const AT_LEAST: SignedDuration = SignedDuration::from_mins(5);
+/// Time without anything to do after which nothing will happen any more: longer than any deadline, which are 900 s to
 /// reboot, as long again to be given up, and 1800 s to commit.
-const QUIET: u32 = 200;
+const QUIET: SignedDuration = SignedDuration::from_secs(4000);
 
 fn misbehave(seed: u64) -> (World, Dice) {
     let mut dice = Dice::new(seed);
@@ -41,16 +43,21 @@ fn misbehave(seed: u64) -> (World, Dice) {
     (world, dice)
 }
 
-/// Looks until nothing happens any more, or `is_over`.
+/// Looks until nothing happens any more, or `is_over`. While nothing happens, the next look is when the planner asks for it.
 fn settle(world: &mut World, dice: &mut Dice, is_over: impl Fn(&Look) -> bool) -> Look {
     let mut last = world.decide(dice, false);
-    let mut quiet = 0;
+    let (mut since, mut pause) = (world.now, TICK);
     for _ in 0..5000 {
-        world.now += TICK;
-        world.agents(dice, false);
+        world.now += pause;
+        let moved = world.agents(dice, false);
         last = world.decide(dice, false);
-        quiet = if last.quiet { quiet + 1 } else { 0 };
-        if is_over(&last) || quiet > QUIET {
+        if moved || !last.quiet {
+            (since, pause) = (world.now, TICK);
+        } else {
+            let wake = last.decision.report.wake_at.map(|at| at.duration_since(world.now));
+            pause = wake.unwrap_or(AT_LEAST).clamp(TICK, AT_LEAST);
+        }
+        if is_over(&last) || world.now.duration_since(since) > QUIET {
             return last;
         }
     }
