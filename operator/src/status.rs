@@ -175,9 +175,7 @@ fn verdict(problem: Option<&Problem>, report: Option<&Report>) -> Verdict {
         return done(report, &stuck);
     }
     if report.used_up {
-        let message = "nodes on which the image failed take all of maxUnavailable, so that no other is started: mend \
-                       them, raise maxUnavailable, or set another osImage";
-        return stuck("FailedNodesUseBudget", format!("{message}. {}", summary(report)));
+        return stuck("FailedNodesUseBudget", summary(report));
     }
     if report.ended() {
         return stuck("NodesFailed", format!("all nodes that can run the image do. {}", summary(report)));

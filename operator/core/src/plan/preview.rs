@@ -76,19 +76,21 @@ impl Run {
         let ours = || snapshot.nodes.iter().filter(|(_, node)| node.ours());
         let silent = |node: &NodeSeen| node.plan.as_ref().is_none_or(|plan| plan.status.host.is_none());
         let facts: [(&str, Fact); 6] = [
-            ("have no report of their agent", &|_, node| silent(node)),
-            ("were not installed with Evenkeel", &|_, node| node.unmanageable()),
-            ("are not Ready", &|_, node| !node.ready),
-            ("are cordoned by somebody else", &|_, node| node.unschedulable && node.cordoned_by.is_none()),
+            ("without a report of their agent", &|_, node| silent(node)),
+            ("not installed with Evenkeel", &|_, node| node.unmanageable()),
+            ("not Ready", &|_, node| !node.ready),
+            ("cordoned by somebody else", &|_, node| node.unschedulable && node.cordoned_by.is_none()),
             ("failed with this image", &|name, _| failures.on(name).is_some()),
             ("may not leave service", &|_, node| gates::is_held(policy, node, now)),
         ];
         for (what, is) in facts {
             let mut names = ours().filter(|(name, node)| is(name, node)).map(|(name, _)| name.as_str());
             if let Some(first) = names.next() {
-                let more = names.count();
-                let more = if more > 0 { format!(" and {more} more nodes") } else { String::new() };
-                self.block(&format!("{first}{more} {what}"));
+                let more = match names.count() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                self.block(&format!("{what}: {first}{more}"));
             }
         }
     }

@@ -40,9 +40,7 @@ pub fn settle(
         return decision.say(name, NodeState::ClaimedByOther(other.clone()));
     }
     let Some(plan) = &node.plan else {
-        if policy.dry_run {
-            return decision.say(name, NodeState::AgentSilent);
-        }
+        // In a dry run too: what would be done is known only of nodes that have reported.
         return decision.act(name, NodeState::AgentSilent, Action::EnsurePlan);
     };
     if plan.status.host.is_none() {

@@ -34,7 +34,7 @@ pub fn hand_out(
     if nodes.is_empty() {
         return;
     }
-    order::sort(policy, &mut nodes);
+    order::sort(policy, snapshot, &mut nodes);
     let paused = decision.report.paused.clone().map(Hold::Paused).or(policy.dry_run.then_some(Hold::DryRun));
     let closed = paused.or_else(|| turns::window(policy, fleet, now, decision));
     let mut budget = Budget::of_reverts(policy, snapshot, now);

@@ -89,7 +89,7 @@ impl<'a> Turns<'a> {
     pub fn hand_out(mut self, snapshot: &'a Snapshot, now: Timestamp, decision: &mut Decision) {
         let mut waiting: Vec<(&String, &NodeSeen)> =
             snapshot.nodes.iter().filter(|(name, _)| !decision.report.nodes.contains_key(*name)).collect();
-        order::sort(self.policy, &mut waiting);
+        order::sort(self.policy, snapshot, &mut waiting);
         decision.report.queue = waiting.iter().take(3).map(|(name, _)| (*name).clone()).collect();
         decision.report.used_up = !waiting.is_empty() && self.budget.is_used_up_by_failures();
         let Some(image) = &self.policy.image else {

@@ -1,11 +1,16 @@
 //! The line that says what is happening, why not more, what next, and when.
 
+use evenkeel_crds::rollout_status::Progress;
 use jiff::SignedDuration;
 
 use super::{Hold, NodeState, Report, StepWait, is_apart};
 
 /// Names that the line has before it counts: enough to begin looking; the plans have the rest.
 const NAMES_MAX: usize = 3;
+
+/// Why nobody is started, and what to do about it.
+const USED_UP: &str = "nodes on which the image failed take all of maxUnavailable, so that no other is started: mend \
+                       them, raise maxUnavailable, or set another osImage";
 
 impl Report {
     /// One line for people: how far, what is going on, what holds it, what is next.
@@ -20,6 +25,8 @@ impl Report {
             parts.push(format!("paused by {paused}{}", self.would()));
         } else if self.dry_run {
             parts.push(format!("dry run{}", self.would()));
+        } else if self.used_up {
+            parts.push(USED_UP.to_owned());
         } else if let Some((name, why)) = self.held() {
             parts.push(format!("next {name}: {why}"));
         }
@@ -88,13 +95,17 @@ impl Report {
     fn would(&self) -> String {
         let names = self.queue.join(", ");
         let dots = if self.waiting() > self.queue.len() { ", …" } else { "" };
-        match (self.waiting(), &self.progress) {
-            (0, _) => String::new(),
-            (count, progress) => {
-                let to = progress.as_ref().map_or("the image", |progress| progress.digest.as_str());
-                format!(": would update {count} nodes ({names}{dots}) to {}", short(to))
-            }
-        }
+        let count = match self.waiting() {
+            0 => return String::new(),
+            1 => "1 node".to_owned(),
+            count => format!("{count} nodes"),
+        };
+        let to = match &self.progress {
+            None => "the image".to_owned(),
+            Some(Progress { version: Some(version), digest, .. }) => format!("{version} ({})", short(digest)),
+            Some(Progress { digest, .. }) => short(digest),
+        };
+        format!(": would update {count} ({names}{dots}) to {to}")
     }
 
     /// The first node that waits, and what for, but for those that are told of by name.

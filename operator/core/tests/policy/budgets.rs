@@ -35,6 +35,8 @@ fn failures_that_take_the_whole_budget_are_said_to() {
     let nodes = [("bad", failed(RollbackCause::Bootloader, 10)), ("n1", staged()), ("proof", updated(5))];
     let decision = decide(&policy, &nodes);
     assert!(decision.report.stopped.is_none() && decision.report.used_up, "{:?}", decision.report);
+    let line = decision.report.summary();
+    assert!(line.contains("take all of maxUnavailable, so that no other is started"), "{line}");
     assert_eq!(started(&decision), [""; 0]);
 }
 
@@ -77,6 +79,21 @@ fn a_domain_is_finished_before_the_next_but_not_for_ever() {
     // It is only staging: the next domain waits.
     nodes[1].1 = in_domain("a", crate::fleet::ordered(Target::Staged, Phase::Staging));
     assert_eq!(started(&decide(&policy, &nodes)), [""; 0]);
+}
+
+#[test]
+fn a_domain_that_was_begun_is_finished_whichever_comes_first_by_weight_or_name() {
+    let policy = policy(&json!({ "maxUnavailable": 10, "topologyKey": "zone", "oneDomainAtATime": true }));
+    let heavy = NodeSeen { weight: 5, ..staged() };
+    let nodes = [
+        ("a1", in_domain("a", heavy)),
+        // It was the heaviest, and is done.
+        ("b1", in_domain("b", NodeSeen { weight: 10, ..updated(5) })),
+        ("b2", in_domain("b", staged())),
+    ];
+    let decision = decide(&policy, &nodes);
+    assert_eq!(started(&decision), ["b2"]);
+    assert_eq!(decision.report.nodes["a1"], NodeState::WaitsToStart(Hold::Domain("b".into())));
 }
 
 #[test]

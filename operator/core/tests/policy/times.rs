@@ -144,8 +144,9 @@ fn a_dry_run_begins_nothing_finishes_what_was_begun_and_tells_what_would_be() {
         ("was", updated(30)),
     ];
     let decision = decide_at(&policy, &snapshot(&nodes), at("2027-01-15T08:10:00Z"));
-    assert_eq!(decision.actions.len(), 1, "{:?}", decision.actions);
+    assert_eq!(decision.actions.len(), 2, "{:?}", decision.actions);
     assert_eq!(action(&decision, "run"), Some(Action::Evict));
+    assert_eq!(action(&decision, "new"), Some(Action::EnsurePlan), "its agent has to report");
     assert_eq!(decision.report.progress, None, "no rollout has begun");
     let later = decide_at(&policy, &snapshot(&nodes), at("2027-01-15T08:10:30Z"));
     assert_eq!(
@@ -163,7 +164,9 @@ fn a_dry_run_begins_nothing_finishes_what_was_begun_and_tells_what_would_be() {
         "two hours from two o'clock, and rounded up"
     );
     let blockers = preview.blockers.join("\n");
-    for said in ["paused by shop", "new have no report", "down are not Ready", "waits for approval"] {
+    for said in
+        ["paused by shop", "without a report of their agent: new", "not Ready: down", "waits for approval"]
+    {
         assert!(blockers.contains(said), "{said}: {blockers}");
     }
 }

@@ -279,7 +279,8 @@ impl World {
         {
             self.policy.approved = Some(Approved { step: token.clone(), by: "night-shift".into() });
         }
-        Look { quiet: decision.actions.is_empty(), decision }
+        // An answer to what was asked wakes the operator, as a write does.
+        Look { quiet: decision.actions.is_empty() && decision.report.asks.is_empty(), decision }
     }
 
     /// One write. False on a conflict: the object is not what it was when it was seen.

@@ -46,8 +46,8 @@ pub struct Cluster {
     bad: BTreeMap<String, String>,
     /// What keeps a node's pods from leaving.
     held: BTreeMap<String, String>,
-    /// Gates that are not met, and why.
-    unmet: BTreeMap<String, String>,
+    /// Gates that are not met: since when, and why.
+    unmet: BTreeMap<String, (Timestamp, String)>,
     cordoned: BTreeSet<String>,
     boots: u32,
     last: Option<Decision>,
@@ -136,7 +136,7 @@ impl Cluster {
     #[allow(clippy::unnecessary_wraps)] // as all words of the script
     pub fn gate(&mut self, gate: &str, why: Option<String>) -> Result<(), String> {
         match why {
-            Some(why) => self.unmet.insert(gate.to_owned(), why),
+            Some(why) => self.unmet.insert(gate.to_owned(), (self.now, why)),
             None => self.unmet.remove(gate),
         };
         Ok(())
@@ -281,7 +281,7 @@ impl Cluster {
         let gates = self.policy.gates.iter().filter(before);
         let unmet = gates
             .into_iter()
-            .find_map(|gate| self.unmet.get(&gate.name).map(|why| format!("gate {}: {why}", gate.name)));
+            .find_map(|gate| self.unmet.get(&gate.name).map(|(_, why)| format!("gate {}: {why}", gate.name)));
         unmet.or_else(|| self.held.get(name).cloned())
     }
 
@@ -324,8 +324,8 @@ impl Cluster {
                     name: gate.name.clone(),
                     when: when.expect("gates are asked at a time"),
                     met: !self.unmet.contains_key(&gate.name),
-                    since: self.now,
-                    why: self.unmet.get(&gate.name).cloned().unwrap_or_default(),
+                    since: self.unmet.get(&gate.name).map_or(self.now, |(since, _)| *since),
+                    why: self.unmet.get(&gate.name).map(|(_, why)| why.clone()).unwrap_or_default(),
                 })
                 .collect();
         }
