@@ -93,7 +93,8 @@ impl Agent {
             image: format!("registry.example/os@{digest}"),
             digest: digest.clone(),
             version: "1".into(),
-            written_at: now,
+            // Nothing is decided by it, and a status changes only when something happens.
+            written_at: Timestamp::UNIX_EPOCH,
         };
         let fact = |(name, slot): (&&str, &Slot)| SlotFact {
             content: slot.digest.as_ref().map(content),
