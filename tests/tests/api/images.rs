@@ -84,6 +84,10 @@ async fn absent_fields_have_the_defaults_that_the_documentation_names() -> Resul
         json!({ "delaySeconds": 0, "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 })
     );
     assert_eq!(spec["pull"], json!({ "plainHttp": false, "background": false }));
-    assert_eq!(spec["rollout"], json!({ "order": "ControlPlaneFirst", "soakSeconds": 0 }));
+    let rollout = json!({
+        "order": "ControlPlaneFirst", "soakSeconds": 0, "oneDomainAtATime": false,
+        "failurePolicy": { "onFirstFailure": "Stop", "action": "Pause", "maxAttempts": 1, "backoffSeconds": 300 },
+    });
+    assert_eq!(spec["rollout"], rollout);
     Ok(())
 }
