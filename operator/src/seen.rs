@@ -24,7 +24,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::watch::{reflect, reflect_some, trim_attachment, trim_job, trim_node};
+use crate::watch::{
+    Reading, node_says_more, reflect, reflect_some, trim_attachment, trim_job, trim_node, trim_plan,
+};
 
 /// An object that may not be of the form that this version knows.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -90,12 +92,12 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Starts to watch all objects of the kind, see [`crate::watch::reflect`].
-    fn watch(client: &Client, changed: &Arc<Notify>, trim: fn(&mut K)) -> Self {
+    fn watch(client: &Client, changed: &Arc<Notify>, reading: &Reading<K>) -> Self {
         let written = Arc::<Mutex<Written<K>>>::default();
         let here = Arc::clone(&written);
         let ended = move |object: &K| lock(&here).ended(object);
         let config = watcher::Config::default();
-        Self { store: reflect_some(Api::all(client.clone()), config, changed, trim, ended), written }
+        Self { store: reflect_some(Api::all(client.clone()), config, changed, reading, ended), written }
     }
 }
 
@@ -208,9 +210,9 @@ impl Seen {
     pub fn watch(client: &Client, namespace: &str, images: Store<Guarded<ManagedOSImage>>) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
-            nodes: Kind::watch(client, &changed, trim_node),
-            plans: Kind::watch(client, &changed, |_| {}),
-            versions: Kind::watch(client, &changed, |_| {}),
+            nodes: Kind::watch(client, &changed, &Reading { trim: trim_node, is_news: node_says_more }),
+            plans: Kind::watch(client, &changed, &Reading::trimmed(trim_plan)),
+            versions: Kind::watch(client, &changed, &Reading::trimmed(|_| {})),
             images: Kind::new(images),
             // Volumes come and go with every pod of the cluster: they are looked at when a drain is.
             attachments: reflect(Api::all(client.clone()), &Arc::default(), trim_attachment),
@@ -218,7 +220,7 @@ impl Seen {
                 Api::namespaced(client.clone(), namespace),
                 watcher::Config::default().labels(JOB_OF),
                 &changed,
-                trim_job,
+                &Reading::trimmed(trim_job),
                 |_| {},
             ),
             changed,

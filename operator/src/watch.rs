@@ -1,14 +1,30 @@
 //! Watches that keep trying, and the stores that they fill.
 
-use std::{fmt::Debug, future::ready, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use evenkeel_crds::NodePlan;
 use futures::StreamExt as _;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Node, storage::v1::VolumeAttachment};
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Node, NodeCondition, NodeStatus},
+        storage::v1::VolumeAttachment,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt as _,
-        reflector::{self, Store},
+        reflector::{self, ObjectRef, Store},
         utils::Backoff,
         watcher::{self, DefaultBackoff, watcher},
     },
@@ -16,7 +32,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::api::with_causes;
+use crate::{api::with_causes, seen::Guarded};
 
 /// Longest pause between two tries. An API server that is back is to be noticed within the time in which a node on its
 /// way must not be kept waiting; a handful of watches does not hurt one that is still struggling.
@@ -40,32 +56,59 @@ impl Backoff for Patience {
     }
 }
 
+/// What is read of the objects of a kind.
+pub struct Reading<K> {
+    /// Drops what nobody reads.
+    pub trim: fn(&mut K),
+    /// Whether the second, trimmed, says something that the first did not.
+    pub is_news: fn(&K, &K) -> bool,
+}
+
+impl<K> Reading<K> {
+    /// Whatever is left counts when it changes.
+    pub fn trimmed(trim: fn(&mut K)) -> Self {
+        Self { trim, is_news: |_, _| true }
+    }
+}
+
 /// Watches all objects of a kind, for as long as the process lives. `changed` is told of each change; `trim` drops what
 /// nobody reads.
 pub fn reflect<K>(api: Api<K>, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    reflect_some(api, watcher::Config::default(), changed, trim, |_| {})
+    reflect_some(api, watcher::Config::default(), changed, &Reading::trimmed(trim), |_| {})
 }
 
-/// The same, for the objects that `config` selects; `ended` is told of each that was deleted, after the store.
+/// The same, for the objects that `config` selects, and told only of what is news; `ended` is told of each that was
+/// deleted, after the store.
 pub fn reflect_some<K>(
     api: Api<K>,
     config: watcher::Config,
     changed: &Arc<Notify>,
-    trim: fn(&mut K),
+    reading: &Reading<K>,
     ended: impl Fn(&K) + Send + 'static,
 ) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    let (trim, is_news) = (reading.trim, reading.is_news);
     let (store, writer) = reflector::store();
     let changed = Arc::clone(changed);
-    let stream = watcher(api, config).backoff(Patience::default()).modify(trim).reflect(writer);
-    tokio::spawn(stream.for_each(move |event| {
+    let (known, news) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    let compared = Arc::clone(&news);
+    // Each event goes through all of this before the next one comes.
+    let compare = move |event: &watcher::Result<watcher::Event<K>>| {
+        if let Ok(watcher::Event::Apply(object)) = event {
+            let before = known.get(&ObjectRef::from_obj(object));
+            compared.store(before.is_none_or(|before| is_news(&before, object)), Ordering::Relaxed);
+        }
+    };
+    let stream = watcher(api, config).backoff(Patience::default()).modify(trim);
+    tokio::spawn(stream.inspect(compare).reflect(writer).for_each(move |event| {
         match event {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+            Ok(watcher::Event::Apply(_)) if !news.load(Ordering::Relaxed) => {}
             Ok(event) => {
                 if let watcher::Event::Delete(object) = &event {
                     ended(object);
@@ -106,10 +149,68 @@ pub fn trim_job(job: &mut Job) {
     job.spec = None;
 }
 
-/// Lists of images and of field owners are most of a Node's size, and nobody here reads them.
+/// Who owns which field is a third of a plan's size, and nobody here reads it.
+pub fn trim_plan(plan: &mut Guarded<NodePlan>) {
+    if let Ok(plan) = &mut plan.0 {
+        plan.metadata.managed_fields = None;
+    }
+}
+
+/// Most of a Node's size is what nobody here reads, and what a kubelet says again every few minutes.
 pub fn trim_node(node: &mut Node) {
     node.metadata.managed_fields = None;
-    if let Some(status) = &mut node.status {
-        status.images = None;
+    let Some(status) = &mut node.status else { return };
+    let conditions = status.conditions.take().map(|all| {
+        let read = |condition: NodeCondition| NodeCondition {
+            type_: condition.type_,
+            status: condition.status,
+            last_transition_time: condition.last_transition_time,
+            ..NodeCondition::default()
+        };
+        all.into_iter().map(read).collect()
+    });
+    *status = NodeStatus { conditions, node_info: status.node_info.take(), ..NodeStatus::default() };
+}
+
+/// Whether a Node, trimmed, says something that it did not say before.
+pub fn node_says_more(before: &Node, after: &Node) -> bool {
+    let said = |node: &Node| {
+        let ObjectMeta { uid, labels, annotations, deletion_timestamp, .. } = node.metadata.clone();
+        (uid, labels, annotations, deletion_timestamp)
+    };
+    before.spec != after.spec || before.status != after.status || said(before) != said(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn node(ready: &str, heartbeat: &str, more: Value) -> Node {
+        let mut value = json!({
+            "metadata": { "name": "n1", "uid": "u", "resourceVersion": heartbeat },
+            "status": {
+                "conditions": [{
+                    "type": "Ready", "status": ready, "reason": "r", "message": heartbeat,
+                    "lastHeartbeatTime": format!("2026-01-01T00:00:0{heartbeat}Z"),
+                }],
+                "images": [{ "names": [heartbeat] }],
+            },
+        });
+        value["spec"] = more;
+        let mut node = serde_json::from_value(value).unwrap();
+        trim_node(&mut node);
+        node
+    }
+
+    #[test]
+    fn what_a_kubelet_says_again_is_no_news() {
+        let before = node("True", "1", json!({}));
+        assert!(!node_says_more(&before, &node("True", "2", json!({}))));
+        assert!(node_says_more(&before, &node("False", "2", json!({}))));
+        assert!(node_says_more(&before, &node("True", "2", json!({ "unschedulable": true }))));
+        let mut annotated = before.clone();
+        annotated.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
+        assert!(node_says_more(&before, &annotated));
     }
 }

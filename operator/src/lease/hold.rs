@@ -116,6 +116,18 @@ impl Lease {
     }
 
     async fn look(&mut self) -> Result<bool, ApiError> {
+        if self.leadership.holds() {
+            // Nobody else writes it while it is ours: what was written last is what is there.
+            let now = self.leadership.now();
+            match self.write(Some(&self.me.clone())).await {
+                Ok(()) => {
+                    self.leadership.renewed_at(now);
+                    return Ok(true);
+                }
+                Err(error) if error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let found = call("get the lease", self.api.get_opt(NAME)).await?;
         let now = self.leadership.now();
         self.observe(found, now);
@@ -124,7 +136,7 @@ impl Lease {
                 self.note_holder();
                 Ok(false)
             }
-            Move::Acquire | Move::Renew => match self.write(Some(&self.me)).await {
+            Move::Acquire | Move::Renew => match self.write(Some(&self.me.clone())).await {
                 Ok(()) => {
                     self.leadership.renewed_at(now);
                     Ok(true)
@@ -161,7 +173,7 @@ impl Lease {
         self.seen = Some((Observed { holder: spec.holder_identity, renewal, duration, since }, object));
     }
 
-    async fn write(&self, holder: Option<&str>) -> Result<(), ApiError> {
+    async fn write(&mut self, holder: Option<&str>) -> Result<(), ApiError> {
         let now = MicroTime(Timestamp::now());
         let before = self.seen.as_ref().map(|(_, object)| object);
         let spec = before.and_then(|object| object.spec.clone()).unwrap_or_default();
@@ -175,15 +187,16 @@ impl Lease {
             ..spec
         };
         let params = PostParams::default();
-        if let Some(before) = before {
+        let written = if let Some(before) = before {
             // The object carries the version that was read: a replica that was quicker makes this a conflict.
             let object = Object { spec: Some(spec), ..before.clone() };
-            call("renew the lease", self.api.replace(NAME, &params, &object)).await?;
+            call("renew the lease", self.api.replace(NAME, &params, &object)).await?
         } else {
             let mut object = Object { spec: Some(spec), ..Object::default() };
             object.metadata.name = Some(NAME.into());
-            call("create the lease", self.api.create(&params, &object)).await?;
-        }
+            call("create the lease", self.api.create(&params, &object)).await?
+        };
+        self.observe(Some(written), self.leadership.now());
         Ok(())
     }
 

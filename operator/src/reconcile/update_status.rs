@@ -35,7 +35,7 @@ pub async fn update(
     let before = image.status.clone().unwrap_or_default();
     let status = render(seen, problem, told, image.metadata.generation, &before, Timestamp::now());
     context.metrics.images().show(&name, &status, told.map(|(report, _)| report), Timestamp::now());
-    let shown = context.memory(&name).shown;
+    let shown = context.remember(&name, |memory| memory.shown);
     let left = shown.and_then(|shown| COUNTS_PERIOD.checked_sub(shown.elapsed()));
     let held_back = left.filter(|_| status != before && only_counts(&before, &status));
     if status != before && held_back.is_none() {
