@@ -1,15 +1,15 @@
 //! The command line.
 
+mod source;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use evenkeel_crds::managed_os_image::Mirror;
 use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
-use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
+pub use source::{PullArgs, SourceArgs, TrustArgs};
 
-/// Fewer bytes in a second than any image can be waited for; the API has the same limit.
-const RATE_MIN: i64 = 16 << 10;
+use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
@@ -118,57 +118,6 @@ pub struct DiskArg {
     pub proc: PathBuf,
 }
 
-/// How images are pulled.
-#[derive(Clone, Debug, Args)]
-pub struct PullArgs {
-    /// Speak HTTP without TLS to the registry.
-    #[arg(long)]
-    pub plain_http: bool,
-    /// Docker configuration (`config.json`) with credentials for registries.
-    #[arg(long, env = "EVENKEEL_DOCKER_CONFIG")]
-    pub docker_config: Option<PathBuf>,
-    /// File with CA certificates (PEM) that registries may have, beside those of the machine.
-    #[arg(long, env = "EVENKEEL_CA_FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Another place that has a registry's images, such as `docker.io=https://mirror.example:5000`; `*` stands for all
-    /// registries. May be given several times. It is believed what tags mean there.
-    #[arg(long = "mirror", value_name = "REGISTRY=URL", value_parser = parse_mirror)]
-    pub mirrors: Vec<Mirror>,
-    /// Folder with `hosts.toml` files as containerd has them, such as /etc/containerd/certs.d: more mirrors, and
-    /// certificates for single registries, also in Docker's form.
-    #[arg(long, env = "EVENKEEL_HOSTS_DIR")]
-    pub hosts_dir: Option<PathBuf>,
-    /// Proxy to registries and mirrors, such as `http://proxy.example:3128`; default: what the environment says.
-    #[arg(long, value_name = "URL")]
-    pub proxy: Option<String>,
-    /// Bytes that are taken from registries in a second, such as `10MiB`; default: as many as come.
-    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
-    pub max_bytes_per_second: Option<i64>,
-    /// Let everything else use the disk first.
-    #[arg(long)]
-    pub background: bool,
-}
-
-fn parse_mirror(text: &str) -> Result<Mirror, String> {
-    let (registry, url) = text.split_once('=').ok_or("write REGISTRY=URL")?;
-    Ok(Mirror { registry: registry.to_owned(), url: url.to_owned(), resolve: true })
-}
-
-fn parse_rate(text: &str) -> Result<i64, String> {
-    let rate = parse_size(text).map_err(|error| error.to_string())?;
-    let rate = i64::try_from(rate).ok().filter(|rate| *rate >= RATE_MIN);
-    rate.ok_or_else(|| format!("at least {RATE_MIN} bytes"))
-}
-
-/// Who must have signed an image.
-#[derive(Clone, Debug, Args)]
-pub struct TrustArgs {
-    /// Public key in PEM, a file; may be given more than once. The image must be signed with one of them, as
-    /// `cosign sign --key` does. Default: no signature is asked for.
-    #[arg(long = "key", value_name = "FILE")]
-    pub keys: Vec<PathBuf>,
-}
-
 /// Options of `install`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
@@ -193,12 +142,9 @@ pub struct InstallArgs {
     /// Image for the recovery slot, which boots when no other slot does.
     #[arg(long, value_name = "IMAGE")]
     pub recovery_image: Option<String>,
-    /// How the image is pulled.
+    /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
-    pub pull: PullArgs,
-    /// Who must have signed it.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    pub source: SourceArgs,
 }
 
 /// Options of `stage`.
@@ -209,12 +155,9 @@ pub struct StageArgs {
     /// Which slot; default: the passive one.
     #[command(flatten)]
     pub slot: SlotArgs,
-    /// How the image is pulled.
+    /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
-    pub pull: PullArgs,
-    /// Who must have signed it.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    pub source: SourceArgs,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -228,12 +171,9 @@ pub struct RecoveryArgs {
     /// The disk.
     #[command(flatten)]
     pub disk: DiskArg,
-    /// How the image is pulled.
+    /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
-    pub pull: PullArgs,
-    /// Who must have signed it.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    pub source: SourceArgs,
 }
 
 /// Options of `reset`.
@@ -250,12 +190,9 @@ pub struct ResetArgs {
     /// The disk.
     #[command(flatten)]
     pub disk: DiskArg,
-    /// How the image is pulled.
+    /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
-    pub pull: PullArgs,
-    /// Who must have signed it.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    pub source: SourceArgs,
 }
 
 /// Options of `verify-image`.
@@ -263,12 +200,9 @@ pub struct ResetArgs {
 pub struct VerifyImageArgs {
     /// The image, such as registry.example/os:2.
     pub image: String,
-    /// How the registry is spoken to.
+    /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
-    pub pull: PullArgs,
-    /// Who must have signed it.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    pub source: SourceArgs,
 }
 
 /// Options of `slots`.

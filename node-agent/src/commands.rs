@@ -7,6 +7,7 @@ mod image;
 mod recovery;
 mod run;
 mod slot;
+mod source;
 mod verify;
 
 use anyhow::Result;

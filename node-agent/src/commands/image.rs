@@ -3,23 +3,19 @@
 use std::{
     fs,
     io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use evenkeel_crds::{
-    managed_os_image::{Proxy, Pull},
-    verification::Verification,
-};
-use evenkeel_registry::{Platform, Registry, RegistryOptions};
+use evenkeel_registry::{Platform, Registry};
 use evenkeel_trust::{Policy, Subject};
 use serde_json::json;
 
-use super::{recovery, refused, slot::Situation};
+use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
-    args::{InstallArgs, Output, PullArgs, StageArgs, TrustArgs, VerifyImageArgs},
+    args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
     cloud_config::CloudConfig,
     disk::{Disk, DiskError},
     install,
@@ -34,17 +30,16 @@ const PROGRESS_LOG: Duration = Duration::from_secs(5);
 pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let cloud_config = args.cloud_config.as_deref().map(read_cloud_config).transpose()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let (options, trust) = (options(&args.pull), policy(&args.trust)?);
+    let source = Source::of(&args.source)?;
     // An image that cannot be had must not cost a disk.
     for image in [Some(&args.image), args.recovery_image.as_ref()].into_iter().flatten() {
-        runtime.block_on(find(image, &options, trust.as_ref()))?;
+        runtime.block_on(find(image, &source))?;
     }
     let disk = open_or_create(args)?;
     if let Some(text) = &cloud_config {
         install::write_cloud_config(&disk, text)?;
     }
-    let (slot, image) = (FIRST_SLOT.to_owned(), args.image.clone());
-    let request = StageRequest { disk, slot, image, registry: options, trust, plan_id: None };
+    let request = source.request(disk, FIRST_SLOT, &args.image);
     let staged = runtime.block_on(stage_with_progress(&request))?;
     let slot = request.disk.slot(FIRST_SLOT)?;
     install::make_bootable_with(&request.disk, &slot, &staged.record, args.bootloader)?;
@@ -55,7 +50,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
         staged.record.version
     );
     match &args.recovery_image {
-        Some(image) => recovery::write_recovery(request.disk, image, &args.pull, &args.trust, &runtime),
+        Some(image) => recovery::write_recovery(request.disk, image, &source, &runtime),
         None => Ok(()),
     }
 }
@@ -63,9 +58,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let situation = Situation::look(&args.slot.disk)?;
     let slot = situation.passive(args.slot.slot.as_deref())?;
-    let (registry, trust) = (options(&args.pull), policy(&args.trust)?);
-    let (disk, image) = (situation.disk, args.image.clone());
-    let request = StageRequest { disk, slot, image, registry, trust, plan_id: None };
+    let request = Source::of(&args.source)?.request(situation.disk, &slot, &args.image);
     let runtime = tokio::runtime::Runtime::new()?;
     let staged = runtime.block_on(stage_with_progress(&request))?;
     match args.output {
@@ -89,10 +82,10 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
 }
 
 pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
-    let trust = policy(&args.trust)?;
+    let Source { registry, trust } = Source::of(&args.source)?;
     let trust =
         trust.ok_or_else(|| refused("give at least one --key: without any, every image is trusted"))?;
-    let registry = Registry::new(options(&args.pull))?;
+    let registry = Registry::new(registry)?;
     let image = tokio::runtime::Runtime::new()?.block_on(async {
         let image = registry.resolve(&args.image).await?.image;
         check(&registry, &trust, &image.parse()?).await.map(|()| image)
@@ -102,10 +95,10 @@ pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
 }
 
 /// Whether an image can be had, and was signed by those who must have.
-async fn find(image: &str, options: &RegistryOptions, trust: Option<&Policy>) -> Result<()> {
-    let registry = Registry::new(options.clone())?;
+async fn find(image: &str, source: &Source) -> Result<()> {
+    let registry = Registry::new(source.registry.clone())?;
     let image = registry.image(image, &Platform::host()).await?;
-    match trust {
+    match &source.trust {
         Some(trust) => check(&registry, trust, &image.subject()).await,
         None => Ok(()),
     }
@@ -113,16 +106,6 @@ async fn find(image: &str, options: &RegistryOptions, trust: Option<&Policy>) ->
 
 async fn check(registry: &Registry, trust: &Policy, subject: &Subject) -> Result<()> {
     Ok(trust.check(subject, &registry.signatures(subject).await?)?)
-}
-
-pub(super) fn policy(trust: &TrustArgs) -> Result<Option<Policy>> {
-    if trust.keys.is_empty() {
-        return Ok(None);
-    }
-    let read =
-        |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("read the key {}", path.display()));
-    let keys = trust.keys.iter().map(read).collect::<Result<Vec<String>>>()?;
-    Ok(Some(Policy::try_from(&Verification::any_of(keys))?))
 }
 
 fn account(slot: &str, staged: &Staged) -> serde_json::Value {
@@ -169,24 +152,6 @@ fn open_or_create(args: &InstallArgs) -> Result<Disk> {
             path.display()
         ))),
         Ok(disk) => Ok(disk),
-    }
-}
-
-pub(super) fn options(pull: &PullArgs) -> RegistryOptions {
-    let proxy = pull.proxy.clone().map(|url| Proxy { url, no_proxy: Vec::new() });
-    RegistryOptions {
-        pull: Pull {
-            plain_http: pull.plain_http,
-            mirrors: pull.mirrors.clone(),
-            proxy,
-            max_bytes_per_second: pull.max_bytes_per_second,
-            background: pull.background,
-            ..Pull::default()
-        },
-        docker_config: pull.docker_config.clone(),
-        ca_file: pull.ca_file.clone(),
-        hosts_dir: pull.hosts_dir.clone(),
-        ..RegistryOptions::default()
     }
 }
 

@@ -4,13 +4,12 @@ use anyhow::Result;
 use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, reset::Reset, slot_record::SlotRecord};
 use tokio::runtime::Runtime;
 
-use super::{image, refused, slot::Situation};
+use super::{image, refused, slot::Situation, source::Source};
 use crate::{
-    args::{PullArgs, RecoveryArgs, ResetArgs, TrustArgs},
+    args::{RecoveryArgs, ResetArgs},
     boot,
     disk::{Disk, SlotRegion},
     reset,
-    stage::StageRequest,
 };
 
 /// As an update's trial has.
@@ -24,20 +23,12 @@ pub(super) fn recovery(args: &RecoveryArgs) -> Result<()> {
     if situation.runs(RECOVERY_SLOT) {
         return Err(refused("the recovery slot runs: boot another slot to write it"));
     }
-    write_recovery(situation.disk, &args.image, &args.pull, &args.trust, &Runtime::new()?)
+    write_recovery(situation.disk, &args.image, &Source::of(&args.source)?, &Runtime::new()?)
 }
 
 /// Writes the recovery slot, and makes it what boots when no other slot does. While it is written, there is none.
-pub(super) fn write_recovery(
-    disk: Disk,
-    image: &str,
-    pull: &PullArgs,
-    trust: &TrustArgs,
-    runtime: &Runtime,
-) -> Result<()> {
-    let (registry, trust) = (image::options(pull), image::policy(trust)?);
-    let (slot, image) = (RECOVERY_SLOT.to_owned(), image.to_owned());
-    let request = StageRequest { disk, slot, image, registry, trust, plan_id: None };
+pub(super) fn write_recovery(disk: Disk, image: &str, source: &Source, runtime: &Runtime) -> Result<()> {
+    let request = source.request(disk, RECOVERY_SLOT, image);
     let staged = runtime.block_on(image::stage_with_progress(&request))?;
     let region = request.disk.slot(RECOVERY_SLOT)?;
     boot::open(&request.disk)?.make_last_resort(&region, &staged.record)?;
@@ -78,14 +69,8 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
 }
 
 fn stage(situation: &Situation, image: &str, args: &ResetArgs) -> Result<(SlotRegion, SlotRecord)> {
-    let request = StageRequest {
-        disk: situation.disk.clone(),
-        slot: situation.passive(None)?,
-        image: image.to_owned(),
-        registry: image::options(&args.pull),
-        trust: image::policy(&args.trust)?,
-        plan_id: None,
-    };
+    let slot = situation.passive(None)?;
+    let request = Source::of(&args.source)?.request(situation.disk.clone(), &slot, image);
     let staged = Runtime::new()?.block_on(image::stage_with_progress(&request))?;
     Ok((request.disk.slot(&request.slot)?, staged.record))
 }
