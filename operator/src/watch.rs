@@ -1,14 +1,6 @@
 //! Watches that keep trying, and the stores that they fill.
 
-use std::{
-    fmt::Debug,
-    future::ready,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt::Debug, future::ready, sync::Arc, time::Duration};
 
 use evenkeel_crds::NodePlan;
 use futures::StreamExt as _;
@@ -93,27 +85,27 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (trim, is_news) = (reading.trim, reading.is_news);
-    let (store, writer) = reflector::store();
-    let changed = Arc::clone(changed);
-    let (known, news) = (store.clone(), Arc::new(AtomicBool::new(false)));
-    let compared = Arc::clone(&news);
-    // Each event goes through all of this before the next one comes.
-    let compare = move |event: &watcher::Result<watcher::Event<K>>| {
-        if let Ok(watcher::Event::Apply(object)) = event {
-            let before = known.get(&ObjectRef::from_obj(object));
-            compared.store(before.is_none_or(|before| is_news(&before, object)), Ordering::Relaxed);
-        }
-    };
+    let (store, mut writer) = reflector::store();
+    let (known, changed) = (store.clone(), Arc::clone(changed));
     let stream = watcher(api, config).backoff(Patience::default()).modify(trim);
-    tokio::spawn(stream.inspect(compare).reflect(writer).for_each(move |event| {
+    tokio::spawn(stream.for_each(move |event| {
         match event {
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-            Ok(watcher::Event::Apply(_)) if !news.load(Ordering::Relaxed) => {}
             Ok(event) => {
+                let news = match &event {
+                    watcher::Event::Init | watcher::Event::InitApply(_) => false,
+                    watcher::Event::Apply(object) => {
+                        let before = known.get(&ObjectRef::from_obj(object));
+                        before.is_none_or(|before| is_news(&before, object))
+                    }
+                    watcher::Event::InitDone | watcher::Event::Delete(_) => true,
+                };
+                writer.apply_watcher_event(&event);
                 if let watcher::Event::Delete(object) = &event {
                     ended(object);
                 }
-                changed.notify_one();
+                if news {
+                    changed.notify_one();
+                }
             }
             Err(error) => unwatched(&K::kind(&()), &error),
         }
