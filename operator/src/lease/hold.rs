@@ -118,12 +118,8 @@ impl Lease {
     async fn look(&mut self) -> Result<bool, ApiError> {
         if self.leadership.holds() {
             // Nobody else writes it while it is ours: what was written last is what is there.
-            let now = self.leadership.now();
-            match self.write(Some(&self.me.clone())).await {
-                Ok(()) => {
-                    self.leadership.renewed_at(now);
-                    return Ok(true);
-                }
+            match self.renew().await {
+                Ok(()) => return Ok(true),
                 Err(error) if error.is_stale() => {}
                 Err(error) => return Err(error),
             }
@@ -136,11 +132,8 @@ impl Lease {
                 self.note_holder();
                 Ok(false)
             }
-            Move::Acquire | Move::Renew => match self.write(Some(&self.me.clone())).await {
-                Ok(()) => {
-                    self.leadership.renewed_at(now);
-                    Ok(true)
-                }
+            Move::Acquire | Move::Renew => match self.renew().await {
+                Ok(()) => Ok(true),
                 // Somebody was quicker; the next look shows who.
                 Err(error) if error.is_stale() => Ok(self.leadership.holds()),
                 Err(error) => Err(error),
@@ -173,13 +166,21 @@ impl Lease {
         self.seen = Some((Observed { holder: spec.holder_identity, renewal, duration, since }, object));
     }
 
-    async fn write(&mut self, holder: Option<&str>) -> Result<(), ApiError> {
+    /// Writes that it is ours; so it is from before that was asked for.
+    async fn renew(&mut self) -> Result<(), ApiError> {
+        let now = self.leadership.now();
+        self.write(Some(self.me.clone())).await?;
+        self.leadership.renewed_at(now);
+        Ok(())
+    }
+
+    async fn write(&mut self, holder: Option<String>) -> Result<(), ApiError> {
         let now = MicroTime(Timestamp::now());
         let before = self.seen.as_ref().map(|(_, object)| object);
         let spec = before.and_then(|object| object.spec.clone()).unwrap_or_default();
-        let same = spec.holder_identity.as_deref() == holder;
+        let same = spec.holder_identity == holder;
         let spec = LeaseSpec {
-            holder_identity: holder.map(str::to_owned),
+            holder_identity: holder,
             lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
             acquire_time: if same { spec.acquire_time } else { Some(now.clone()) },
             renew_time: Some(now),
