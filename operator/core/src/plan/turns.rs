@@ -1,7 +1,5 @@
 //! Hands out what is free: turns to start, and places to stage.
 
-use std::cell::Cell;
-
 use evenkeel_crds::{
     condition::Time,
     node_plan::{Disruption, Phase, Target},
@@ -49,7 +47,7 @@ pub struct Turns<'a> {
     /// How many nodes may not leave service.
     held: usize,
     /// Whether a node waits that need not wait for long: the operator's own lets it go first.
-    others_wait: Cell<bool>,
+    others_wait: bool,
 }
 
 impl<'a> Turns<'a> {
@@ -81,7 +79,7 @@ impl<'a> Turns<'a> {
             staging: 0,
             ahead,
             held: 0,
-            others_wait: Cell::new(false),
+            others_wait: false,
         }
     }
 
@@ -169,8 +167,7 @@ impl<'a> Turns<'a> {
         if let Some(hold) = self.hold(name, node, now, decision) {
             return decision.say(name, NodeState::WaitsToStart(hold));
         }
-        self.budget.take(name, node);
-        self.steps.took(node);
+        self.take_place(name, node);
         decision.act(name, NodeState::Starting, Action::BeginDisruption(record(node, attempt, false, now)));
     }
 
@@ -199,9 +196,9 @@ impl<'a> Turns<'a> {
         }
         let hold = self.budget.hold(name, node);
         if matches!(hold, Some(Hold::Budget { .. } | Hold::DomainBudget { .. })) {
-            self.others_wait.set(true);
+            self.others_wait = true;
         }
-        hold.or_else(|| (node.runs_operator && self.others_wait.get()).then_some(Hold::OperatorsNode))
+        hold.or_else(|| (node.runs_operator && self.others_wait).then_some(Hold::OperatorsNode))
             .or_else(|| self.hold_departure(name, node, now, decision))
     }
 
@@ -220,9 +217,8 @@ impl<'a> Turns<'a> {
             Leave::Now => None,
             Leave::Ask(held_by) => {
                 decision.report.asks.insert(name.to_owned());
-                self.budget.take(name, node);
-                self.steps.took(node);
-                self.others_wait.set(self.others_wait.get() || !node.runs_operator);
+                self.take_place(name, node);
+                self.others_wait |= !node.runs_operator;
                 Some(held_by.map_or(Hold::Asking, Hold::Departure))
             }
             Leave::Held { by, again } => {
@@ -233,10 +229,16 @@ impl<'a> Turns<'a> {
         }
     }
 
+    /// What is handed out to one node is not there for another.
+    fn take_place(&mut self, name: &'a str, node: &'a NodeSeen) {
+        self.budget.take(name, node);
+        self.steps.took(node);
+    }
+
     /// Takes note of a node that will come to its turn soon.
     fn awaited(&mut self, node: &'a NodeSeen) {
         if node.ready && node.trouble().is_none() && self.steps.allows(node) && self.closed.is_none() {
-            self.others_wait.set(self.others_wait.get() || !node.runs_operator);
+            self.others_wait |= !node.runs_operator;
             self.domain.get_or_insert(&node.domain);
         }
     }

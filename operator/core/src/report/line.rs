@@ -110,16 +110,13 @@ impl Report {
 
     /// The first node that waits, and what for, but for those that are told of by name.
     fn held(&self) -> Option<(&str, String)> {
-        let waits = |name: &&String| match self.nodes.get(*name) {
-            Some(state @ (NodeState::WaitsToStage(_) | NodeState::WaitsToStart(_))) => !is_held(state),
-            _ => false,
-        };
-        let name = self.queue.iter().find(waits)?;
-        let why = match self.nodes.get(name)? {
-            NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) => hold.to_string(),
-            _ => return None,
-        };
-        Some((name, why))
+        self.queue.iter().find_map(|name| match self.nodes.get(name)? {
+            state if is_held(state) => None,
+            NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) => {
+                Some((name.as_str(), hold.to_string()))
+            }
+            _ => None,
+        })
     }
 
     /// How long the nodes that are left take, one after the other and by what earlier ones took.
