@@ -174,8 +174,7 @@ pub async fn publish<K: Resource<DynamicType = ()>>(recorder: &Recorder, object:
         tracing::info!(reason = told.reason, "{}", told.note);
         let mut note = told.note.clone();
         if note.len() > NOTE_MAX {
-            let end = (0..=NOTE_MAX - 4).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-            note.truncate(end);
+            note.truncate(note.floor_char_boundary(NOTE_MAX - 4));
             note.push_str(" …");
         }
         let event = Event {

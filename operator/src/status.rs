@@ -278,8 +278,7 @@ fn phases(snapshot: &Snapshot) -> BTreeMap<String, i64> {
 
 fn cut(mut text: String) -> String {
     if text.len() > MESSAGE_MAX {
-        let end = (0..=MESSAGE_MAX - 4).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(MESSAGE_MAX - 4));
         text.push_str(" …");
     }
     text

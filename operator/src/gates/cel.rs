@@ -135,8 +135,7 @@ fn whole(value: serde_json::Value) -> Value {
 /// An error may quote a whole object.
 fn cut(mut text: String) -> String {
     if text.len() > 300 {
-        let end = (0..=300).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(300));
         text.push('…');
     }
     text

@@ -101,8 +101,7 @@ fn verdict(expect: PrometheusAnswer, answer: &Answer) -> Verdict {
 
 fn short(mut text: String) -> String {
     if text.len() > 200 {
-        let end = (0..=200).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(200));
         text.push('…');
     }
     text

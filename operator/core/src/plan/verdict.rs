@@ -138,10 +138,7 @@ fn rejection(policy: &Policy, name: &str, failure: &Failure) -> Rejected {
 }
 
 fn cut(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
+    text.truncate(text.floor_char_boundary(max));
     text
 }
 
