@@ -4,7 +4,7 @@
 //! each node, which stays about the same where nothing grows with the square of the fleet.
 
 #[path = "../tests/policy/fleet.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "the tests use all of it")]
 mod fleet;
 
 use std::{

@@ -172,8 +172,7 @@ fn usize_of(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// Exact up to 2^53.
-#[allow(clippy::cast_precision_loss)]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 fn as_f64(value: usize) -> f64 {
     value as f64
 }

@@ -4,7 +4,7 @@
 //! the reader. `UPDATE=1` writes anew what came of it; what changed is then seen in the diff.
 
 #[path = "../simulation/agent.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "the simulation uses all of it")]
 mod agent;
 mod cluster;
 mod script;
