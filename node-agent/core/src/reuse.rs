@@ -13,10 +13,10 @@ pub enum NoSlot {
     /// There is nothing but the slot in use.
     #[error("the disk has no slot besides the one in use: install the machine again with two slots or more")]
     OnlyOne,
-    /// A trial is under way.
+    /// What runs is on trial, or was given up and runs until the next boot.
     #[error(
-        "slot {running} is on trial and falls back to the slot that could be written: keep it with `evenkeel-agent \
-         commit` or give it up with `evenkeel-agent rollback`, then stage again"
+        "slot {running} runs and is not kept, and the next boot falls back to the slot that could be written: keep it \
+         with `evenkeel-agent commit`, or give it up with `evenkeel-agent rollback` and reboot; then stage again"
     )]
     OnTrial {
         /// The slot that runs.
@@ -60,21 +60,24 @@ pub fn choose<'a>(
         return Ok(slot);
     }
     if others.is_empty() {
-        let trial = running.filter(|running| is_trial(slots, running));
-        return Err(trial.map_or(NoSlot::OnlyOne, |running| NoSlot::OnTrial { running: running.to_owned() }));
+        let not_kept = running.filter(|running| falls_back(slots, running));
+        return Err(
+            not_kept.map_or(NoSlot::OnlyOne, |running| NoSlot::OnTrial { running: running.to_owned() })
+        );
     }
     Err(NoSlot::Pinned(others.iter().map(|slot| slot.name.clone()).collect()))
 }
 
 /// The slots that no update may write: the one that runs, and what a trial or a machine without power comes back to.
 pub fn in_use<'a>(slots: &'a [SlotFact], running: Option<&'a str>) -> Vec<&'a str> {
-    let needs_kept = running.is_none_or(|running| is_trial(slots, running));
+    let needs_kept = running.is_none_or(|running| falls_back(slots, running));
     let kept = kept(slots).filter(|_| needs_kept).map(|slot| slot.name.as_str());
     running.into_iter().chain(kept).collect()
 }
 
-fn is_trial(slots: &[SlotFact], name: &str) -> bool {
-    slots.iter().any(|slot| slot.name == name && matches!(slot.entry, EntryFact::Trial { .. }))
+/// Whether the next boots may lead away from `running`: a trial, or one whose entry was taken away while it ran.
+fn falls_back(slots: &[SlotFact], running: &str) -> bool {
+    slots.iter().any(|slot| slot.name == running && slot.entry != EntryFact::Permanent)
 }
 
 /// The slot that the boot loader takes when no trial is under way.
@@ -149,6 +152,16 @@ mod tests {
         assert_eq!(name(choose(&slots[..1], Some("a"), None)), Err(NoSlot::OnlyOne));
     }
 
+    /// Its entry is gone, so the kept slot is the only one that boots.
+    #[test]
+    fn a_trial_that_was_given_up_and_still_runs_keeps_what_it_falls_back_to() {
+        let slots = [slot("a", Some(10), EntryFact::Permanent), slot("b", Some(30), EntryFact::Absent)];
+        let not_kept = Err(NoSlot::OnTrial { running: "b".into() });
+        assert_eq!(name(choose(&slots, Some("b"), None)), not_kept);
+        assert_eq!(name(choose(&slots, Some("b"), Some("sha256:10"))), not_kept);
+        assert_eq!(in_use(&slots, Some("b")), ["b", "a"]);
+    }
+
     #[test]
     fn the_way_back_leads_to_what_was_kept_last() {
         let mut slots = [
@@ -191,8 +204,7 @@ mod tests {
             if let Ok(chosen) = choose(&slots, running, Some(&digest)) {
                 prop_assert_ne!(Some(chosen.name.as_str()), running);
                 prop_assert!(!chosen.pinned || chosen.digest() == Some(&digest));
-                let trial = slots.get(runs).is_some_and(|slot| matches!(slot.entry, EntryFact::Trial { .. }));
-                if trial || running.is_none() {
+                if slots.get(runs).is_none_or(|slot| slot.entry != EntryFact::Permanent) {
                     prop_assert_ne!(kept(&slots).map(|slot| &slot.name), Some(&chosen.name));
                 }
             }

@@ -319,3 +319,48 @@ fn a_bad_digest_is_refused_under_a_new_plan() {
     assert_eq!(action, Action::Wait);
     assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "DigestFailedBefore");
 }
+
+/// A machine whose trial in slot b was given up, and which has not rebooted yet: slot a is all that boots.
+fn given_up() -> World {
+    let mut world = World::new(Image::Good);
+    world.slots.insert("b", (Some(NEW), EntryFact::Absent, 0));
+    world.running = "b";
+    world
+}
+
+#[test]
+fn a_trial_that_was_given_up_is_left_before_anything_else_begins() {
+    let world = given_up();
+    for image in [NEW, "sha256:3e3"] {
+        let mut orders = world.orders();
+        orders.order.plan_id = "p2".into();
+        orders.order.image = format!("os@{image}");
+        let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+        assert_eq!((journal.attempt, action), (None, Action::Wait), "{image}");
+    }
+}
+
+#[test]
+fn an_attempt_whose_slot_came_into_use_begins_anew_in_another_one() {
+    let mut world = World::new(Image::Good);
+    world.slots.insert("b", (Some(NEW), EntryFact::Permanent, 0));
+    let mut orders = world.orders();
+    orders.order.image = "os@sha256:3e3".into();
+    let staging = next(&world.journal, Some(&orders), &world.facts()).0;
+    assert_eq!(staging.attempt.as_ref().unwrap().slot, "b");
+    // Killed before it wrote anything; then a person booted slot b from the menu.
+    world.running = "b";
+    let resumed = resume(&staging, Some(&orders), &world.facts());
+    let (journal, action) = next(&resumed, Some(&orders), &world.facts());
+    assert!(matches!(action, Action::Stage { slot, .. } if slot == "a"));
+    assert_eq!(journal.attempt.unwrap().slot, "a");
+    // Had it been given up instead, slot a would be all that boots.
+    world.slots.get_mut("b").unwrap().1 = EntryFact::Absent;
+    assert_eq!(resume(&journal_for_a(&staging), Some(&orders), &world.facts()).attempt, None);
+}
+
+fn journal_for_a(journal: &Journal) -> Journal {
+    let mut journal = journal.clone();
+    journal.attempt.as_mut().expect("it was begun").slot = "a".into();
+    journal
+}

@@ -52,6 +52,8 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
         tracing::warn!(%damage, digest, "writing the slot again");
         return Ok(None);
     }
+    // The slot that runs keeps its boot entry, whoever asks.
+    region.check_writable()?;
     let bootloader = boot::open(&request.disk)?;
     bootloader.clear(&region.name)?;
     bootloader.place_files(&region, &record)?;

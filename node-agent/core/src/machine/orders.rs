@@ -69,8 +69,12 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
     };
     if running.digest == digest && orders.order.target != Target::Reverted {
         attempt.slot.clone_from(&running.name);
-        let trial = matches!(facts.slot(&running.name).map(|fact| fact.entry), Some(EntryFact::Trial { .. }));
-        attempt.step = if trial { Step::Trial } else { Step::Committed };
+        attempt.step = match facts.slot(&running.name).map(|fact| fact.entry) {
+            Some(EntryFact::Trial { .. }) => Step::Trial,
+            // It was given up: the next boot leads away from it.
+            Some(EntryFact::Absent) if reuse::kept(&facts.slots).is_some() => return None,
+            _ => Step::Committed,
+        };
         return Some(attempt);
     }
     match reuse::choose(&facts.slots, Some(&running.name), Some(digest)) {

@@ -5,37 +5,49 @@ use evenkeel_crds::{
     node_plan::{RollbackCause, RolledBack},
 };
 
-use super::facts::{EntryFact, Facts, Orders};
-use crate::journal::{Attempt, Journal, Step};
+use super::facts::{EntryFact, Facts, Orders, RunningSlot};
+use crate::{
+    journal::{Attempt, Journal, Step},
+    reuse,
+};
 
 /// The journal as the facts have it. Equal to the given one when nothing happened since it was written.
 #[must_use]
 pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Journal {
     let mut journal = journal.clone();
     let Some(running) = &facts.running else { return journal };
-    if journal.attempt.is_none() {
-        journal.attempt = adopt_trial(orders, facts);
-    }
-    let Some(mut attempt) = journal.attempt.take() else { return journal };
+    let attempt = journal.attempt.take().map(|attempt| catch_up(attempt, running, facts, &mut journal));
+    let attempt = attempt.filter(|attempt| !lost_its_slot(attempt, &running.name, facts));
+    journal.attempt = attempt.or_else(|| adopt_trial(orders, facts));
+    journal
+}
+
+/// The attempt at the step where it really stands.
+fn catch_up(mut attempt: Attempt, running: &RunningSlot, facts: &Facts, journal: &mut Journal) -> Attempt {
     let step = match attempt.step.clone() {
         Step::Activating { boot_id_before } | Step::Rebooting { boot_id_before }
             if boot_id_before != running.boot_id =>
         {
-            after_reboot(&mut attempt, facts, &mut journal)
+            after_reboot(&mut attempt, facts, journal)
         }
-        Step::Trial => after_reboot(&mut attempt, facts, &mut journal),
+        Step::Trial => after_reboot(&mut attempt, facts, journal),
         Step::Reverting { cause, message } if running.name != attempt.slot => {
-            go_back(&attempt.digest, cause, message, facts, &mut journal)
+            go_back(&attempt.digest, cause, message, facts, journal)
         }
         Step::Committed if running.digest != attempt.digest => left_behind(&attempt, &running.name, facts),
         step => step,
     };
-    if step != attempt.step {
-        // Pauses and failures belong to the step that had them.
-        attempt = Attempt { step, error: None, failures: 0, retry_at: 0, ..attempt };
+    if step == attempt.step {
+        return attempt;
     }
-    journal.attempt = Some(attempt);
-    journal
+    // Pauses and failures belong to the step that had them.
+    Attempt { step, error: None, failures: 0, retry_at: 0, ..attempt }
+}
+
+/// An attempt that was to write a slot which is in use by now: somebody booted it, or what runs lost its own entry.
+fn lost_its_slot(attempt: &Attempt, running: &str, facts: &Facts) -> bool {
+    matches!(attempt.step, Step::Staging | Step::Staged)
+        && reuse::in_use(&facts.slots, Some(running)).contains(&attempt.slot.as_str())
 }
 
 /// A kept slot that does not run any more. Neither a person's choice nor a failing disk says anything about the image.
