@@ -22,6 +22,8 @@ pub const APPROVED_BY: &str = "evenkeel.dev/approved-by";
 pub const OUTDATED: &str = "evenkeel.dev/outdated";
 /// Annotation on a Node that the operator tainted with its cordon; the value is the taint's key.
 pub const TRIAL_TAINT: &str = "evenkeel.dev/trial-taint";
+/// Reason of a lifecycle condition on a Node that is the operator's.
+pub const LIFECYCLE_REASON: &str = "EvenkeelUpdate";
 /// Label on a Job that the operator runs for a node: which hook or gate it is of.
 pub const JOB_OF: &str = "evenkeel.dev/job-of";
 /// Label on such a Job: the turn that it belongs to, as a hash of the node's record.

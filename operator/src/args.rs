@@ -34,6 +34,9 @@ pub struct Args {
     /// Address that serves /metrics, /healthz and /readyz.
     #[arg(long, env = "EVENKEEL_METRICS_ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
+    /// Write the lifecycle conditions of KEP-5683 on Nodes: they are drained, or down for an update.
+    #[arg(long, env = "EVENKEEL_LIFECYCLE_CONDITIONS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub lifecycle_conditions: bool,
     /// What is logged, such as `info` or `evenkeel_operator=debug,kube=info`.
     #[arg(long, env = "EVENKEEL_LOG", default_value = "info,kube_runtime=warn")]
     pub log: String,

@@ -15,6 +15,7 @@ use crate::{
     drain::OwnPod,
     gates::Book,
     lease::Leadership,
+    lifecycle::Publishing,
     metrics::Metrics,
     resolve::{Failure, Question},
     seen::Seen,
@@ -64,6 +65,8 @@ pub struct Context {
     pub memories: Memories,
     /// What is known of gates.
     pub book: Book,
+    /// Whether Nodes get lifecycle conditions.
+    pub lifecycle: Publishing,
 }
 
 /// What is remembered between two looks. All of it may be lost with the process.

@@ -13,6 +13,7 @@ pub mod events;
 pub mod gates;
 pub mod jobs;
 pub mod lease;
+pub mod lifecycle;
 pub mod marks;
 pub mod metrics;
 pub mod reconcile;

@@ -21,7 +21,7 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use crate::{
     api::{ApiError, with_causes},
     context::Context,
-    resolve,
+    lifecycle, resolve,
     seen::Guarded,
     status::{ImageSeen, Problem},
 };
@@ -153,6 +153,7 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
     checks::ask(context, image, &gathered.snapshot, &decision.report);
     let applied = apply::apply(context, image, &policy, &gathered.snapshot, &decision).await;
     let told = Some((&decision.report, &gathered.snapshot));
+    lifecycle::publish(context, &policy, &gathered.snapshot).await;
     let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
     let again = applied?;
     checks::tidy(context, image, &gathered.snapshot, &decision.report).await?;

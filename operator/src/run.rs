@@ -34,6 +34,7 @@ use crate::{
     drain::OwnPod,
     gates::Book,
     lease::{Ended, Lease},
+    lifecycle::Publishing,
     metrics::Metrics,
     reconcile::{ReconcileError, after_error, reconcile},
     resolve,
@@ -92,6 +93,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         own_node: args.node_name,
         memories: Memories::default(),
         book: Book::default(),
+        lifecycle: Publishing::new(args.lifecycle_conditions),
     });
     // The lease is kept until the last look has ended, and only then given back.
     let (quiet, quiet_seen) = watch::channel(false);

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, future::ready, sync::Arc, time::Duration};
 
-use evenkeel_crds::NodePlan;
+use evenkeel_crds::{NodePlan, names::LIFECYCLE_REASON};
 use futures::StreamExt as _;
 use k8s_openapi::{
     api::{
@@ -157,6 +157,7 @@ pub fn trim_node(node: &mut Node) {
             type_: condition.type_,
             status: condition.status,
             last_transition_time: condition.last_transition_time,
+            reason: condition.reason.filter(|reason| reason == LIFECYCLE_REASON),
             ..NodeCondition::default()
         };
         all.into_iter().map(read).collect()

@@ -49,12 +49,14 @@ pub struct FleetOptions {
     pub credentials: Option<(String, String)>,
     /// How much faster than ours the machines' time since boot runs.
     pub haste: u32,
+    /// Whether the operator writes lifecycle conditions, and may.
+    pub lifecycle_conditions: bool,
 }
 
 impl FleetOptions {
     /// So many workers.
     pub fn of(nodes: usize) -> Self {
-        Self { nodes, control_plane_nodes: 0, credentials: None, haste: 1 }
+        Self { nodes, control_plane_nodes: 0, credentials: None, haste: 1, lifecycle_conditions: false }
     }
 }
 
@@ -74,6 +76,7 @@ pub struct Fleet {
     pub client: Client,
     operator_config: PathBuf,
     docker_config: Option<PathBuf>,
+    lifecycle_conditions: bool,
     scratch: Scratch,
     /// The control plane.
     pub cluster: Cluster,
@@ -90,6 +93,9 @@ impl Fleet {
         let registry = Registry::start(&registry_folder, registry_options);
         let (cluster, registry) = tokio::try_join!(Cluster::start(), registry)?;
         rights::apply(&cluster).await?;
+        if options.lifecycle_conditions {
+            rights::apply_with(&cluster, &["--set", "operator.lifecycleConditions=always"]).await?;
+        }
         let installed = OsImage::good("1").push(&registry, REPOSITORY).await?;
         let client = cluster.client().await?;
         let token = rights::token(&client, &rights::account(&client, "operator").await?, None).await?;
@@ -109,6 +115,7 @@ impl Fleet {
             client,
             operator_config,
             docker_config,
+            lifecycle_conditions: options.lifecycle_conditions,
             scratch,
             cluster,
         };
@@ -145,7 +152,9 @@ impl Fleet {
     pub async fn add_operator(&mut self) -> Result<()> {
         let name = format!("operator-{}", self.operators.len() + 1);
         let config = self.docker_config.as_deref();
-        let operator = Operator::start(&name, self.scratch.path(), &self.operator_config, config).await?;
+        let lifecycle = self.lifecycle_conditions;
+        let operator =
+            Operator::start(&name, self.scratch.path(), &self.operator_config, config, lifecycle).await?;
         self.operators.push(operator);
         Ok(())
     }

@@ -44,6 +44,7 @@ struct Recipe {
     folder: PathBuf,
     kubeconfig: PathBuf,
     docker_config: Option<PathBuf>,
+    lifecycle_conditions: bool,
     lease_seconds: Option<u16>,
     port: u16,
 }
@@ -56,6 +57,7 @@ impl Recipe {
             folder: folder.to_owned(),
             kubeconfig: kubeconfig.to_owned(),
             docker_config: None,
+            lifecycle_conditions: false,
             lease_seconds: None,
             port: 0,
         }
@@ -73,9 +75,11 @@ impl Operator {
         folder: &Path,
         kubeconfig: &Path,
         docker_config: Option<&Path>,
+        lifecycle_conditions: bool,
     ) -> Result<Self> {
         let recipe = Recipe {
             docker_config: docker_config.map(Path::to_owned),
+            lifecycle_conditions,
             lease_seconds: Some(LEASE_SECONDS),
             ..Recipe::new(name, &Binaries::built().await?.operator, folder, kubeconfig)
         };
@@ -184,7 +188,8 @@ async fn look_after(state: Arc<Mutex<State>>) {
 }
 
 fn command(recipe: &Recipe) -> Command {
-    let Recipe { name, binary, kubeconfig, docker_config, lease_seconds, port, .. } = recipe;
+    let Recipe { name, binary, kubeconfig, docker_config, lifecycle_conditions, lease_seconds, port, .. } =
+        recipe;
     let mut command = Command::new(binary);
     command
         .args(["--namespace", NAMESPACE, "--identity", name])
@@ -193,6 +198,9 @@ fn command(recipe: &Recipe) -> Command {
         .env("NO_COLOR", "1");
     if let Some(seconds) = lease_seconds {
         command.arg(format!("--lease-seconds={seconds}"));
+    }
+    if *lifecycle_conditions {
+        command.arg("--lifecycle-conditions");
     }
     if let Some(config) = docker_config {
         command.arg("--docker-config").arg(config);

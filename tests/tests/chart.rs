@@ -16,7 +16,7 @@ use kube::{Api, Client, api::PostParams};
 use tokio::sync::OnceCell;
 
 /// Values that change what the chart renders; each must be a good chart too.
-const VALUES: [&[&str]; 9] = [
+const VALUES: [&[&str]; 10] = [
     &[],
     &["--set", "operator.replicas=1"],
     &["--set", "operator.forceDrain=true"],
@@ -25,6 +25,7 @@ const VALUES: [&[&str]; 9] = [
     &["--set", "caConfigMapName=registry-ca", "--set", "proxy.url=http://proxy.example:3128"],
     &["--set", "proxy.url=http://proxy.example:3128", "--set", "proxy.noProxy={10.0.0.0/8,registry.example}"],
     &["--set", "logLevel=debug"],
+    &["--set", "operator.lifecycleConditions=always"],
     &["--set", "metrics.dashboard.enabled=true"],
 ];
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use evenkeel_crds::names::{OUTDATED, TRIAL_TAINT};
+use evenkeel_crds::names::{LIFECYCLE_REASON, OUTDATED, TRIAL_TAINT};
 use evenkeel_e2e::wait;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
@@ -26,6 +26,14 @@ const ROLLOUT: Duration = Duration::from_mins(4);
 fn taints(world: &World, node: &str) -> Vec<String> {
     let spec = world.nodes.get(node).and_then(|node| node.spec.as_ref());
     spec.iter().flat_map(|spec| spec.taints.iter().flatten()).map(|taint| taint.key.clone()).collect()
+}
+
+/// Which lifecycle conditions a node has.
+fn lifecycle(world: &World, node: &str) -> Vec<String> {
+    let status = world.nodes.get(node).and_then(|node| node.status.as_ref());
+    let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ours = conditions.filter(|condition| condition.reason.as_deref() == Some(LIFECYCLE_REASON));
+    ours.map(|condition| condition.type_.clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +100,7 @@ async fn an_overdue_drain_goes_on_or_gives_up_or_deletes_as_was_asked() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_leave_by_priority_then_volumes_and_taints_keep_others_away() -> Result<()> {
-    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let fleet = Fleet::start(&FleetOptions { lifecycle_conditions: true, ..FleetOptions::of(2) }).await?;
     let classes: Api<PriorityClass> = Api::all(fleet.client.clone());
     fleet.create(&classes, json!({ "metadata": { "name": "high" }, "value": 1000 })).await?;
     let held = json!({ "finalizers": ["example.com/hold"] });
@@ -139,6 +147,11 @@ async fn pods_leave_by_priority_then_volumes_and_taints_keep_others_away() -> Re
     let here = taints(&world, "node-1");
     assert!(here.iter().any(|key| key == "example.com/trial"), "{here:?}");
     assert_eq!(world.nodes["node-1"].annotations()[TRIAL_TAINT], "example.com/trial");
+    fleet
+        .until("others are told of the drain", ROLLOUT, |world| {
+            lifecycle(world, "node-1") == ["DrainInProgress"]
+        })
+        .await?;
     let_go("low").await?;
     wait::until(ROLLOUT, async || {
         ensure!(leaving().await?.contains(&"high".to_owned()), "it is not asked");
@@ -150,6 +163,11 @@ async fn pods_leave_by_priority_then_volumes_and_taints_keep_others_away() -> Re
     fleet.until("the volume is waited for", ROLLOUT, attached).await?;
     assert_eq!(fleet.machine("node-1")?.boots().len(), 1);
     attachments.delete("csi-1", &DeleteParams::default()).await?;
+    let down = |world: &World| {
+        lifecycle(world, "node-1").iter().any(|kind| kind == "MaintenanceInProgress")
+            && lifecycle(world, "node-1").iter().any(|kind| kind == "Drained")
+    };
+    fleet.until("others are told that it is down", ROLLOUT, down).await?;
     fleet
         .until("node-1 runs it", ROLLOUT, |world| {
             world.runs("node-1", &second.digest) && world.serves("node-1")
@@ -173,8 +191,9 @@ async fn pods_leave_by_priority_then_volumes_and_taints_keep_others_away() -> Re
     let clean = |world: &World| {
         world.nodes.keys().all(|node| {
             taints(world, node).iter().all(|key| !key.contains("evenkeel") && !key.contains("trial"))
+                && lifecycle(world, node).is_empty()
         })
     };
-    fleet.until("no taint of ours is left", ROLLOUT, clean).await?;
+    fleet.until("nothing of ours is left on a node", ROLLOUT, clean).await?;
     Ok(())
 }

@@ -91,3 +91,11 @@ app.kubernetes.io/component: {{ index . 1 }}
         path: ca.crt
 {{- end }}
 {{- end -}}
+
+{{/* Not empty if Nodes get lifecycle conditions; Kubernetes has names for them from 1.37 on. */}}
+{{- define "evenkeel.lifecycleConditions" -}}
+{{- $wanted := .Values.operator.lifecycleConditions -}}
+{{- if or (eq $wanted "always") (and (eq $wanted "auto") (semverCompare ">=1.37-0" .Capabilities.KubeVersion.Version)) -}}
+yes
+{{- end -}}
+{{- end -}}

@@ -8,6 +8,7 @@ pub mod check;
 pub mod drain;
 pub mod gates;
 pub mod hooks;
+pub mod lifecycle;
 pub mod plan;
 pub mod policy;
 pub mod report;
