@@ -27,6 +27,8 @@ use crate::{
     state_dir::{StateDir, StateError},
 };
 
+use checks::Checks;
+
 /// Seconds from the boot to the end of a trial that nobody gave another deadline.
 const DEADLINE_SECONDS_DEFAULT: u64 = 1800;
 const POLL: Duration = Duration::from_secs(5);
@@ -133,7 +135,7 @@ fn watch(
     api_server: Option<&str>,
 ) -> Result<Option<Reason>, GuardError> {
     let Trial { disk, running, anew } = *trial;
-    let mut checked = false;
+    let mut checks = Checks::new(&args.health_dir);
     loop {
         if !on_trial(disk, &running.name)? {
             return Ok(None);
@@ -142,15 +144,17 @@ fn watch(
         if left.is_zero() {
             return Ok(Some(too_late(deadline, api_server)));
         }
-        if !checked && is_up() {
-            if let Err(message) = checks::run(&args.health_dir, Instant::now() + left) {
+        if checks.due() && is_up() {
+            let passed = checks.passed();
+            if let Err(message) = checks.ask(Instant::now() + left) {
                 // A person may have kept it in the meantime, whatever its checks say.
                 let kept = !on_trial(disk, &running.name)?;
                 return Ok((!kept).then_some((RollbackCause::HostCheck, message)));
             }
-            state.write_checks_passed(&ChecksPassed { boot_id: running.boot_id.clone() })?;
-            tracing::info!(slot = running.name, "the health checks of this host passed");
-            checked = true;
+            if !passed {
+                state.write_checks_passed(&ChecksPassed { boot_id: running.boot_id.clone() })?;
+                tracing::info!(slot = running.name, "the health checks of this host passed");
+            }
             if anew {
                 let bootloader = boot::open(disk)?;
                 bootloader.commit(&running.name)?;
