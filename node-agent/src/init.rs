@@ -185,7 +185,8 @@ fn build_initrd(root: &Path, kernel: &str) -> Result<(), InitError> {
         Command::new("dracut")
     } else {
         let mut command = Command::new("chroot");
-        command.arg(root).arg("dracut");
+        // The caller's folder for temporary files may not be there in the image.
+        command.arg(root).arg("dracut").env_remove("TMPDIR");
         command
     };
     let image = format!("/boot/initrd.img-{kernel}");
