@@ -67,8 +67,8 @@ pub trait Bootloader {
 pub enum BootError {
     /// No room for kernel and initrd.
     #[error(
-        "the boot partition has {free} bytes free and kernel and initrd of this image need {needed}: remove what is \
-         not Evenkeel's from it, or make the image's initrd smaller"
+        "the boot partition has {free} bytes free and what boots this image needs {needed}: remove what is not \
+         Evenkeel's from it, or make the image's initrd smaller"
     )]
     EspFull {
         /// Bytes that are free.

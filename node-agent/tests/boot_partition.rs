@@ -7,7 +7,7 @@ mod machine_on_disk;
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 use evenkeel_node_agent::{
-    boot::{self, Bootloader},
+    boot::{self, Bootloader, Loader},
     disk::{SlotRegion, Window},
     esp::{self, Esp},
     install,
@@ -24,6 +24,9 @@ const ENTRY: usize = 32;
 /// Attributes of what is no file: a directory, the label, parts of long names.
 const NO_FILE: u8 = 0x18;
 const REMOVED: u8 = 0xE5;
+/// Marks of clusters in the table.
+const LAST_OF_A_FILE: u32 = 0x0FFF_FFFF;
+const BAD: u32 = 0x0FFF_FFF7;
 
 impl Machine {
     fn fill(&self, name: &str, kernel: &[u8]) -> (SlotRegion, SlotRecord) {
@@ -69,6 +72,11 @@ impl Machine {
 
     /// Leaves no more than so many clusters free: the others are taken, and nothing with a name has them.
     fn lose_all_but(&self, left: usize) {
+        self.mark_all_but(left, LAST_OF_A_FILE);
+    }
+
+    /// Leaves no more than so many clusters free; the others get a mark in the table.
+    fn mark_all_but(&self, left: usize, mark: u32) {
         let (bytes, mut boot) = (self.bytes(), [0; 512]);
         bytes.read_at(0, &mut boot).unwrap();
         let short = |at: usize| usize::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
@@ -77,7 +85,7 @@ impl Machine {
         let first = short(14) * 512;
         bytes.read_at(first as u64, &mut table).unwrap();
         let free = table.chunks_exact_mut(4).filter(|entry| **entry == [0; 4]);
-        free.skip(left).for_each(|entry| entry.copy_from_slice(&0x0FFF_FFFF_u32.to_le_bytes()));
+        free.skip(left).for_each(|entry| entry.copy_from_slice(&mark.to_le_bytes()));
         for copy in 0..usize::from(boot[16]) {
             bytes.write_at((first + copy * length) as u64, &table).unwrap();
         }
@@ -168,4 +176,22 @@ fn room_that_was_lost_is_found_when_it_is_needed() {
     assert!(machine.esp().free().unwrap() > free - (8 << 20));
     assert_eq!(machine.content("loader/entries/evenkeel-a.conf"), old);
     assert!(machine.judged().0, "{}", machine.judged().1);
+}
+
+/// Kernel and initrd are there already: only the entry is missing.
+#[test]
+fn a_trial_whose_entry_does_not_fit_is_refused() {
+    const GRUB: (&str, &[u8]) = ("usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", b"MZ");
+    for (program, kind) in [(LOADER, Loader::SystemdBoot), (GRUB, Loader::Grub)] {
+        let machine = Machine::new();
+        let content = Content { loader: program, kernel: b"kernel", initrd: b"initrd", kernel_options: "" };
+        let (a, record_a) = machine.fill_with("a", &content);
+        install::make_bootable_with(&machine.disk, &a, &record_a, kind).unwrap();
+        let (b, record_b) = machine.fill_with("b", &content);
+        let before = loader(&machine).entries().unwrap();
+        machine.mark_all_but(1, BAD);
+        let error = loader(&machine).arm_trial(&b, &record_b, 3).unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), ("EspFull", false), "{kind:?}: {error}");
+        assert_eq!(loader(&machine).entries().unwrap(), before, "{kind:?}");
+    }
 }

@@ -25,6 +25,8 @@ const UNFINISHED: &str = ".new";
 const RESERVE: u64 = 256 << 10;
 /// At least as large as the partition's clusters, by which files are rounded up.
 const CLUSTER_MAX: u64 = 32 << 10;
+/// What an entry takes: itself, and a folder that has to grow for it.
+const ENTRY_ROOM: u64 = 2 * CLUSTER_MAX;
 const COPY_BUFFER: usize = 1 << 20;
 
 /// Names of a slot's files in the folder.
@@ -62,6 +64,18 @@ pub(super) fn missing<'a>(
     match free(esp)? {
         free if needed + RESERVE > free => Err(BootError::EspFull { free, needed: needed + RESERVE }),
         _ => Ok(missing),
+    }
+}
+
+/// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
+pub(super) fn entry_fits(esp: &dyn Esp) -> Result<(), BootError> {
+    if free(esp)? >= ENTRY_ROOM {
+        return Ok(());
+    }
+    esp.reclaim().map_err(|source| failed("free what no file has on", "/", source))?;
+    match free(esp)? {
+        free if free < ENTRY_ROOM => Err(BootError::EspFull { free, needed: ENTRY_ROOM }),
+        _ => Ok(()),
     }
 }
 

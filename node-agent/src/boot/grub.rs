@@ -161,6 +161,7 @@ impl Bootloader for Grub {
         let boot_id = this_boot();
         self.check_canary(&boot_id)?;
         self.place_files(slot, record)?;
+        files::entry_fits(&*self.esp)?;
         let name = slot.name.as_str();
         self.change(|env| {
             env.set(TRIAL, name);

@@ -82,6 +82,7 @@ impl Bootloader for SystemdBoot {
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
         self.place_files(slot, record)?;
+        files::entry_fits(&*self.esp)?;
         let generation = next_generation(&self.entries()?);
         self.write_entry(slot, record, Some(Tries { left: tries, done: 0 }), generation)
     }
