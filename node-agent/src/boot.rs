@@ -114,6 +114,13 @@ pub enum BootError {
          `evenkeel-agent install` wrote"
     )]
     CannotCount,
+    /// systemd-boot did not count a boot, and the initrd did.
+    #[error(
+        "systemd-boot could not count the last trial's boots, so that a kernel that does not start would be booted \
+         again and again: check that firmware can write to the boot partition and that no file in /loader/entries \
+         there is read-only, then remove /{0} from it"
+    )]
+    DidNotCount(&'static str),
     /// The partition cannot be opened.
     #[error(transparent)]
     Esp(#[from] EspError),
@@ -128,7 +135,7 @@ impl BootError {
             Self::Slot { .. } => "SlotUnreadable",
             Self::Mismatch { .. } => "BootFileMismatch",
             Self::NoEntry(_) => "NoBootEntry",
-            Self::CannotCount => "LoaderCannotCount",
+            Self::CannotCount | Self::DidNotCount(_) => "LoaderCannotCount",
         }
     }
 

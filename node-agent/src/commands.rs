@@ -89,8 +89,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             return EXIT_REFUSED;
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {
-            let refused =
-                matches!(error, BootError::EspFull { .. } | BootError::NoEntry(_) | BootError::CannotCount);
+            let refused = matches!(
+                error,
+                BootError::EspFull { .. }
+                    | BootError::NoEntry(_)
+                    | BootError::CannotCount
+                    | BootError::DidNotCount(_)
+            );
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
         if cause.is::<Damage>() {

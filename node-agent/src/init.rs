@@ -14,7 +14,7 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 10] = [
+const FILES: [(&str, &str, u32); 11] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
@@ -29,6 +29,11 @@ const FILES: [(&str, &str, u32); 10] = [
         "usr/lib/dracut/modules.d/90evenkeel/evenkeel-lib.sh",
         include_str!("init/files/dracut/evenkeel-lib.sh"),
         0o644,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-count.sh",
+        include_str!("init/files/dracut/evenkeel-count.sh"),
+        0o755,
     ),
     (
         "usr/lib/dracut/modules.d/90evenkeel/evenkeel-root.sh",

@@ -1,5 +1,5 @@
 //! The initrd's own shell, on the boot partition that the agent wrote: a kept slot whose bytes are not what was written
-//! gives way to another one, whichever loader boots. Needs root, for a mount that nobody else sees. A kernel need not
+//! gives way to another one, whichever loader boots, and a trial is counted that its loader could not count. Needs root, for a mount that nobody else sees. A kernel need not
 //! have vfat for it: the folders that matter are copied out, and what is renamed there is renamed on the partition.
 
 mod machine_on_disk;
@@ -19,17 +19,17 @@ use evenkeel_node_agent::{
 use machine_on_disk::{Content, Machine};
 
 const LIBRARY: &str = include_str!("../src/init/files/dracut/evenkeel-lib.sh");
-/// What the library asks of dracut, the kernel and the machine; slot a runs, and its bytes are not what was written.
+/// What the library asks of dracut, the kernel and the machine; the slot of that name runs, and its bytes are not what was
+/// written.
 const AROUND: &str = r#"
-getarg() { case $1 in evenkeel.slot=) echo a ;; *) return 1 ;; esac; }
+getarg() { case $1 in evenkeel.slot=) echo "$slot" ;; *) return 1 ;; esac; }
 dmsetup() { echo "0 8 verity C -"; }
 evenkeel_mapped() { true; }
-evenkeel_counted() { false; }
+evenkeel_told() { [ "$1" = LoaderInfo ]; }
 evenkeel_partition() { echo "$folder"; }
 evenkeel_say() { echo "$*"; }
 mount -t tmpfs tmpfs /run
 mount() { [ "$1 $2" = "-t vfat" ] && command mount --bind "$3" "$4"; }
-evenkeel_give_up
 "#;
 
 fn machine(loader: Loader) -> Machine {
@@ -51,15 +51,15 @@ fn machine(loader: Loader) -> Machine {
     machine
 }
 
-const FOLDERS: [&str; 2] = ["loader/entries", "evenkeel/grub"];
+const FOLDERS: [&str; 3] = ["loader/entries", "evenkeel/grub", "evenkeel"];
 
 fn names(folder: &Path) -> BTreeSet<String> {
-    let files = fs::read_dir(folder).unwrap();
-    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
+    files.filter(|file| file.path().is_file()).map(|file| file.file_name().into_string().unwrap()).collect()
 }
 
-/// What the library says.
-fn boot_fails(machine: &Machine) -> String {
+/// What the library says when `slot` runs and does `what`.
+fn in_initrd(machine: &Machine, slot: &str, what: &str) -> String {
     let esp = esp::open(&machine.disk).unwrap();
     let copy = tempfile::tempdir().unwrap();
     for folder in FOLDERS {
@@ -73,16 +73,26 @@ fn boot_fails(machine: &Machine) -> String {
         }
     }
     let library = LIBRARY.replace(". /lib/dracut-lib.sh", ":");
-    let script = format!("folder='{}'\n{library}{AROUND}", copy.path().display());
+    let script = format!("folder='{}' slot={slot}\n{library}{AROUND}{what}", copy.path().display());
     let output = Command::new("unshare").args(["--mount", "dash", "-c", &script]).output().unwrap();
     for folder in FOLDERS.iter().filter(|folder| copy.path().join(folder).exists()) {
         let before: BTreeSet<String> = esp.list(folder).unwrap().into_iter().map(|file| file.name).collect();
         let after = names(&copy.path().join(folder));
-        for (from, to) in (&before - &after).iter().zip(&after - &before) {
-            esp.rename(&format!("{folder}/{from}"), &format!("{folder}/{to}")).unwrap();
+        let mut gone = (&before - &after).into_iter();
+        for new in &after - &before {
+            let to = format!("{folder}/{new}");
+            match gone.next() {
+                Some(from) => esp.rename(&format!("{folder}/{from}"), &to).unwrap(),
+                None => esp.write(&to, &mut File::open(copy.path().join(&to)).unwrap()).unwrap(),
+            }
         }
     }
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// Slot a's boot fails.
+fn boot_fails(machine: &Machine) -> String {
+    in_initrd(machine, "a", "evenkeel_give_up")
 }
 
 /// The slot that boots next; and slot a's tries, if it has an entry.
@@ -138,5 +148,46 @@ fn a_damaged_slot_that_is_the_only_one_stays() {
         }
         assert!(!boot_fails(&machine).contains("given up"), "{loader:?}");
         assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
+    }
+}
+
+#[test]
+fn a_trial_that_the_loader_cannot_count_ends_and_is_the_last() {
+    let machine = machine(Loader::SystemdBoot);
+    let arm = || {
+        let (slot, boot) = (machine.disk.slot("b").unwrap(), boot::open(&machine.disk).unwrap());
+        boot.arm_trial(&slot, &slot.read_record().unwrap(), 2)
+    };
+    // Nothing is counted for a slot that is kept.
+    assert_eq!(in_initrd(&machine, "a", "evenkeel_count"), "");
+    arm().unwrap();
+    for slot in ["b", "b", "a"] {
+        assert_eq!(next(&machine).0, slot);
+        let said = in_initrd(&machine, slot, "evenkeel_count; evenkeel_counted && echo and on trial");
+        let counted = said.contains("could not count this boot of slot b") && said.contains("and on trial");
+        assert_eq!(counted, slot == "b", "{said}");
+    }
+    let error = arm().unwrap_err();
+    let said = error.to_string();
+    assert_eq!((error.reason(), error.retryable()), ("LoaderCannotCount", false));
+    assert!(said.contains("remove /evenkeel/uncounted"), "{said}");
+    assert_eq!(next(&machine).0, "a");
+    // A person mended it.
+    esp::open(&machine.disk).unwrap().remove("evenkeel/uncounted").unwrap();
+    arm().unwrap();
+    assert_eq!(next(&machine).0, "b");
+}
+
+#[test]
+fn a_boot_that_the_loader_counted_is_not_counted_again() {
+    let machine = machine(Loader::SystemdBoot);
+    let (slot, boot) = (machine.disk.slot("b").unwrap(), boot::open(&machine.disk).unwrap());
+    boot.arm_trial(&slot, &slot.read_record().unwrap(), 2).unwrap();
+    for told in ["evenkeel_told() { true; }", "evenkeel_told() { false; }"] {
+        assert_eq!(in_initrd(&machine, "b", &format!("{told}\nevenkeel_count")), "");
+        boot.can_count().unwrap();
+        let entries = boot.entries().unwrap();
+        let tries = entries.iter().find_map(|entry| entry.name.tries).unwrap();
+        assert_eq!((tries.left, tries.done), (2, 0));
     }
 }

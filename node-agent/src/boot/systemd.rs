@@ -1,4 +1,8 @@
 //! systemd-boot: type 1 entries, the count of tries in the file name.
+//!
+//! It boots a trial also when it cannot count it. The initrd counts then, and leaves a mark: the next trial is refused.
+
+use std::io;
 
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, ENTRIES_FOLDER, EntryBody, EntryName, Tries, next_generation},
@@ -17,6 +21,9 @@ const CONF_FOLDER: &str = "loader";
 const CONF: &str = "loader.conf";
 /// Where firmware and systemd's own tools look for the loader.
 const LOADER_PATHS: [&str; 2] = ["EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"];
+
+/// The initrd's mark.
+const UNCOUNTED: &str = "evenkeel/uncounted";
 
 /// systemd-boot on one boot partition.
 pub struct SystemdBoot {
@@ -81,10 +88,19 @@ impl Bootloader for SystemdBoot {
     }
 
     fn arm_trial(&self, slot: &SlotRegion, record: &SlotRecord, tries: u32) -> Result<(), BootError> {
+        self.can_count()?;
         self.place_files(slot, record)?;
         files::entry_fits(&*self.esp)?;
         let generation = next_generation(&self.entries()?);
         self.write_entry(slot, record, Some(Tries { left: tries, done: 0 }), generation)
+    }
+
+    fn can_count(&self) -> Result<(), BootError> {
+        let marked = self.esp.read(UNCOUNTED, &mut io::sink());
+        if marked.map_err(|source| failed("read", UNCOUNTED, source))? {
+            return Err(BootError::DidNotCount(UNCOUNTED));
+        }
+        Ok(())
     }
 
     fn commit(&self, slot: &str) -> Result<(), BootError> {

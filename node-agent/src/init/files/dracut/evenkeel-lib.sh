@@ -31,19 +31,45 @@ evenkeel_partition() {
     return 1
 }
 
-# Whether the boot loader counts this boot, as it does on trial: GRUB's entry says so on the command line, systemd-boot in
-# a variable of the firmware.
-evenkeel_counted() {
-    getarg evenkeel.trial > /dev/null && return 0
+# Whether the boot loader left a variable of this name in the firmware.
+evenkeel_told() {
     _variables=/sys/firmware/efi/efivars
-    _count=LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
+    _variable=$_variables/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
     [ -d /sys/firmware/efi ] || return 1
-    grep -q " $_variables efivarfs " /proc/mounts && { [ -e "$_variables/$_count" ]; return; }
+    grep -q " $_variables efivarfs " /proc/mounts && { [ -e "$_variable" ]; return; }
     mount -t efivarfs -o ro efivarfs "$_variables" || return 1
-    [ -e "$_variables/$_count" ]
+    [ -e "$_variable" ]
     _found=$?
     umount "$_variables"
     return $_found
+}
+
+# Whether this boot is counted, as it is on trial: GRUB's entry says so on the command line, systemd-boot in a variable,
+# and we where neither could.
+evenkeel_counted() {
+    [ -e /run/evenkeel-counted ] || getarg evenkeel.trial > /dev/null || evenkeel_told LoaderBootCountPath
+}
+
+# systemd-boot boots a trial also when it cannot count it, because it cannot write, and would do so for ever: it is
+# counted here, and the agent hears of it (node-agent/src/boot/systemd.rs). GRUB boots the kept slot then.
+evenkeel_count() {
+    evenkeel_told LoaderInfo && ! evenkeel_counted || return 0
+    _slot=$(getarg evenkeel.slot=) || return 0
+    _esp=/run/evenkeel/esp
+    mkdir -p "$_esp"
+    mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0
+    for _entry in "$_esp/loader/entries/evenkeel-$_slot+"*.conf; do
+        _tries=${_entry##*+}
+        _tries=${_tries%.conf}
+        _done=0
+        case $_tries in *-*) _done=${_tries#*-} ;; esac
+        case ${_tries%%-*} in 0 | "*") continue ;; esac
+        mv "$_entry" "${_entry%+*}+$((${_tries%%-*} - 1))-$((_done + 1)).conf" || continue
+        : > /run/evenkeel-counted
+        echo "$_slot" > "$_esp/evenkeel/uncounted"
+        evenkeel_say "the boot loader could not count this boot of slot $_slot; it is counted now"
+    done
+    umount "$_esp"
 }
 
 # Whether the slot was mapped, so that its bytes were looked at.
