@@ -317,7 +317,34 @@ pub struct InitArgs {
 #[derive(Debug, Subcommand)]
 pub enum CloudConfigCommand {
     /// Apply it; files that are as it says are not written.
-    Apply(DiskArg),
+    Apply(CloudConfigApplyArgs),
+    /// Say what of a document is understood.
+    Check {
+        /// The document.
+        file: PathBuf,
+    },
+}
+
+/// Options of `cloud-config apply`.
+#[derive(Debug, Args)]
+pub struct CloudConfigApplyArgs {
+    /// Which of its steps.
+    #[arg(long, value_enum, default_value = "early")]
+    pub stage: When,
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+}
+
+/// When a machine applies its cloud-config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Before the system's own units: the stages rootfs, initramfs and fs.
+    Early,
+    /// Once the basic system is up: the stages after-install, after-upgrade and boot.
+    Boot,
+    /// Once the network is up: the stage network.
+    Network,
 }
 
 /// Form of an answer.

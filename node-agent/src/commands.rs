@@ -1,5 +1,6 @@
 //! What each command of the command line does.
 
+mod cloud_config;
 mod disk;
 mod doctor;
 mod host;
@@ -63,7 +64,8 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Unpin(args) => slot::unpin(&args),
         Command::Init(args) => host::init(&args),
         Command::Guard(args) => host::guard(&args),
-        Command::CloudConfig(CloudConfigCommand::Apply(args)) => host::apply_cloud_config(&args),
+        Command::CloudConfig(CloudConfigCommand::Apply(args)) => cloud_config::apply(&args),
+        Command::CloudConfig(CloudConfigCommand::Check { file }) => cloud_config::check(&file),
     }
 }
 

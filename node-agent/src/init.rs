@@ -14,7 +14,7 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 11] = [
+const FILES: [(&str, &str, u32); 13] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
@@ -60,6 +60,16 @@ const FILES: [(&str, &str, u32); 11] = [
     (
         "usr/lib/systemd/system/evenkeel-cloud-config.service",
         include_str!("init/files/evenkeel-cloud-config.service"),
+        0o644,
+    ),
+    (
+        "usr/lib/systemd/system/evenkeel-cloud-config-boot.service",
+        include_str!("init/files/evenkeel-cloud-config-boot.service"),
+        0o644,
+    ),
+    (
+        "usr/lib/systemd/system/evenkeel-cloud-config-network.service",
+        include_str!("init/files/evenkeel-cloud-config-network.service"),
         0o644,
     ),
 ];

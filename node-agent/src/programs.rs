@@ -21,7 +21,28 @@ pub const SYSTEMCTL: Program = Program {
     package: "systemd",
     needed_for: "the guard asks it whether the system is up, and runs the health checks at once without it",
 };
-/// What a machine may need at run time; `init` runs dracut too, while an image is built.
+/// Loads kernel modules.
+pub const MODPROBE: Program = Program {
+    name: "modprobe",
+    package: "kmod",
+    needed_for: "`modules` of a cloud-config are loaded with it",
+};
+/// Make users and groups, and change them.
+pub const USERADD: Program =
+    Program { name: "useradd", package: "passwd", needed_for: "`users` of a cloud-config are made with it" };
+/// See [`USERADD`].
+pub const USERMOD: Program = Program {
+    name: "usermod",
+    package: "passwd",
+    needed_for: "`users` of a cloud-config are changed with it",
+};
+/// See [`USERADD`].
+pub const GROUPADD: Program = Program {
+    name: "groupadd",
+    package: "passwd",
+    needed_for: "`groups` of a cloud-config are made with it",
+};
+/// What a machine may need at run time, whatever its cloud-config says; `init` runs dracut too, while an image is built.
 pub const PROGRAMS: [Program; 2] = [MKE2FS, SYSTEMCTL];
 
 /// Where programs are, beside the folders of `PATH`: those of administrators are not in everybody's.

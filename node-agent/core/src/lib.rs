@@ -5,6 +5,7 @@
 pub mod boot_entry;
 pub mod boot_files;
 pub mod chunks;
+pub mod cloud_config;
 pub mod content_index;
 pub mod digest;
 pub mod doctor;

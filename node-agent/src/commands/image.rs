@@ -16,7 +16,6 @@ use serde_json::json;
 use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
-    cloud_config::CloudConfig,
     disk::{Disk, DiskError},
     install,
     stage::{self, Meter, StageRequest, Staged},
@@ -129,7 +128,7 @@ fn account(slot: &str, staged: &Staged) -> serde_json::Value {
 fn read_cloud_config(path: &Path) -> Result<String> {
     let text =
         fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
-    CloudConfig::parse(&text)?;
+    super::cloud_config::understood(path, &text)?;
     Ok(text)
 }
 

@@ -83,9 +83,9 @@ async fn mirrors_are_named_on_the_command_line_or_in_containerds_files() {
 async fn what_cannot_be_installed_costs_no_disk() {
     let (shell, registry) = (Shell::new(), Registry::start());
     let image = registry.push(&Recipe::default().build(), "os:1").await;
-    let config = shell.file("config.yaml", "#cloud-config\nusers: []\n");
+    let config = shell.file("config.yaml", "#cloud-config\npackages: []\n");
     let (code, _, err) = shell.install(&image, &["--cloud-config", &config]);
-    assert!(code == 3 && err.contains("users") && !shell.disk.exists(), "{code} {err}");
+    assert!(code == 3 && err.contains("packages") && !shell.disk.exists(), "{code} {err}");
     let (code, _, err) = shell.install(&registry.reference("os:2"), &[]);
     assert!(code == 4 && err.contains("os:2") && !shell.disk.exists(), "{code} {err}");
     let (code, _, err) = shell.install("Not An Image", &[]);

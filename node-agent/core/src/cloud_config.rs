@@ -1,0 +1,86 @@
+//! A machine's own configuration, in the two dialects that its users have: stages with steps, as Elemental and Kairos read
+//! them (<https://github.com/rancher/yip>), and the common part of cloud-init's
+//! (<https://docs.cloud-init.io/en/latest/reference/modules.html>). One document may have both.
+
+mod cloud_init;
+mod condition;
+mod document;
+mod step;
+
+use std::collections::BTreeMap;
+
+pub use condition::System;
+pub use document::{CloudConfigError, DOCUMENT_BYTES_MAX, Parsed, parse};
+pub use step::{Account, Directory, ENVIRONMENT_FILE, Encoding, File, Step, Systemctl};
+
+/// When steps are done, in order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Before anything else of the system runs; all three are one to us.
+    Rootfs,
+    /// As above, after it.
+    Initramfs,
+    /// As above, last; all file systems are there.
+    Fs,
+    /// Once the basic system is up.
+    Boot,
+    /// Once, in the first boot of a machine that was installed or began anew.
+    AfterInstall,
+    /// Once, in the first boot of another image than the one before.
+    AfterUpgrade,
+    /// Once the network is up.
+    Network,
+}
+
+impl Stage {
+    /// Those of the first unit.
+    pub const EARLY: [Self; 3] = [Self::Rootfs, Self::Initramfs, Self::Fs];
+
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "rootfs" => Self::Rootfs,
+            "initramfs" => Self::Initramfs,
+            "fs" => Self::Fs,
+            "boot" => Self::Boot,
+            "after-install" => Self::AfterInstall,
+            "after-upgrade" => Self::AfterUpgrade,
+            "network" => Self::Network,
+            _ => return None,
+        })
+    }
+}
+
+/// What one or more documents say, each stage's steps in the order in which they are done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CloudConfig {
+    stages: BTreeMap<Stage, Vec<Step>>,
+}
+
+impl CloudConfig {
+    /// The steps of a stage.
+    pub fn steps(&self, stage: Stage) -> &[Step] {
+        self.stages.get(&stage).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a stage has steps.
+    pub fn has(&self, stage: Stage) -> bool {
+        !self.steps(stage).is_empty()
+    }
+
+    /// Adds what a later document says.
+    pub fn append(&mut self, later: Self) {
+        for (stage, steps) in later.stages {
+            self.stages.entry(stage).or_default().extend(steps);
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.stages.values().flatten().try_for_each(Step::check)
+    }
+
+    fn push(&mut self, stage: Stage, step: Step) {
+        if step != Step::default() {
+            self.stages.entry(stage).or_default().push(step);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `cloud-config`: apply the machine's own, or check a document.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use evenkeel_node_agent_core::cloud_config::{CloudConfig, CloudConfigError as DocumentError, Stage, parse};
+
+use super::{disk, refused};
+use crate::{
+    args::{CloudConfigApplyArgs, When},
+    cloud_config::{self, CloudConfigError, Machine},
+    programs::{self, SYSTEMCTL},
+    run::host::running_slot,
+};
+
+/// The units of the later steps, which wait for more of the system.
+const BOOT_UNIT: &str = "evenkeel-cloud-config-boot.service";
+const NETWORK_UNIT: &str = "evenkeel-cloud-config-network.service";
+
+pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
+    let config = cloud_config::read(&disk::open(&args.disk)?)?;
+    let digest = running_slot(Path::new("/proc"))?.map(|slot| slot.digest);
+    let machine = Machine::this(digest.unwrap_or_default());
+    let stages = match args.stage {
+        When::Early => {
+            let once = [Stage::AfterInstall, Stage::AfterUpgrade];
+            // Steps that are added later were not meant for an installation that is over.
+            let nothing = once.into_iter().filter(|stage| !config.has(*stage));
+            Stage::EARLY.into_iter().chain(nothing).collect()
+        }
+        When::Boot => vec![Stage::AfterInstall, Stage::AfterUpgrade, Stage::Boot],
+        When::Network => vec![Stage::Network],
+    };
+    let mut failed = Vec::new();
+    for stage in stages {
+        let applied = machine.apply(&config, stage);
+        applied.written.iter().for_each(|path| eprintln!("wrote {}", path.display()));
+        failed.extend(applied.failed);
+    }
+    if args.stage == When::Early {
+        start_later_units(&config)?;
+    }
+    let count = failed.len();
+    let first = failed.into_iter().fold(None, |first, (name, error)| {
+        let error = anyhow::Error::from(error).context(format!("cloud-config: {name}"));
+        eprintln!("{error:#}");
+        first.or(Some(error))
+    });
+    first.map_or(Ok(()), |error| {
+        Err(error.context(format!("{count} steps of this machine's cloud-config failed")))
+    })
+}
+
+/// They run only on machines that have something for them to do: none waits for a network for nothing.
+fn start_later_units(config: &CloudConfig) -> Result<()> {
+    let boot =
+        [Stage::AfterInstall, Stage::AfterUpgrade, Stage::Boot].into_iter().any(|stage| config.has(stage));
+    let units = [(boot, BOOT_UNIT), (config.has(Stage::Network), NETWORK_UNIT)];
+    for (_, unit) in units.into_iter().filter(|(wanted, _)| *wanted) {
+        let started = programs::run(SYSTEMCTL, ["start", "--no-block", unit]);
+        let output = started.with_context(|| format!("start {unit}"))?;
+        anyhow::ensure!(
+            output.status.success(),
+            "start {unit}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn check(path: &Path) -> Result<()> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
+    understood(path, &text)?;
+    eprintln!("all of {} is understood", path.display());
+    Ok(())
+}
+
+/// Refuses a document of which a part would be left out.
+pub(super) fn understood(path: &Path, text: &str) -> Result<()> {
+    let name = path.display().to_string();
+    let refuse = |source: DocumentError| CloudConfigError::Document { name: name.clone(), source };
+    let unknown = parse(text).map_err(refuse)?.unknown;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let keys = unknown.join(", ");
+    Err(refused(format!(
+        "{name}: not supported, and would be left out: {keys}. See docs/cloud-config.md for what is"
+    )))
+}
