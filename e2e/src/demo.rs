@@ -47,6 +47,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
             bail!("interrupted");
         }
     };
+    let outcome = outcome.and_then(|()| cluster::stages_ran(&machines));
     if let Err(error) = &outcome {
         progress::step(&format!("the demo failed: {error:#}"));
         eprintln!("{}", cluster::consoles(&machines));

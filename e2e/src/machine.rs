@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub use clock::kernel_options;
-pub use cloud_config::CloudConfig;
+pub use cloud_config::{CloudConfig, STAGES, ran};
 pub use hang::Hang;
 
 /// The host's loopback as the machine sees it (QEMU's user network).

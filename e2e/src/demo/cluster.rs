@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -17,7 +17,7 @@ use crate::{
     binaries::{self, Binaries, Binary},
     component_images,
     control_plane::{ControlPlane, Options},
-    machine::{self, CloudConfig, HOST, Machine},
+    machine::{self, CloudConfig, HOST, Machine, STAGES, ran},
     os_image,
     process::output,
     progress,
@@ -161,6 +161,21 @@ impl Cluster {
         outcome.with_context(|| consoles(&machines))?;
         Ok(machines)
     }
+}
+
+/// Whether each stage of each machine's cloud-config ran as often as it should: once, and in each boot.
+pub fn stages_ran(machines: &[Machine]) -> Result<()> {
+    for machine in machines {
+        let console = fs::read(machine.console()).context("read a machine's console")?;
+        let console = String::from_utf8_lossy(&console);
+        let times = |stage: &str| console.matches(&ran(stage)).count();
+        let seen = STAGES.map(times);
+        let [install, upgrade, boot, network] = seen;
+        // Every machine boots once after its installation and once after its good upgrade, and some more than that.
+        let right = install == 1 && upgrade >= 1 && boot >= 2 && network >= 2;
+        ensure!(right, "stages {STAGES:?} of {}'s cloud-config ran {seen:?} times", machine.name());
+    }
+    Ok(())
 }
 
 /// The ends of all consoles, for messages.

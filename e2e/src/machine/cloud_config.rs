@@ -1,8 +1,16 @@
 //! What makes one machine of the fleet differ from the next: its name, its credentials, and where its cluster is.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::HOST;
+
+/// Stages in which every machine says on its console that they ran.
+pub const STAGES: [&str; 4] = ["after-install", "after-upgrade", "boot", "network"];
+
+/// What it says then.
+pub fn ran(stage: &str) -> String {
+    format!("the stage {stage} of the cloud-config ran")
+}
 
 /// What a machine has to know.
 #[derive(Clone, Debug)]
@@ -27,8 +35,13 @@ impl CloudConfig<'_> {
             "version = 3\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"{sandbox_image}\"\n"
         );
         let file = |path: &str, content: &str, permissions: &str| json!({ "path": path, "content": content, "permissions": permissions });
+        let said = STAGES.into_iter().map(|stage| {
+            let words = format!("echo '{}' > /dev/console", ran(stage));
+            (stage.to_owned(), json!([{ "commands": [words] }]))
+        });
         let document = json!({
             "hostname": name,
+            "stages": Value::Object(said.collect()),
             "write_files": [
                 file("/etc/kubernetes/kubelet.kubeconfig", kubeconfig, "0600"),
                 file(&format!("/etc/containerd/certs.d/{registry}/hosts.toml"), &hosts, "0644"),
