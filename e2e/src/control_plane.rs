@@ -44,6 +44,8 @@ pub struct Options {
     pub node_grace_period: Duration,
     /// What the API server writes into its audit log, as an `audit.k8s.io/v1` `Policy`; absent: there is none.
     pub audit_policy: Option<String>,
+    /// Whether the store keeps every version of every object, as JSON, for [`ControlPlane::store`] to be read.
+    pub keep_history: bool,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             // Kubernetes' own default; a machine under emulation may well be silent for a while.
             node_grace_period: Duration::from_secs(40),
             audit_policy: None,
+            keep_history: false,
         }
     }
 
@@ -80,7 +83,7 @@ pub struct ControlPlane {
     // The API server goes first: without etcd it would complain for as long as it lives.
     api_server: Service,
     others: Vec<Service>,
-    _etcd: Service,
+    etcd: Service,
     _etcd_ports: [Port; 2],
 }
 
@@ -117,7 +120,7 @@ impl ControlPlane {
             nodes,
             api_server,
             others: Vec::new(),
-            _etcd: etcd,
+            etcd,
             _etcd_ports: etcd_ports,
         };
         plane.wait_ready().await?;
@@ -209,6 +212,21 @@ impl ControlPlane {
     /// The programs that it was started from.
     pub fn tools(&self) -> &Tools {
         &self.tools
+    }
+
+    /// etcd's address on this machine.
+    pub fn store(&self) -> String {
+        format!("http://127.0.0.1:{}", self.etcd_port)
+    }
+
+    /// Has etcd stand still: whoever asks it waits.
+    pub fn pause_etcd(&self) {
+        self.etcd.pause();
+    }
+
+    /// Has etcd go on.
+    pub fn resume_etcd(&self) {
+        self.etcd.resume();
     }
 
     /// SIGKILL to the API server.

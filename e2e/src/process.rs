@@ -107,6 +107,16 @@ impl Service {
         ended
     }
 
+    /// SIGSTOP to it and all that it started: it stands still until it is resumed or killed.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     fn signal(&self, signal: Signal) {
         if let Ok(group) = i32::try_from(self.child.id()) {
             // It may have ended a moment ago.

@@ -1,8 +1,11 @@
 //! The API server's audit log: who asked for what, and what became of each Node. A judge reads it who takes nobody's word.
+//! It lacks writes whose answer was lost with the API server: where that may be, [`crate::store`] has them.
 
+mod acting;
 mod service;
 
-pub use service::{NodeWritten, Service};
+pub use acting::Reigns;
+pub use service::{Change, NodeWritten, Service};
 
 use std::{
     collections::BTreeMap,
@@ -31,11 +34,16 @@ rules:
 - level: Metadata
 ";
 
+/// What the API server says of a token of a service account.
+const TOKEN: &str = "authentication.kubernetes.io/credential-id";
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// For whom it was: the impersonated user, if there is one.
     pub user: String,
+    /// Which of the user's tokens it came with, if tokens are told apart.
+    pub token: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
     pub verb: String,
     /// `nodes`, `nodes/status`, …; empty when it was for no resource.
@@ -97,7 +105,12 @@ impl Audit {
 
     /// What Nodes were in service from `from` on.
     pub fn service(&self, from: Timestamp) -> Service {
-        Service::of(&self.requests, from)
+        Service::of_log(&self.requests, from)
+    }
+
+    /// Which replica of the operator had the lease, and who acted without it.
+    pub fn reigns(&self) -> Reigns {
+        Reigns::of(&self.requests)
     }
 }
 
@@ -128,6 +141,14 @@ struct Line {
 struct User {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    fn token(&self) -> String {
+        self.extra.get(TOKEN).into_iter().flatten().next().cloned().unwrap_or_default()
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -156,6 +177,7 @@ impl Line {
             subresource => format!("{}/{subresource}", object.resource),
         };
         let mut request = Request {
+            token: self.user.token(),
             user: self.impersonated_user.unwrap_or(self.user).username,
             verb: self.verb,
             resource,

@@ -44,10 +44,20 @@ impl Cluster {
 
     /// One for a test alone, which may do to it what it likes.
     pub async fn start() -> Result<Self> {
+        Self::start_with(false).await
+    }
+
+    /// The same, with a store that keeps every version of every object.
+    pub async fn with_history() -> Result<Self> {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(keep_history: bool) -> Result<Self> {
         let scratch = Scratch::new("cluster")?;
         let options = Options {
             controllers: Some(CONTROLLERS.to_owned()),
             audit_policy: Some(audit::POLICY.to_owned()),
+            keep_history,
             ..Options::new(scratch.path().join("control-plane"))
         };
         let plane = ControlPlane::start(&tools().await?, &options).await?;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use evenkeel_crds::ManagedOSImage;
 use evenkeel_e2e::{
     process::Scratch,
@@ -23,11 +23,13 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
+    audit::Service,
     cluster::Cluster,
     machine::{Machine, MachineOptions},
-    operator::Operator,
+    operator::{Operator, SHORT_LEASE, Settings},
     os_image::OsImage,
-    rights,
+    proxy::Proxy,
+    rights, store,
     watch::{Watch, World},
 };
 
@@ -51,12 +53,21 @@ pub struct FleetOptions {
     pub haste: u32,
     /// Whether the operator writes lifecycle conditions, and may.
     pub lifecycle_conditions: bool,
+    /// For how long an operator's lease holds.
+    pub lease_seconds: u16,
 }
 
 impl FleetOptions {
     /// So many workers.
     pub fn of(nodes: usize) -> Self {
-        Self { nodes, control_plane_nodes: 0, credentials: None, haste: 1, lifecycle_conditions: false }
+        Self {
+            nodes,
+            control_plane_nodes: 0,
+            credentials: None,
+            haste: 1,
+            lifecycle_conditions: false,
+            lease_seconds: SHORT_LEASE,
+        }
     }
 }
 
@@ -74,7 +85,9 @@ pub struct Fleet {
     pub installed: Pushed,
     /// A client with all rights.
     pub client: Client,
-    operator_config: PathBuf,
+    /// The way from the operators to the API server.
+    pub proxy: Proxy,
+    lease_seconds: u16,
     docker_config: Option<PathBuf>,
     lifecycle_conditions: bool,
     scratch: Scratch,
@@ -91,16 +104,13 @@ impl Fleet {
             registry::Options { htpasswd: options.credentials.clone(), ..registry::Options::default() };
         let registry_folder = folder.join("registry");
         let registry = Registry::start(&registry_folder, registry_options);
-        let (cluster, registry) = tokio::try_join!(Cluster::start(), registry)?;
+        let (cluster, registry) = tokio::try_join!(Cluster::with_history(), registry)?;
         rights::apply(&cluster).await?;
         if options.lifecycle_conditions {
             rights::apply_with(&cluster, &["--set", "operator.lifecycleConditions=always"]).await?;
         }
         let installed = OsImage::good("1").push(&registry, REPOSITORY).await?;
         let client = cluster.client().await?;
-        let token = rights::token(&client, &rights::account(&client, "operator").await?, None).await?;
-        let operator_config = folder.join("operator.kubeconfig");
-        fs::write(&operator_config, cluster.plane.kubeconfig_for(&token, &cluster.plane.url()))?;
         let docker_config = options
             .credentials
             .as_ref()
@@ -113,7 +123,8 @@ impl Fleet {
             registry,
             installed,
             client,
-            operator_config,
+            proxy: Proxy::start(cluster.plane.port()).await?,
+            lease_seconds: options.lease_seconds,
             docker_config,
             lifecycle_conditions: options.lifecycle_conditions,
             scratch,
@@ -148,13 +159,21 @@ impl Fleet {
         Machine::start(&self.cluster, options).await
     }
 
-    /// Starts one more operator.
+    /// Starts one more operator, with a token of its own: so the API server's log tells replicas apart.
     pub async fn add_operator(&mut self) -> Result<()> {
         let name = format!("operator-{}", self.operators.len() + 1);
-        let config = self.docker_config.as_deref();
-        let lifecycle = self.lifecycle_conditions;
-        let operator =
-            Operator::start(&name, self.scratch.path(), &self.operator_config, config, lifecycle).await?;
+        let account = rights::account(&self.client, "operator").await?;
+        let token = rights::token(&self.client, &account, None).await?;
+        let url = format!("https://127.0.0.1:{}", self.proxy.port());
+        let folder = self.scratch.path();
+        let kubeconfig = folder.join(format!("{name}.kubeconfig"));
+        fs::write(&kubeconfig, self.cluster.plane.kubeconfig_for(&token, &url))?;
+        let settings = Settings {
+            docker_config: self.docker_config.clone(),
+            lifecycle_conditions: self.lifecycle_conditions,
+            lease_seconds: self.lease_seconds,
+        };
+        let operator = Operator::start(&name, folder, &kubeconfig, settings).await?;
         self.operators.push(operator);
         Ok(())
     }
@@ -216,6 +235,17 @@ impl Fleet {
             self.machines.keys().all(|node| world.runs(node, digest) && world.serves(node))
         })
         .await
+    }
+
+    /// What the store says of the machines' Nodes since somebody first wanted something: never more than `budget` out of service at
+    /// once, each of them at least once, and no cordon left.
+    pub async fn judge(&self, budget: usize) -> Result<Service> {
+        let ours = |name: &str| self.machines.contains_key(name);
+        let service = store::service(&self.cluster.plane.store(), ours).await?;
+        let nodes = self.machines.len();
+        ensure!(service.nodes == nodes && service.outages >= nodes, "the history is not whole: {service:?}");
+        ensure!(service.worst <= budget && service.cordoned.is_empty(), "{service:?}");
+        Ok(service)
     }
 
     /// Everything that a person would look at.

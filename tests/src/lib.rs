@@ -13,8 +13,10 @@ pub mod machine;
 pub mod operator;
 pub mod os_image;
 pub mod pods;
+pub mod proxy;
 pub mod rights;
 pub mod scale;
+pub mod store;
 pub mod watch;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! The real operator as a process.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, MutexGuard},
@@ -19,7 +20,7 @@ use tokio::{
 use crate::{binaries::Binaries, rights::NAMESPACE};
 
 /// The shortest lease that the operator takes: tests do not wait for takeovers longer than they must.
-const LEASE_SECONDS: u16 = 3;
+pub const SHORT_LEASE: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(10);
 const NANNY_PERIOD: Duration = Duration::from_millis(200);
@@ -29,6 +30,17 @@ pub struct Operator {
     port: Port,
     state: Arc<Mutex<State>>,
     nanny: JoinHandle<()>,
+}
+
+/// What a replica is told beside its name.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Docker configuration with credentials.
+    pub docker_config: Option<PathBuf>,
+    /// Whether it writes lifecycle conditions.
+    pub lifecycle_conditions: bool,
+    /// For how long its lease holds.
+    pub lease_seconds: u16,
 }
 
 struct State {
@@ -70,17 +82,11 @@ impl Recipe {
 
 impl Operator {
     /// Starts a replica of this name.
-    pub async fn start(
-        name: &str,
-        folder: &Path,
-        kubeconfig: &Path,
-        docker_config: Option<&Path>,
-        lifecycle_conditions: bool,
-    ) -> Result<Self> {
+    pub async fn start(name: &str, folder: &Path, kubeconfig: &Path, settings: Settings) -> Result<Self> {
         let recipe = Recipe {
-            docker_config: docker_config.map(Path::to_owned),
-            lifecycle_conditions,
-            lease_seconds: Some(LEASE_SECONDS),
+            docker_config: settings.docker_config,
+            lifecycle_conditions: settings.lifecycle_conditions,
+            lease_seconds: Some(settings.lease_seconds),
             ..Recipe::new(name, &Binaries::built().await?.operator, folder, kubeconfig)
         };
         Self::follow(recipe)
@@ -105,6 +111,16 @@ impl Operator {
         let mut state = lock(&self.state);
         state.wanted = false;
         state.service.kill();
+    }
+
+    /// SIGSTOP: it stands still until it is resumed or killed.
+    pub fn pause(&self) {
+        lock(&self.state).service.pause();
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&self) {
+        lock(&self.state).service.resume();
     }
 
     /// SIGTERM; whether it ended in good order. It stays away until it is started again.
@@ -154,6 +170,12 @@ impl Operator {
     /// Its process ID.
     pub fn pid(&self) -> u32 {
         lock(&self.state).service.pid()
+    }
+
+    /// Whether its log has these words, in whichever of its lives.
+    pub fn said(&self, words: &str) -> Result<bool> {
+        let log = lock(&self.state).service.log().to_owned();
+        Ok(fs::read_to_string(log)?.contains(words))
     }
 
     /// The end of its log.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use evenkeel_crds::{
     NodePlan,
     node_plan::{Phase, RollbackCause, Target},
@@ -29,17 +29,7 @@ async fn in_good_order(fleet: &Fleet, digest: &str) -> Result<()> {
         assert_eq!(slots, ["a", "b"], "{name} was started more often than it had to be");
     }
     assert!(fleet.cordoned().await?.is_empty());
-    judged(fleet, 1)
-}
-
-/// What the API server's own log says of it.
-fn judged(fleet: &Fleet, budget: usize) -> Result<()> {
-    let audit = fleet.cluster.audit()?;
-    let begin = audit.first_write("managedosimages").context("nobody wanted anything")?;
-    let service = audit.service(begin);
-    let nodes = fleet.machines.len();
-    ensure!(service.nodes == nodes && service.outages >= nodes, "the log is not whole: {service:?}");
-    ensure!(service.worst <= budget && service.cordoned.is_empty(), "{service:?}");
+    fleet.judge(1).await?;
     Ok(())
 }
 

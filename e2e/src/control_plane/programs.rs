@@ -57,6 +57,9 @@ pub fn api_server(program: &Path, options: &Options, port: u16, etcd_port: u16) 
             // In MB. A log that is rotated is read in parts, and the oldest part may be gone.
             .arg("--audit-log-maxsize=100000");
     }
+    if options.keep_history {
+        command.args(["--storage-media-type=application/json", "--etcd-compaction-interval=0"]);
+    }
     Service::start("kube-apiserver", command, &folder.join("kube-apiserver.log"))
 }
 

@@ -1,4 +1,4 @@
-//! Which Nodes were in service, and when, from what the API server answered to each write.
+//! Which Nodes were in service, and when, from what each write made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +29,16 @@ impl NodeWritten {
     /// Absent if the answer was no Node.
     pub(super) fn read(answer: Value) -> Option<Self> {
         let node: Node = serde_json::from_value(answer).ok()?;
+        let version = node.metadata.resource_version.as_ref()?.parse().ok()?;
+        Self::of(node, version)
+    }
+
+    /// A Node as this version has it; absent if it has no name.
+    pub fn of(node: Node, version: u64) -> Option<Self> {
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
         Some(Self {
             name: node.metadata.name?,
-            version: node.metadata.resource_version?.parse().ok()?,
+            version,
             ready: conditions
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
@@ -61,13 +67,24 @@ pub struct Service {
     pub nodes: usize,
 }
 
+/// What a write made of a Node.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The Node's name.
+    pub name: &'a str,
+    /// What it is after the write; nothing after its deletion.
+    pub node: Option<&'a NodeWritten>,
+    /// Whether it was before what is judged.
+    pub before: bool,
+}
+
 impl Service {
-    pub(super) fn of(requests: &[Request], from: Timestamp) -> Self {
+    /// What changes, in their order, made of the Nodes.
+    pub fn of<'a>(changes: impl Iterator<Item = Change<'a>>) -> Self {
         let mut service = Self::default();
         let mut nodes: BTreeMap<&str, &NodeWritten> = BTreeMap::new();
         let mut down: BTreeSet<&str> = BTreeSet::new();
-        for (request, node) in in_order(requests) {
-            let name = request.name.as_str();
+        for Change { name, node, before } in changes {
             let was = nodes.get(name).is_some_and(|node| node.serves());
             match node {
                 Some(node) => nodes.insert(name, node),
@@ -78,7 +95,7 @@ impl Service {
             } else {
                 down.insert(name);
             }
-            if request.at >= from {
+            if !before {
                 service.outages += usize::from(was && down.contains(name));
                 service.worst = service.worst.max(down.len());
                 let controllers = down.iter().filter(|name| nodes[**name].control_plane).count();
@@ -89,6 +106,15 @@ impl Service {
         service.cordoned = cordoned.map(|node| node.name.clone()).collect();
         service.nodes = nodes.len();
         service
+    }
+
+    pub(super) fn of_log(requests: &[Request], from: Timestamp) -> Self {
+        let writes = in_order(requests);
+        Self::of(writes.into_iter().map(|(request, node)| Change {
+            name: &request.name,
+            node,
+            before: request.at < from,
+        }))
     }
 }
 
@@ -123,6 +149,7 @@ mod tests {
             NodeWritten { name: name.into(), version, ready, cordoned, control_plane: name.starts_with('c') };
         Request {
             user: "somebody".into(),
+            token: String::new(),
             verb: "patch".into(),
             resource: "nodes".into(),
             name: name.into(),
@@ -148,17 +175,17 @@ mod tests {
             write("c", 7, false, false),
             write("c", 8, true, true),
         ];
-        let service = Service::of(&log, Timestamp::UNIX_EPOCH);
+        let service = Service::of_log(&log, Timestamp::UNIX_EPOCH);
         assert_eq!((service.worst, service.worst_control_plane, service.outages), (1, 1, 2));
         assert_eq!(service.cordoned, BTreeSet::from(["c".to_owned()]));
         let together = [log[0].clone(), log[1].clone(), log[3].clone(), write("c", 4, false, false)];
-        assert_eq!(Service::of(&together, Timestamp::UNIX_EPOCH).worst, 2);
+        assert_eq!(Service::of_log(&together, Timestamp::UNIX_EPOCH).worst, 2);
     }
 
     #[test]
     fn what_was_before_does_not_count_and_a_node_that_is_gone_is_not_out_of_service() {
         let log = [write("a", 1, false, false), write("b", 2, false, true), deletion("b", 3)];
-        let service = Service::of(&log, Timestamp::from_second(3).unwrap());
+        let service = Service::of_log(&log, Timestamp::from_second(3).unwrap());
         assert_eq!((service.worst, service.nodes), (1, 1), "{service:?}");
         assert!(service.cordoned.is_empty());
     }
