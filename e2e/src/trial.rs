@@ -39,7 +39,7 @@ pub struct Arguments {
 /// Runs the cases. An error, which names them all, if a machine came to anything but what its case says.
 pub async fn run(arguments: &Arguments) -> Result<()> {
     if arguments.list {
-        for case in cases::CASES {
+        for case in cases::all() {
             println!("{:<18} {}", case.name, case.about);
         }
         return Ok(());
@@ -70,7 +70,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn choose(arguments: &Arguments) -> Result<Vec<&'static Case>> {
-    let all = cases::CASES.iter();
+    let all = cases::all();
     if arguments.all {
         return Ok(all.collect());
     }
@@ -78,7 +78,7 @@ fn choose(arguments: &Arguments) -> Result<Vec<&'static Case>> {
         return Ok(all.filter(|case| case.quick).collect());
     }
     let named = |name: &String| {
-        let found = cases::CASES.iter().find(|case| case.name == name);
+        let found = cases::all().find(|case| case.name == name);
         found.with_context(|| format!("there is no case {name}: `--list` shows them"))
     };
     arguments.cases.iter().map(named).collect()

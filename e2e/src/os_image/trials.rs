@@ -33,6 +33,19 @@ pub const TRIALS: &[Version] = &[
             content: "#!/bin/sh\nexec sleep infinity\n",
         }],
     },
+    // Yes and no in turn, yes first.
+    Version {
+        tag: "check-flaps",
+        entries: &[Entry::Program {
+            path: "usr/lib/evenkeel/health.d/10-link",
+            content: "#!/bin/sh\necho >> /run/trial-asked\n\
+                      [ $(($(wc -l < /run/trial-asked) % 2)) -eq 1 ] || { echo 'the link is down' >&2; exit 1; }\n",
+        }],
+    },
+    Version {
+        tag: "no-network",
+        entries: &[Entry::File { path: "usr/lib/systemd/network/.wh.80-dhcp.network", content: "" }],
+    },
     Version { tag: "panic", entries: &[PANICS] },
     Version {
         tag: "no-root",

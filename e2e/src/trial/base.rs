@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     binaries::{self, Binary},
-    machine, os_image,
+    host_packages, machine, os_image,
     process::output,
     progress,
     registry::{self, Registry},
@@ -59,6 +59,8 @@ impl Host {
     /// Builds what is needed and pushes the images.
     pub(super) async fn prepare(folder: &Path) -> Result<Self> {
         machine::prepare_host().await?;
+        // For what is changed on disks.
+        host_packages::ensure(&[("cpio", "cpio"), ("mcopy", "mtools")]).await?;
         let tools = tools::ensure(&[Tool::Kubelet, Tool::Containerd, Tool::ContainerdShim]).await?;
         let binaries = binaries::build().await?;
         let registry = Registry::start(&folder.join("registry"), registry::Options::default()).await?;

@@ -19,6 +19,8 @@ pub(super) struct Case {
     pub kept: bool,
     pub machine: Circumstances,
     pub expected: &'static [Boot],
+    /// Words that the console must have.
+    pub says: &'static str,
     pub then: Then,
 }
 
@@ -33,14 +35,22 @@ pub(super) enum Loader {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Spoil {
     Nothing,
+    /// The first byte of slot b.
+    FirstBlock,
     /// A byte of a program in slot b that is started late in the boot.
     LateProgram,
     /// The first byte that a mount of slot b reads after the superblock.
     RootFolder,
     /// The middle of slot b's initrd on the boot partition.
     Initrd,
-    /// Slot b's initrd hangs before it looks for the root.
+    /// Slot b's initrd hangs before it mounts the root.
     InitrdHangs,
+    /// The kernel that slot b's entry names is not there.
+    KernelMissing,
+    /// Somebody's files leave no room on the boot partition.
+    BootPartitionFull,
+    /// Slot b's boot entry cannot be written by the firmware, so that systemd-boot cannot count.
+    EntryReadOnly,
     /// GRUB's configuration is another one, which writes nothing.
     GrubNeverWrites,
 }

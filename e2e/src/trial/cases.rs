@@ -1,5 +1,7 @@
 //! The table.
 
+mod grub;
+
 use evenkeel_crds::node_plan::RollbackCause;
 
 use super::case::{Case, Circumstances, Loader, Spoil, Then, damaged, down, up};
@@ -16,10 +18,23 @@ const CASE: Case = Case {
     kept: false,
     machine: Circumstances::Usual,
     expected: &[down("b"), up("a")],
+    says: "",
     then: Then::Cause(RollbackCause::Bootloader),
 };
 
-pub(super) const CASES: &[Case] = &[
+/// All rows.
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(grub::CASES)
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "damage-first",
+        about: "a wrong byte in the first block of a slot on trial",
+        spoil: Spoil::FirstBlock,
+        expected: &[damaged("b"), up("a")],
+        ..CASE
+    },
     Case {
         name: "damage-late",
         about: "a wrong byte in a program of a slot on trial",
@@ -68,6 +83,14 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "check-flaps",
+        about: "a health check that says yes and no in turn",
+        image: "check-flaps",
+        expected: &[up("b"), up("a")],
+        then: Then::Cause(RollbackCause::HostCheck),
+        ..CASE
+    },
+    Case {
         name: "never-up",
         about: "a service that the system waits for never starts",
         image: "never-up",
@@ -89,6 +112,14 @@ pub(super) const CASES: &[Case] = &[
         then: Then::Cause(RollbackCause::ClusterUnreachable),
         ..CASE
     },
+    Case {
+        name: "no-network",
+        about: "the image's network does not come up",
+        image: "no-network",
+        expected: &[up("b"), up("a")],
+        then: Then::Cause(RollbackCause::ClusterUnreachable),
+        ..CASE
+    },
     Case { name: "panic", about: "the kernel panics", image: "panic", ..CASE },
     Case {
         name: "no-root",
@@ -96,7 +127,13 @@ pub(super) const CASES: &[Case] = &[
         image: "no-root",
         ..CASE
     },
-    Case { name: "initrd-hangs", about: "the initrd hangs", spoil: Spoil::InitrdHangs, ..CASE },
+    Case {
+        name: "initrd-hangs",
+        about: "the initrd hangs",
+        spoil: Spoil::InitrdHangs,
+        says: "hangs beside Software Watchdog",
+        ..CASE
+    },
     Case { name: "initrd-damaged", about: "wrong bytes in the initrd", spoil: Spoil::Initrd, ..CASE },
     Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
     Case { name: "system-crashes", about: "the first process crashes", image: "system-crashes", ..CASE },
@@ -127,49 +164,19 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
-        name: "grub-good",
-        about: "GRUB: a good image is kept and boots again",
-        loader: Loader::Grub,
-        expected: &[up("b")],
-        then: Then::CommitAndBootAgain,
-        ..CASE
-    },
-    Case {
-        name: "grub-check-fails",
-        about: "GRUB: a health check says no",
-        quick: true,
-        loader: Loader::Grub,
-        image: "check-fails",
-        expected: &[up("b"), up("a")],
-        then: Then::Cause(RollbackCause::HostCheck),
-        ..CASE
-    },
-    Case {
-        name: "grub-panic",
-        about: "GRUB: the kernel panics in each of the two boots that the trial has",
-        loader: Loader::Grub,
+        name: "cannot-count",
+        about: "a loader that cannot count a trial: the initrd counts, and the kernel panics behind it",
         image: "panic",
-        tries: 2,
-        expected: &[down("b"), down("b"), up("a")],
+        spoil: Spoil::EntryReadOnly,
+        says: "the boot loader could not count this boot of slot b",
         ..CASE
     },
     Case {
-        name: "grub-damage-kept",
-        about: "GRUB: a wrong byte in the root folder of a kept slot",
-        loader: Loader::Grub,
-        spoil: Spoil::RootFolder,
-        kept: true,
-        expected: &[damaged("b"), up("a")],
-        then: Then::Nothing,
-        ..CASE
-    },
-    Case {
-        name: "grub-cannot-count",
-        about: "GRUB: a loader that does not write is found before the reboot",
-        loader: Loader::Grub,
-        spoil: Spoil::GrubNeverWrites,
-        expected: &[down("a"), up("a")],
-        then: Then::ActivateRefuses("GRUB could not write its environment block"),
+        name: "esp-full",
+        about: "a boot partition without room is found before the reboot",
+        spoil: Spoil::BootPartitionFull,
+        expected: &[up("a")],
+        then: Then::ActivateRefuses("the boot partition has"),
         ..CASE
     },
 ];

@@ -10,17 +10,22 @@ use jiff::Timestamp;
 
 use super::base::Listed;
 
+/// What is told of a trial, and what it means for its image.
+pub(super) struct Told {
+    pub rolled_back: RolledBack,
+    /// Whether this machine refuses to try the image again.
+    pub condemned: bool,
+}
+
 /// The account of the trial of slot b after slot a came up, whose plan was written down before the reboot as a machine does.
-pub(super) fn cause(slots: &[Listed], verdict: Option<Verdict>) -> Result<RolledBack> {
-    let digest = |name: &str| {
-        let slot = slots.iter().find(|slot| slot.name == name);
-        slot.and_then(|slot| slot.digest.clone()).with_context(|| format!("slot {name} holds no image"))
-    };
+pub(super) fn tell(slots: &[Listed], digest: &str, verdict: Option<Verdict>) -> Result<Told> {
+    let old = slots.iter().find(|slot| slot.name == "a").and_then(|slot| slot.digest.clone());
+    let old = old.context("slot a holds no image")?;
     let boot = |name: &str| name.to_owned();
     let attempt = Attempt {
         plan_id: "trial".to_owned(),
-        image: format!("registry.example/os@{}", digest("b")?),
-        digest: digest("b")?,
+        image: format!("registry.example/os@{digest}"),
+        digest: digest.to_owned(),
         slot: "b".to_owned(),
         step: Step::Rebooting { boot_id_before: boot("before") },
         staging: None,
@@ -30,15 +35,17 @@ pub(super) fn cause(slots: &[Listed], verdict: Option<Verdict>) -> Result<Rolled
         rearms: 0,
     };
     let facts = Facts {
-        running: Some(RunningSlot { name: "a".to_owned(), digest: digest("a")?, boot_id: boot("after") }),
+        running: Some(RunningSlot { name: "a".to_owned(), digest: old, boot_id: boot("after") }),
         slots: slots.iter().map(fact).collect(),
         verdict,
         host_checks_passed: false,
         now: Timestamp::now(),
     };
     let journal = Journal { attempt: Some(attempt), ..Journal::default() };
-    match resume(&journal, None, &facts).attempt.map(|attempt| attempt.step) {
-        Some(Step::RolledBack { rolled_back }) => Ok(rolled_back),
+    let journal = resume(&journal, None, &facts);
+    let condemned = journal.is_bad(digest);
+    match journal.attempt.map(|attempt| attempt.step) {
+        Some(Step::RolledBack { rolled_back }) => Ok(Told { rolled_back, condemned }),
         other => bail!("the trial has not ended: {other:?}"),
     }
 }

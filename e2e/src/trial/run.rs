@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
+use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::journal::TrialOrder;
 use tokio::{process::Command, time::sleep};
 
@@ -17,7 +18,7 @@ use super::{
     cause, spoil, state,
 };
 use crate::{
-    machine::{Hang, Hardware, Machine},
+    machine::{HOST, Hang, Hardware, Machine},
     process::output,
     progress,
 };
@@ -26,11 +27,13 @@ const POLL: Duration = Duration::from_millis(250);
 /// A boot that takes longer than this many usual ones has not come up.
 const SLOWER: u32 = 4;
 /// The guard asks checks three times with pauses, and a machine without a pulse is given up after some minutes.
-const EXTRA: Duration = Duration::from_mins(5);
+const EXTRA: Duration = Duration::from_mins(8);
+/// A trial that is to end by something else.
+const NO_DEADLINE: Duration = Duration::from_hours(1);
 /// No port of a server on any machine.
 const NOBODY: &str = "127.0.0.1:1";
 /// What a machine does by itself where `activate` is to be refused: the first time nothing is known yet.
-const ACTIVATE: &str = "if /usr/lib/evenkeel/evenkeel-agent activate --slot b --tries 1; then systemctl reboot; sleep 1000; fi\n";
+const ACTIVATE: &str = "exec > /dev/console 2>&1\nif /usr/lib/evenkeel/evenkeel-agent activate --slot b --tries 1; then systemctl reboot; sleep 1000; fi\n";
 
 /// How long a machine is waited for, and whether one that stops before its first process is begun again.
 #[derive(Clone, Copy, Debug)]
@@ -76,34 +79,43 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn run(&self) -> Result<String> {
-        self.set_up().await?;
-        let boots = self.boot("machine", self.case.expected).await?;
+        let digest = self.set_up().await?;
+        let boots = self.boot("machine", self.case.machine, self.case.expected).await?;
         ensure!(boots::equal(&boots, self.case.expected), "the machine booted {boots:?}");
+        self.must_say(self.case.says)?;
         match self.case.then {
             Then::Nothing => Ok("as it should".to_owned()),
             Then::Cause(expected) => {
                 let verdict = state::verdict(&self.disk).await?;
-                let said = cause::cause(&self.host.slots(&self.disk).await?, verdict)?;
-                ensure!(said.cause == expected, "the cause is {:?}: {}", said.cause, said.message);
-                Ok(format!("back on slot a, {:?}: {}", said.cause, said.message))
+                let told = cause::tell(&self.host.slots(&self.disk).await?, &digest, verdict)?;
+                let (cause, message) = (told.rolled_back.cause, told.rolled_back.message);
+                ensure!(cause == expected, "the cause is {cause:?}: {message}");
+                let innocent = cause == RollbackCause::ClusterUnreachable;
+                ensure!(told.condemned != innocent, "the image is condemned: {}", told.condemned);
+                Ok(format!("back on slot a, {cause:?}: {message}"))
             }
             Then::CommitAndBootAgain => {
                 self.agent(&["commit", "--slot", "b"]).await?;
-                let boots = self.boot("kept", &[up("b")]).await?;
+                let boots = self.boot("kept", Circumstances::Usual, &[up("b")]).await?;
                 ensure!(boots::equal(&boots, &[up("b")]), "the kept slot booted {boots:?}");
                 Ok("slot b was kept, and boots again".to_owned())
             }
             Then::ActivateRefuses(words) => {
-                let console =
-                    fs::read(self.folder.join("machine/console.log")).context("read the console")?;
-                let console = String::from_utf8_lossy(&console);
-                ensure!(console.contains(words), "`activate` was not refused with `{words}`:\n{console}");
+                self.must_say(words)?;
                 Ok(format!("refused: {words}"))
             }
         }
     }
 
-    async fn set_up(&self) -> Result<()> {
+    fn must_say(&self, words: &str) -> Result<()> {
+        let console = fs::read(self.folder.join("machine/console.log")).context("read the console")?;
+        let console = String::from_utf8_lossy(&console);
+        ensure!(console.contains(words), "the console does not say `{words}`:\n{console}");
+        Ok(())
+    }
+
+    /// Gives the digest of the image in slot b.
+    async fn set_up(&self) -> Result<String> {
         fs::create_dir_all(&self.folder).context("make a folder for the case")?;
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).args([&self.base.disk, &self.disk]);
@@ -111,45 +123,63 @@ impl Attempt<'_> {
         if self.case.image != "2" {
             self.agent(&["stage", &self.host.image(self.case.image), "--slot", "b", "--plain-http"]).await?;
         }
+        let digest = self.digest().await?;
         if let Then::ActivateRefuses(_) = self.case.then {
             state::write_script(&self.disk, ACTIVATE).await?;
         } else {
-            state::write_order(&self.disk, &self.order().await?).await?;
+            state::write_order(&self.disk, &self.order(&digest)).await?;
             self.agent(&["activate", "--slot", "b", "--tries", &self.case.tries.to_string()]).await?;
         }
         if self.case.kept {
             self.agent(&["commit", "--slot", "b"]).await?;
         }
-        spoil::spoil(self.host, &self.disk, &self.folder, self.case.spoil).await
+        spoil::spoil(self.host, &self.disk, &self.folder, self.case).await?;
+        Ok(digest)
     }
 
-    async fn order(&self) -> Result<TrialOrder> {
-        let slots = self.host.slots(&self.disk).await?;
-        let slot = slots.into_iter().find(|slot| slot.name == "b");
-        let digest = slot.and_then(|slot| slot.digest).context("slot b holds no image")?;
+    fn order(&self, digest: &str) -> TrialOrder {
+        let here = format!("{HOST}:{}", self.host.registry.port());
         let away = self.case.machine == Circumstances::ClusterAway;
-        Ok(TrialOrder {
+        TrialOrder {
             plan_id: "trial".to_owned(),
-            digest,
+            digest: digest.to_owned(),
             slot: "b".to_owned(),
             deadline_seconds: self.deadline().as_secs(),
             boot_id_before: "before".to_owned(),
-            api_server: away.then(|| NOBODY.to_owned()),
-        })
+            // That somebody listens there is all that is asked.
+            api_server: Some(if away { NOBODY.to_owned() } else { here }),
+        }
     }
 
-    /// From the boot to the end of the trial: time to come up, and for checks that fail three times.
+    async fn digest(&self) -> Result<String> {
+        let slots = self.host.slots(&self.disk).await?;
+        let slot = slots.into_iter().find(|slot| slot.name == "b");
+        slot.and_then(|slot| slot.digest).context("slot b holds no image")
+    }
+
+    /// From the boot to the end of the trial. One that ends before must do so also on a host that is slower by then than it
+    /// was.
     fn deadline(&self) -> Duration {
-        self.base.boot_time * 2 + Duration::from_secs(45)
+        match self.case.then {
+            Then::Cause(RollbackCause::Deadline | RollbackCause::ClusterUnreachable) => {
+                self.base.boot_time * SLOWER + Duration::from_secs(45)
+            }
+            _ => NO_DEADLINE,
+        }
     }
 
-    async fn boot(&self, name: &str, expected: &[Boot]) -> Result<Vec<Boot<String>>> {
+    /// How long to wait for the deadline.
+    fn wait(&self) -> Duration {
+        Some(self.deadline()).filter(|deadline| *deadline != NO_DEADLINE).unwrap_or_default()
+    }
+
+    async fn boot(&self, name: &str, around: Circumstances, expected: &[Boot]) -> Result<Vec<Boot<String>>> {
         let boots = u32::try_from(expected.len()).unwrap_or(u32::MAX);
         let patience = Patience {
-            limit: self.base.boot_time * SLOWER * boots + self.deadline() + EXTRA,
+            limit: self.base.boot_time * SLOWER * boots + self.wait() + EXTRA,
             hangs_are_the_emulators: !self.case.spoil.before_first_process(),
         };
-        boot(&self.disk, &self.folder.join(name), self.case.machine, expected, patience).await
+        boot(&self.disk, &self.folder.join(name), around, expected, patience).await
     }
 
     async fn agent(&self, arguments: &[&str]) -> Result<()> {

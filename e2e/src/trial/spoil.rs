@@ -11,26 +11,34 @@ use tokio::process::Command;
 
 use super::{
     base::{self, Host},
-    case::Spoil,
+    case::{Case, Loader, Spoil},
     slot::Slot,
 };
 use crate::process::output;
 
 /// Started late in the boot, so that the kernel and the initrd have long done their work.
 const LATE_PROGRAM: &str = "/usr/lib/systemd/systemd-networkd";
-/// systemd-boot's entry of a slot that may be tried once.
-const ENTRY: &str = "loader/entries/evenkeel-b+1.conf";
+/// GRUB's entry of slot b.
+const GRUB_ENTRY: &str = "evenkeel/grub/b.cfg";
 const SPOILED: &str = "evenkeel/spoiled";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
 /// Somebody's own: it boots slot a and never writes.
+/// The boot partition's, and more than it has in all.
+const CLUSTER: u64 = 512;
+const LARGE: u64 = 1 << 30;
 const OTHER_GRUB_CONFIG: &str = "source /evenkeel/grub/a.cfg\nboot\n";
 
-/// Spoils a disk on which slot b was activated. Uses `folder` for what it takes from the boot partition.
-pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, spoil: Spoil) -> Result<()> {
+/// Spoils a case's disk, on which slot b was activated. Uses `folder` for what it takes from the boot partition.
+pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, case: &Case) -> Result<()> {
     let slot = || Slot::find(&host.agent, disk, "b");
-    let esp = Esp { disk, folder: folder.to_owned() };
-    match spoil {
+    let entry = match case.loader {
+        Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", case.tries),
+        Loader::Grub => GRUB_ENTRY.to_owned(),
+    };
+    let esp = Esp { disk, folder: folder.to_owned(), entry };
+    match case.spoil {
         Spoil::Nothing => Ok(()),
+        Spoil::FirstBlock => slot().await?.flip(0),
         Spoil::LateProgram => {
             let slot = slot().await?;
             slot.flip(slot.file_byte(LATE_PROGRAM)?)
@@ -44,6 +52,9 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, spoil: Spoil)
             let hook = hanging_hook(folder).await?;
             esp.replace("initrd", |bytes| bytes.extend(hook)).await
         }
+        Spoil::KernelMissing => esp.rename("linux", "evenkeel/nothing").await,
+        Spoil::BootPartitionFull => esp.fill().await,
+        Spoil::EntryReadOnly => esp.read_only().await,
         Spoil::GrubNeverWrites => esp.write(GRUB_CONFIG, OTHER_GRUB_CONFIG.as_bytes()).await,
     }
 }
@@ -54,12 +65,18 @@ fn flip_the_middle(bytes: &mut [u8]) {
     bytes[middle..].iter_mut().take(1 << 20).for_each(|byte| *byte = !*byte);
 }
 
-/// An archive that the kernel unpacks over the initrd's own: one more hook of dracut's, which never ends.
+const HANG: &str = "\
+echo \"trial: hangs beside $(cat /sys/class/watchdog/watchdog0/identity)\" > /dev/console
+while :; do sleep 1; done
+";
+
+/// An archive that the kernel unpacks over the initrd's own: one more hook of dracut's, which
+/// names the watchdog and never ends.
 async fn hanging_hook(folder: &Path) -> Result<Vec<u8>> {
     let root = folder.join("hook");
     let hooks = root.join("usr/lib/dracut/hooks/pre-mount");
     fs::create_dir_all(&hooks).context("make a folder for a hook")?;
-    fs::write(hooks.join("00-hang.sh"), "while :; do sleep 1; done\n").context("write a hook")?;
+    fs::write(hooks.join("00-hang.sh"), HANG).context("write a hook")?;
     let mut command = Command::new("sh");
     command.args(["-euc", r#"cd "$1"; find . | cpio --create --format=newc --quiet"#, "sh"]).arg(&root);
     output(command).await
@@ -69,24 +86,42 @@ async fn hanging_hook(folder: &Path) -> Result<Vec<u8>> {
 struct Esp<'a> {
     disk: &'a Path,
     folder: PathBuf,
+    /// Slot b's boot entry.
+    entry: String,
 }
 
 impl Esp<'_> {
     /// Lets slot b's entry name another file for `key`: a changed copy. Both slots may share the one that is there.
     async fn replace(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        let entry = String::from_utf8(self.read(ENTRY).await?).context("understand the boot entry")?;
-        let named = entry.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" /"));
-        let named = named.with_context(|| format!("the boot entry names no {key}"))?;
-        let mut bytes = self.read(named).await?;
+        let mut bytes = self.read(&self.named(key).await?).await?;
         change(&mut bytes);
         self.write(SPOILED, &bytes).await?;
-        let other = entry.replace(&format!("{key} /{named}"), &format!("{key} /{SPOILED}"));
-        self.write(ENTRY, other.as_bytes()).await
+        self.rename(key, SPOILED).await
+    }
+
+    /// Lets slot b's entry have another name for `key`.
+    async fn rename(&self, key: &str, other: &str) -> Result<()> {
+        let named = self.named(key).await?;
+        let entry = self.entry().await?.replace(&format!("{key} /{named}"), &format!("{key} /{other}"));
+        self.write(&self.entry, entry.as_bytes()).await
+    }
+
+    /// What slot b's entry names for `key`.
+    async fn named(&self, key: &str) -> Result<String> {
+        let entry = self.entry().await?;
+        // GRUB's is a comment in a script.
+        let mut lines = entry.lines().map(|line| line.trim_start_matches("# "));
+        let named = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(" /"));
+        named.map(str::to_owned).with_context(|| format!("the boot entry names no {key}"))
+    }
+
+    async fn entry(&self) -> Result<String> {
+        String::from_utf8(self.read(&self.entry).await?).context("understand the boot entry")
     }
 
     async fn read(&self, path: &str) -> Result<Vec<u8>> {
         let copy = self.folder.join("from-esp");
-        let mut command = self.mtools("mcopy")?;
+        let mut command = self.mcopy()?;
         command.arg(format!("::/{path}")).arg(&copy);
         output(command).await.with_context(|| format!("read {path} from the boot partition"))?;
         fs::read(&copy).context("read a copy")
@@ -95,15 +130,38 @@ impl Esp<'_> {
     async fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let copy = self.folder.join("to-esp");
         fs::write(&copy, bytes).context("write a copy")?;
-        let mut command = self.mtools("mcopy")?;
+        let mut command = self.mcopy()?;
         command.arg(&copy).arg(format!("::/{path}"));
         output(command).await.map(|_| ()).with_context(|| format!("write {path} to the boot partition"))
     }
 
-    fn mtools(&self, program: &str) -> Result<Command> {
-        let offset = base::place(Role::Esp)?.offset;
-        let mut command = Command::new(program);
-        command.args(["-D", "o", "-n", "-o", "-i"]).arg(format!("{}@@{offset}", self.disk.display()));
+    /// Writes files, each half as long as the one before, as long as they fit: in the end not one cluster is free.
+    async fn fill(&self) -> Result<()> {
+        let copy = self.folder.join("to-esp");
+        for size in (CLUSTER.ilog2()..LARGE.ilog2()).rev().map(|bits| 1_u64 << bits) {
+            fs::File::create(&copy).and_then(|file| file.set_len(size)).context("write a copy")?;
+            let mut command = self.mcopy()?;
+            command.arg(&copy).arg(format!("::/filler-{size}"));
+            // One that does not fit is left out.
+            let _ = output(command).await;
+        }
+        Ok(())
+    }
+
+    /// Marks slot b's entry as one that is not written, which firmware heeds.
+    async fn read_only(&self) -> Result<()> {
+        let mut command = Command::new("mattrib");
+        command.arg("-i").arg(self.image()?).args(["+r", &format!("::/{}", self.entry)]);
+        output(command).await.map(|_| ()).context("mark the boot entry")
+    }
+
+    fn mcopy(&self) -> Result<Command> {
+        let mut command = Command::new("mcopy");
+        command.args(["-D", "o", "-n", "-o", "-i"]).arg(self.image()?);
         Ok(command)
+    }
+
+    fn image(&self) -> Result<String> {
+        Ok(format!("{}@@{}", self.disk.display(), base::place(Role::Esp)?.offset))
     }
 }
