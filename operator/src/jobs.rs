@@ -1,7 +1,7 @@
 //! Jobs that are run for nodes: for hooks and for gates. Each has a name that another operator would give it too, so that
 //! one that is killed finds its Jobs again.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use evenkeel_crds::{
     ManagedOSImage,
@@ -143,12 +143,17 @@ pub async fn delete(context: &Context, job: &Job) -> Result<(), ApiError> {
 }
 
 /// Deletes the Jobs of an image object that are of no turn any more; `turns` are the labels of those that are.
-pub async fn tidy(context: &Context, image: &ManagedOSImage, turns: &[String]) -> Result<(), ApiError> {
-    for job in context.seen.jobs() {
+pub async fn tidy(
+    context: &Context,
+    image: &ManagedOSImage,
+    jobs: &[Arc<Job>],
+    turns: &BTreeSet<String>,
+) -> Result<(), ApiError> {
+    for job in jobs {
         let ours = job.owner_references().iter().any(|owner| Some(&owner.uid) == image.uid().as_ref());
         let turn = job.labels().get(JOB_TURN);
-        if ours && !turn.is_some_and(|turn| turns.contains(turn)) && !is_kept(&job, Timestamp::now()) {
-            delete(context, &job).await?;
+        if ours && !turn.is_some_and(|turn| turns.contains(turn)) && !is_kept(job, Timestamp::now()) {
+            delete(context, job).await?;
         }
     }
     Ok(())

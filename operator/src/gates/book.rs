@@ -100,7 +100,6 @@ impl Book {
     /// What is known, and whether it is to be asked now.
     fn note_wanted(&self, question: &Question) -> (Option<GateSeen>, bool) {
         let mut gates = lock(&self.gates);
-        gates.retain(|_, entry| entry.wanted.elapsed() < FORGET || entry.asking);
         let now = Instant::now();
         let new = || Entry {
             turn: question.turn.clone(),
@@ -158,9 +157,15 @@ impl Book {
     }
 
     pub(super) fn departures(&self) -> MutexGuard<'_, HashMap<(String, String), Leaving>> {
-        let mut departures = lock(&self.departures);
-        departures.retain(|_, known| known.wanted.elapsed() < FORGET || known.asking);
-        departures
+        lock(&self.departures)
+    }
+
+    /// Forgets what nobody wanted to know for long. Once in a look, not with each question: there is one for each node.
+    pub fn forget(&self) {
+        let now = Instant::now();
+        let wanted = |at: Instant| now.saturating_duration_since(at) < FORGET;
+        lock(&self.gates).retain(|_, entry| wanted(entry.wanted) || entry.asking);
+        lock(&self.departures).retain(|_, known| wanted(known.wanted) || known.asking);
     }
 }
 

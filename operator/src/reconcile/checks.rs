@@ -1,6 +1,9 @@
 //! What is asked of the cluster about nodes in their turn and before it: gates, hooks, and whether they may leave service.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use evenkeel_crds::{
     ManagedOSImage,
@@ -14,6 +17,7 @@ use evenkeel_operator_core::{
     gates::{GateSeen, time},
     hooks::{HookSeen, JobSeen},
 };
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
 use crate::{
@@ -27,6 +31,7 @@ use crate::{
 pub fn fill(context: &Arc<Context>, image: &Arc<ManagedOSImage>, snapshot: &mut Snapshot) {
     let uid = image.uid().unwrap_or_default();
     let jobs = if image.spec.hooks.is_empty() { Vec::new() } else { context.seen.jobs() };
+    let jobs = by_turn(&jobs);
     for (name, node) in &mut snapshot.nodes {
         let Some(record) = node.disruption().cloned() else {
             node.checks.departure = context.book.departure(&uid, name, &before_turn(node));
@@ -35,8 +40,10 @@ pub fn fill(context: &Arc<Context>, image: &Arc<ManagedOSImage>, snapshot: &mut 
         let turn = turn(node, &record);
         node.checks.gates = gates_of(context, image, name, node, &record, &turn);
         let label = turn_label(image, name, &turn);
-        let of_turn = jobs.iter().filter(|job| job.labels().get(JOB_TURN) == Some(&label));
-        let mut seen: Vec<HookSeen> = of_turn
+        let mut seen: Vec<HookSeen> = jobs
+            .get(label.as_str())
+            .into_iter()
+            .flatten()
             .filter_map(|job| {
                 let name = job.labels().get(JOB_OF)?.strip_prefix("hook.")?.to_owned();
                 Some(HookSeen { name, job: jobs::seen(job) })
@@ -48,6 +55,15 @@ pub fn fill(context: &Arc<Context>, image: &Arc<ManagedOSImage>, snapshot: &mut 
         }
         node.checks.hooks = seen;
     }
+}
+
+fn by_turn(jobs: &[Arc<Job>]) -> HashMap<&str, Vec<&Job>> {
+    let mut by_turn: HashMap<&str, Vec<&Job>> = HashMap::new();
+    for job in jobs {
+        let turn = job.labels().get(JOB_TURN).map_or("", String::as_str);
+        by_turn.entry(turn).or_default().push(job);
+    }
+    by_turn
 }
 
 /// Names a node's turn: a new one asks everything anew.
@@ -115,8 +131,13 @@ pub async fn tidy(
     snapshot: &Snapshot,
     report: &Report,
 ) -> Result<(), ApiError> {
+    context.book.forget();
     gates::tidy(context, image, snapshot, report).await?;
-    let turns: Vec<String> = snapshot
+    let jobs = context.seen.jobs();
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let turns: BTreeSet<String> = snapshot
         .nodes
         .iter()
         .map(|(name, node)| {
@@ -124,7 +145,7 @@ pub async fn tidy(
             turn_label(image, name, &turn)
         })
         .collect();
-    jobs::tidy(context, image, &turns).await
+    jobs::tidy(context, image, &jobs, &turns).await
 }
 
 /// Runs a hook of a node in its turn.

@@ -16,6 +16,7 @@ use evenkeel_crds::{
 };
 use evenkeel_operator_core::{Checks, DrainSeen, NodeSeen, PlanSeen, Snapshot, drain::is_forced};
 use evenkeel_registry::Resolved;
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
@@ -30,6 +31,8 @@ use crate::{
     status::Problem,
 };
 
+/// Drains that are looked at together.
+const DRAINS_AT_ONCE: usize = 16;
 /// Labels that mark a node of the control plane: the one of today, and the one before Kubernetes 1.24.
 const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
@@ -234,17 +237,25 @@ async fn look_at_drains(
     if !drain.enabled {
         return Ok(());
     }
-    for (name, node) in &mut snapshot.nodes {
-        if !drains(node) {
-            continue;
-        }
-        let now = Timestamp::now();
+    let now = Timestamp::now();
+    let mut looks = Vec::new();
+    for (name, node) in snapshot.nodes.iter().filter(|(_, node)| drains(node)) {
         let forced = node.disruption().is_some_and(|record| is_forced(drain, record, now));
         // A selector that cannot be used is said by the validation, and nothing is done.
         let Ok(rules) = drain::Rules::new(drain, forced, now) else { return Ok(()) };
-        node.drain = drain::look(context, name, &rules, context.refused(name)).await?;
-        if node.drain == DrainSeen::Done {
-            context.evicted(name, None);
+        looks.push(
+            async move { (name.clone(), drain::look(context, name, &rules, context.refused(name)).await) },
+        );
+    }
+    // In a large fleet the last of them would wait for all the others.
+    let seen: Vec<_> = stream::iter(looks).buffer_unordered(DRAINS_AT_ONCE).collect().await;
+    for (name, seen) in seen {
+        let seen = seen?;
+        if seen == DrainSeen::Done {
+            context.evicted(&name, None);
+        }
+        if let Some(node) = snapshot.nodes.get_mut(&name) {
+            node.drain = seen;
         }
     }
     Ok(())
