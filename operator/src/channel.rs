@@ -83,6 +83,7 @@ impl Channels {
     }
 
     fn forget(&self, name: &str) {
+        self.context.metrics.channels().forget(name);
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

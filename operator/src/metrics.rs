@@ -1,7 +1,8 @@
 //! What is counted, for Prometheus. `docs/metrics.md` says what each name means; a test holds the two together. Labels
-//! are image objects and fixed words, never nodes: their number stays small.
+//! are image objects, channels and fixed words, never nodes: their number stays small.
 
 mod api;
+mod channel;
 mod image;
 mod text;
 mod turn;
@@ -21,6 +22,7 @@ use prometheus_client::{
 };
 
 pub use api::CountRequests;
+use channel::Channels;
 use image::{Image, Images};
 use turn::Turns;
 
@@ -48,6 +50,7 @@ pub struct Metrics {
     registry: Registry,
     images: Images,
     turns: Turns,
+    channels: Channels,
     decisions: Histogram,
     looks: Family<Image, Histogram, Looks>,
     reconcile_errors: Family<Reason, Counter>,
@@ -65,6 +68,7 @@ impl Default for Metrics {
         registry.register("leader", "Whether this replica is the one that acts", leader.clone());
         let images = Images::register(&mut registry);
         let turns = Turns::register(&mut registry);
+        let channels = Channels::register(&mut registry);
         let decisions = Histogram::new(DECISION);
         let help = "How long it took to decide what to do next, without asking or writing anything";
         registry.register_with_unit("decision", help, Unit::Seconds, decisions.clone());
@@ -77,7 +81,18 @@ impl Default for Metrics {
         let requests = CountRequests::register(&mut registry);
         let api_errors = Family::default();
         registry.register("api_errors", "Calls to the API server that failed, by reason", api_errors.clone());
-        Self { registry, images, turns, decisions, looks, reconcile_errors, requests, api_errors, leader }
+        Self {
+            registry,
+            images,
+            turns,
+            channels,
+            decisions,
+            looks,
+            reconcile_errors,
+            requests,
+            api_errors,
+            leader,
+        }
     }
 }
 
@@ -108,6 +123,11 @@ impl Metrics {
     /// Where image objects are.
     pub fn images(&self) -> &Images {
         &self.images
+    }
+
+    /// How the lists of channels are fetched.
+    pub fn channels(&self) -> &Channels {
+        &self.channels
     }
 
     /// Whether this replica is the one that acts.

@@ -133,6 +133,12 @@ async fn versions_are_what_the_channel_lists_and_those_of_others_are_left_alone(
         let said = until(&fleet, "InvalidList", &["by-hand", "v1*-", "v3*"]).await?;
         assert!(said.contains(words), "{said}");
     }
+    let metrics = fleet.operators[0].get("/metrics").await?;
+    assert!(metrics.contains(r#"evenkeel_channel_failing{channel="stable"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"evenkeel_channel_fetched_timestamp_seconds{channel="stable"} "#),
+        "{metrics}"
+    );
     server.serve(&list(&["v1", "V4!"]));
     apply(&fleet, "ManagedOSVersionChannel", "stable", &channel("65m", true)).await?;
     let said = until(&fleet, "InvalidEntries", &["by-hand", "v1*", "v3*"]).await?;
@@ -147,6 +153,8 @@ async fn versions_are_what_the_channel_lists_and_those_of_others_are_left_alone(
     disabled["enabled"] = json!(false);
     apply(&fleet, "ManagedOSVersionChannel", "stable", &disabled).await?;
     until(&fleet, "ChannelDisabled", &["by-hand", "v1*", "v5*"]).await?;
+    let metrics = fleet.operators[0].get("/metrics").await?;
+    assert!(!metrics.contains(r#"channel="stable""#), "{metrics}");
     let reasons: Vec<String> = fleet
         .events("ManagedOSVersionChannel", "stable")
         .await?

@@ -325,6 +325,8 @@ pub struct Report {
     pub step: Option<StepState>,
     /// How far it is, to be written down.
     pub progress: Option<Progress>,
+    /// Whether windows and exclusions keep nodes from being started.
+    pub shut: bool,
     /// When nodes may be started again.
     pub next_window: Option<Timestamp>,
     /// Who has windows ignored.

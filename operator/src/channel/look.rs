@@ -78,17 +78,23 @@ async fn refresh(channels: &Channels, channel: &ManagedOSVersionChannel) {
         )),
     };
     let interval = interval(&channel.spec.sync_interval);
+    let metrics = channels.context.metrics.channels();
     let memory = match outcome {
-        Ok(known) => Memory {
-            generation,
-            known: known.or(before.known),
-            failure: None,
-            synced: Some(Timestamp::now()),
-            next: Some(Instant::now() + interval),
-        },
+        Ok(known) => {
+            let now = Timestamp::now();
+            metrics.fetched(&name, now);
+            Memory {
+                generation,
+                known: known.or(before.known),
+                failure: None,
+                synced: Some(now),
+                next: Some(Instant::now() + interval),
+            }
+        }
         Err(problem) => {
             tracing::warn!(channel = name, reason = problem.reason, "{}", problem.message);
             let failures = before.failure.map_or(0, |(_, failures)| failures) + 1;
+            metrics.failed(&name, failures);
             let next = Some(Instant::now() + pause(failures, interval));
             Memory { generation, failure: Some((problem, failures)), next, ..before }
         }

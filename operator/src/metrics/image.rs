@@ -68,6 +68,8 @@ pub struct Images {
     conditions: Gauges<ImageCondition>,
     stopped: Gauges<Image>,
     paused: Gauges<Image>,
+    window: Gauges<Image>,
+    next_window: Gauges<Image>,
     progress: Gauges<Image>,
     shown: Mutex<HashMap<String, Shown>>,
 }
@@ -86,6 +88,15 @@ impl Images {
         registry.register("image_condition", help, it.conditions.clone());
         registry.register("rollout_stopped", "Whether a rollout stopped after a failure", it.stopped.clone());
         registry.register("rollout_paused", "Whether somebody paused a rollout", it.paused.clone());
+        let help = "Whether windows and exclusions let nodes be started; without any they always do";
+        registry.register("rollout_window_open", help, it.window.clone());
+        let help = "When they next will, since 1970; only while they do not, and a time is known";
+        registry.register_with_unit(
+            "rollout_next_window_timestamp",
+            help,
+            Unit::Seconds,
+            it.next_window.clone(),
+        );
         let help =
             "When a node last came to another phase, since 1970; at first when this process saw the image";
         registry.register_with_unit("rollout_progress_timestamp", help, Unit::Seconds, it.progress.clone());
@@ -102,6 +113,7 @@ impl Images {
         let holds = |what: fn(&Report) -> bool| i64::from(report.is_some_and(what));
         self.stopped.get_or_create(&image).set(holds(|report| report.stopped.is_some()));
         self.paused.get_or_create(&image).set(holds(|report| report.paused.is_some()));
+        self.show_window(&image, report);
 
         let mut all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let first = !all.contains_key(name);
@@ -125,6 +137,18 @@ impl Images {
             let holds = condition.status == ConditionStatus::True;
             self.conditions.get_or_create(&label).set(holds.into());
             shown.conditions.insert(condition.r#type.clone());
+        }
+    }
+
+    fn show_window(&self, image: &Image, report: Option<&Report>) {
+        match report {
+            Some(report) => _ = self.window.get_or_create(image).set((!report.shut).into()),
+            // Without a decision nobody looked at them.
+            None => _ = self.window.remove(image),
+        }
+        match report.and_then(|report| report.next_window) {
+            Some(next) => _ = self.next_window.get_or_create(image).set(next.as_second()),
+            None => _ = self.next_window.remove(image),
         }
     }
 
@@ -161,6 +185,8 @@ impl Images {
             &self.failed,
             &self.stopped,
             &self.paused,
+            &self.window,
+            &self.next_window,
             &self.progress,
         ] {
             gauges.remove(&image);

@@ -42,6 +42,42 @@ fn what_holds_nodes_is_counted_by_its_name_alone() {
 }
 
 #[test]
+fn windows_are_open_or_say_when_they_will_be() {
+    let metrics = Metrics::default();
+    let shown = |report: Option<&Report>| {
+        metrics.images().show("os", &status("Staged"), report, now());
+        let text = metrics.text();
+        let lines = text.lines().filter(|line| line.contains("window") && !line.starts_with('#'));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let open = [r#"evenkeel_rollout_window_open{image="os"} 1"#];
+    let shut = [
+        r#"evenkeel_rollout_window_open{image="os"} 0"#,
+        r#"evenkeel_rollout_next_window_timestamp_seconds{image="os"} 1800000000"#,
+    ];
+    assert_eq!(shown(Some(&Report::default())), open);
+    assert_eq!(shown(Some(&Report { shut: true, next_window: Some(now()), ..Report::default() })), shut);
+    assert_eq!(shown(Some(&Report::default())), open);
+    assert!(shown(None).is_empty(), "nobody looked at them");
+}
+
+#[test]
+fn a_channel_fails_until_its_list_is_fetched_and_is_forgotten() {
+    let metrics = Metrics::default();
+    metrics.channels().failed("stable", 1);
+    metrics.channels().failed("stable", 2);
+    let has = |line: &str| metrics.text().lines().any(|has| has == line);
+    assert!(has(r#"evenkeel_channel_failing{channel="stable"} 2"#), "{}", metrics.text());
+    assert!(!metrics.text().contains("fetched_timestamp_seconds{"), "{}", metrics.text());
+    metrics.channels().fetched("stable", now());
+    assert!(has(r#"evenkeel_channel_failing{channel="stable"} 0"#), "{}", metrics.text());
+    assert!(has(r#"evenkeel_channel_failures_total{channel="stable"} 2"#), "{}", metrics.text());
+    assert!(has(r#"evenkeel_channel_fetched_timestamp_seconds{channel="stable"} 1800000000"#));
+    metrics.channels().forget("stable");
+    assert!(!metrics.text().contains("stable"), "{}", metrics.text());
+}
+
+#[test]
 fn time_without_progress_begins_when_a_phase_was_last_left() {
     let metrics = Metrics::default();
     let shown = |phase: &str, second: i64| {
@@ -91,7 +127,10 @@ fn the_documentation_has_what_is_exported_and_nothing_else() {
     };
     let status = ManagedOSImageStatus { conditions: vec![condition], ..status("Staged") };
     let nodes = [("n".to_owned(), NodeState::WaitsToStage(Hold::NotReady))].into();
-    metrics.images().show("os", &status, Some(&Report { nodes, ..Report::default() }), now());
+    let report = Report { nodes, shut: true, next_window: Some(now()), ..Report::default() };
+    metrics.images().show("os", &status, Some(&report), now());
+    metrics.channels().failed("stable", 1);
+    metrics.channels().fetched("stable", now());
     metrics.looked("os", std::time::Duration::ZERO);
     metrics.decided(std::time::Duration::ZERO);
     metrics.reconcile_failed("Conflict");

@@ -75,8 +75,16 @@ async fn metrics(fleet: &Fleet) -> Result<()> {
     promtool(&["check", "metrics"], text).await?;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let exported: BTreeSet<String> = types.flat_map(names).collect();
-    // Where nothing failed and nobody waits, there is nothing to show.
-    let quiet = ["evenkeel_api_errors_total", "evenkeel_reconcile_errors_total", "evenkeel_nodes_held"];
+    // Where nothing failed, nobody waits and there is no channel, there is nothing to show.
+    let quiet = [
+        "evenkeel_api_errors_total",
+        "evenkeel_reconcile_errors_total",
+        "evenkeel_nodes_held",
+        "evenkeel_rollout_next_window_timestamp_seconds",
+        "evenkeel_channel_fetched_timestamp_seconds",
+        "evenkeel_channel_failing",
+        "evenkeel_channel_failures_total",
+    ];
     let quiet: BTreeSet<String> = quiet.into_iter().map(str::to_owned).collect();
     let known = documented()?;
     assert!(exported.is_subset(&known), "not documented: {:?}", exported.difference(&known));
@@ -88,6 +96,7 @@ async fn metrics(fleet: &Fleet) -> Result<()> {
         r#"evenkeel_nodes_selected{image="os"} 2"#,
         r#"evenkeel_nodes{image="os",phase="Committed"} 2"#,
         r#"evenkeel_image_condition{image="os",condition="Ready"} 1"#,
+        r#"evenkeel_rollout_window_open{image="os"} 1"#,
         r#"evenkeel_turns_total{result="Updated",cause=""} 2"#,
         r#"evenkeel_step_seconds_count{step="Turn"} 2"#,
         r#"evenkeel_step_seconds_count{step="Staging"} 2"#,

@@ -298,6 +298,7 @@ pub fn window(policy: &Policy, fleet: &Fleet, now: Timestamp, decision: &mut Dec
             (next.map_or(Hold::TooShort { takes, next }, |_| Hold::Window { because, next }), next)
         }
     };
+    decision.report.shut = true;
     decision.report.next_window = next;
     if let Some(next) = next {
         decision.wake(next);
