@@ -32,7 +32,7 @@ if getarg evenkeel.slot= > /dev/null; then
     else
         evenkeel_reset || evenkeel_fail "cannot let this machine begin anew"
         _device=$(evenkeel_partition evenkeel-state) || evenkeel_fail "the slot's disk has no partition evenkeel-state"
-        mount -t ext4 -o noatime "$_device" "$_state" || evenkeel_fail "cannot mount $_device, the state partition"
+        evenkeel_mount_state "$_device" "$_state" || evenkeel_fail "cannot mount $_device, the state partition"
     fi
     for _folder in var home; do
         evenkeel_bind "$_folder" || evenkeel_fail "cannot bind /$_folder from the state partition"

@@ -2,7 +2,7 @@
 # What an initrd needs to run a system from an Evenkeel slot.
 
 check() {
-    require_binaries dmsetup mke2fs || return 1
+    require_binaries dmsetup e2fsck mke2fs || return 1
     return 0
 }
 
@@ -19,7 +19,7 @@ installkernel() {
 }
 
 install() {
-    inst_multiple cp dd grep mkdir mke2fs modprobe mount mv readlink rm sleep sync umount wdctl
+    inst_multiple cp dd e2fsck grep mkdir mke2fs modprobe mount mv readlink rm sleep sync umount wdctl
     inst_multiple -o /etc/mke2fs.conf
     inst_simple "$moddir/evenkeel-lib.sh" /lib/evenkeel-lib.sh
     inst_hook initqueue/settled 04 "$moddir/evenkeel-count.sh"
