@@ -83,6 +83,23 @@ pub enum DiskCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Bring back what a disk has lost that no longer boots: a copy of the partition table, and with --slot the boot
+    /// partition. Slots, cloud-config and state stay.
+    Mend(MendArgs),
+}
+
+/// Options of `disk mend`.
+#[derive(Debug, Args)]
+pub struct MendArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
+    /// Make the boot partition anew, whatever is on it, and this slot what boots.
+    #[arg(long, value_name = "NAME")]
+    pub slot: Option<String>,
+    /// The boot loader of a boot partition that is made anew, which the slot's image must bring.
+    #[arg(long, value_enum, default_value_t)]
+    pub bootloader: Loader,
 }
 
 /// Sizes of a disk that is made.

@@ -5,6 +5,7 @@ mod disk;
 mod doctor;
 mod host;
 mod image;
+mod mend;
 mod recovery;
 mod run;
 mod slot;
@@ -48,6 +49,7 @@ pub const EXIT_UNFIT: u8 = 7;
 pub fn execute(command: Command) -> Result<()> {
     match command {
         Command::Disk(DiskCommand::Create { path, sizes, force }) => disk::create(&path, sizes, force),
+        Command::Disk(DiskCommand::Mend(args)) => mend::mend(&args),
         Command::Install(args) => image::install(&args),
         Command::Stage(args) => image::stage(&args),
         Command::Recovery(args) => recovery::recovery(&args),
@@ -73,7 +75,7 @@ pub fn execute(command: Command) -> Result<()> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::{
         boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
-        install::InstallError, pins::PinError, reset::ResetError, slots::SlotsError,
+        install::InstallError, mend::MendError, pins::PinError, reset::ResetError, slots::SlotsError,
     };
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<StageError>() {
@@ -120,7 +122,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         {
             return EXIT_REFUSED;
         }
-        if disk || cause.is::<InstallError>() {
+        if disk || cause.is::<InstallError>() || cause.is::<MendError>() {
             return EXIT_DISK;
         }
         if cause.is::<Refused>() || cause.is::<CloudConfigError>() {

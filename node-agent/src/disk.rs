@@ -221,6 +221,34 @@ impl Disk {
         fresh::is_unfinished(path)
     }
 
+    /// Writes again what the partition table of a disk of ours has lost, by the copy that is left. Gives what that was.
+    pub fn mend_table(path: &Path) -> Result<Vec<&'static str>, DiskError> {
+        let size = table::block_size(path)?;
+        let device = open(path, None, Access::Read).and_then(Window::whole);
+        let device =
+            device.map_err(|source| DiskError::Io { operation: "open", path: path.to_owned(), source })?;
+        let entries = table::read(path, &device, size)?;
+        // Another disk's is not ours to mend.
+        for name in [Role::Esp.partition_name(), Role::Slot(0).partition_name()] {
+            if !entries.iter().any(|entry| entry.name == name) {
+                return Err(DiskError::NoPartition { path: path.to_owned(), name: name.to_owned() });
+            }
+        }
+        let lost = table::mend(path, size)?;
+        let unknown = |entry: &table::Entry| device::partition_node(path, entry.disk_offset).is_err();
+        if is_block_device(path)? && entries.iter().any(unknown) {
+            kernel_table::tell(path)?;
+        }
+        Ok(lost)
+    }
+
+    /// What the disk has lost of its partition table, in words.
+    pub fn lost_of_table(&self) -> io::Result<Vec<&'static str>> {
+        let size = table::block_size(&self.path).map_err(io::Error::other)?;
+        let device = open(&self.path, None, Access::Read).and_then(Window::whole)?;
+        Ok(table::Copies::read(&device, size)?.lost())
+    }
+
     /// Bytes of a block of the disk.
     pub fn block_size(&self) -> Result<u64, DiskError> {
         Ok(table::block_size(&self.path)?.as_u64())

@@ -52,7 +52,10 @@ pub enum EspError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// It cannot be opened or written.
-    #[error("{operation} the boot partition of {disk}: is the disk there, and may this user write to it?")]
+    #[error(
+        "{operation} the boot partition of {disk}: is the disk there, and may this user write to it? One that is damaged \
+         is made anew by `evenkeel-agent disk mend`"
+    )]
     Io {
         /// `open` or `format`.
         operation: &'static str,

@@ -94,26 +94,29 @@ pub fn make_bootable_with(
     record: &SlotRecord,
     loader: Loader,
 ) -> Result<(), InstallError> {
+    match (boot::installed(disk)?, loader) {
+        (Some(Loader::Grub), Loader::SystemdBoot) => return Err(InstallError::OtherLoader("GRUB")),
+        (Some(Loader::SystemdBoot), Loader::Grub) => return Err(InstallError::OtherLoader("systemd-boot")),
+        _ => {}
+    }
+    let program = loader_program(slot, loader)?;
+    match loader {
+        Loader::SystemdBoot => SystemdBoot::new(esp::open(disk)?).install(&program)?,
+        Loader::Grub => Grub::new(esp::open(disk)?).install(&program, GRUB_CONFIG)?,
+    }
+    Ok(boot::open(disk)?.make_default(slot, record)?)
+}
+
+/// The loader's program, which the slot's image brings.
+pub fn loader_program(slot: &SlotRegion, loader: Loader) -> Result<Vec<u8>, InstallError> {
     let region = slot.open_ro().map_err(|source| DiskError::Io {
         operation: "open",
         path: slot.path.clone(),
         source,
     })?;
     let read = |at: u64, buffer: &mut [u8]| region.read_at(at, buffer);
-    match (boot::installed(disk)?, loader) {
-        (Some(Loader::Grub), Loader::SystemdBoot) => return Err(InstallError::OtherLoader("GRUB")),
-        (Some(Loader::SystemdBoot), Loader::Grub) => return Err(InstallError::OtherLoader("systemd-boot")),
-        _ => {}
-    }
     match loader {
-        Loader::SystemdBoot => {
-            let program = erofs_read::read_file(&read, SYSTEMD_BOOT).map_err(InstallError::Loader)?;
-            SystemdBoot::new(esp::open(disk)?).install(&program)?;
-        }
-        Loader::Grub => {
-            let program = erofs_read::read_file(&read, GRUB).map_err(InstallError::NoGrub)?;
-            Grub::new(esp::open(disk)?).install(&program, GRUB_CONFIG)?;
-        }
+        Loader::SystemdBoot => erofs_read::read_file(&read, SYSTEMD_BOOT).map_err(InstallError::Loader),
+        Loader::Grub => erofs_read::read_file(&read, GRUB).map_err(InstallError::NoGrub),
     }
-    Ok(boot::open(disk)?.make_default(slot, record)?)
 }

@@ -10,6 +10,7 @@ pub mod esp;
 pub mod guard;
 pub mod init;
 pub mod install;
+pub mod mend;
 pub mod pins;
 mod plan_error;
 pub mod programs;

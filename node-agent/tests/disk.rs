@@ -99,7 +99,7 @@ fn a_trial_goes_from_armed_to_kept_and_back_without_touching_the_old_entry() {
     let old = machine.mtools("mtype", &["::/loader/entries/evenkeel-a.conf"]);
     let blocks = record_a.filesystem_length / 4096;
     for words in [
-        "root=/dev/mapper/evenkeel-root ".to_owned(),
+        "root=/dev/mapper/evenkeel-root gpt ".to_owned(),
         format!(" evenkeel.partuuid={} ", a.part_uuid),
         format!(" evenkeel.blocks={blocks} evenkeel.roothash={} evenkeel.slot=a ", record_a.root_hash),
     ] {

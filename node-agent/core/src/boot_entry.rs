@@ -10,6 +10,8 @@ pub const ENTRIES_FOLDER: &str = "loader/entries";
 pub const PART_UUID: &str = "evenkeel.partuuid=";
 /// The mapping that the initrd makes of the slot, with dm-verity; it comes first of our words.
 const ROOT: &str = "root=/dev/mapper/evenkeel-root";
+/// Lets the kernel use the second copy of the partition table where the first one is damaged; it would not otherwise.
+const EITHER_TABLE: &str = "gpt";
 const PREFIX: &str = "evenkeel-";
 const SUFFIX: &str = ".conf";
 
@@ -89,7 +91,7 @@ impl EntryBody {
     pub fn options(&self) -> String {
         let Self { slot, digest, part_uuid, root_hash, blocks, kernel_options, .. } = self;
         let place = format!(
-            "{ROOT} {PART_UUID}{part_uuid} evenkeel.blocks={blocks} evenkeel.roothash={root_hash} evenkeel.slot={slot} \
+            "{ROOT} {EITHER_TABLE} {PART_UUID}{part_uuid} evenkeel.blocks={blocks} evenkeel.roothash={root_hash} evenkeel.slot={slot} \
              evenkeel.digest={digest}"
         );
         kernel_options::join(kernel_options, &place)

@@ -17,7 +17,7 @@ use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
     disk::{Disk, DiskError},
-    install,
+    install, mend,
     stage::{self, Meter, StageRequest, Staged},
 };
 
@@ -50,7 +50,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     );
     match &args.recovery_image {
         Some(image) => recovery::write_recovery(request.disk, image, &source, &runtime),
-        None => Ok(()),
+        None => Ok(mend::restore_last_resort(&request.disk)?),
     }
 }
 
@@ -145,13 +145,29 @@ fn open_or_create(args: &InstallArgs) -> Result<Disk> {
     }
     match Disk::open(path) {
         Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes)?),
+        // A kernel that saw only the copy that is damaged.
+        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok_and(|lost| !lost.is_empty()) => {
+            brought_back(Disk::open(path)?)
+        }
         Err(error) => Err(error.into()),
         Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
             "{} has partitions that are not Evenkeel's: if nothing on it is needed, say --force",
             path.display()
         ))),
-        Ok(disk) => Ok(disk),
+        Ok(disk) => brought_back(disk),
     }
+}
+
+/// A disk of ours that has lost what boots it, as far as the image that is installed needs it.
+fn brought_back(disk: Disk) -> Result<Disk> {
+    let path = disk.path().display();
+    for what in Disk::mend_table(disk.path())? {
+        eprintln!("{path} had lost {what}: written again");
+    }
+    if mend::format_unreadable(&disk)? {
+        eprintln!("{path} has a boot partition that cannot be read: it is made anew");
+    }
+    Ok(disk)
 }
 
 pub(super) async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {

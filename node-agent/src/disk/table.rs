@@ -1,16 +1,20 @@
-//! The partition table: written once on an empty disk, afterwards only read.
+//! The partition table: written once on an empty disk, afterwards only read, and written again where a copy is lost.
+
+mod copies;
 
 use std::{collections::BTreeMap, fs::OpenOptions, io, path::Path};
 
 use evenkeel_node_agent_core::layout::{Place, Role};
 use gpt::{
-    GptConfig,
+    GptConfig, GptError,
     disk::LogicalBlockSize,
     mbr::ProtectiveMBR,
     partition::Partition as GptPartition,
     partition_types::{EFI, LINUX_FS},
 };
 use uuid::Uuid;
+
+pub(super) use copies::{Copies, mend};
 
 use super::{DiskError, Window, device, is_block_device};
 
@@ -31,24 +35,27 @@ const ENTRY_BYTES: u32 = 128;
 /// Every program makes 128; the library would read as many as are named.
 const ENTRIES_MAX: u32 = 1024;
 
-/// The partitions in the table of `path`, which `disk` reads.
+/// The partitions in the table of `path`, which `disk` reads: by its first copy, or else by its second.
 pub(super) fn read(path: &Path, disk: &Window, size: LogicalBlockSize) -> Result<Vec<Entry>, DiskError> {
     let no_table = |source| DiskError::NoTable { path: path.to_owned(), source };
-    for header in [size.as_u64(), disk.length().saturating_sub(size.as_u64())] {
-        check_header(disk, header).map_err(|error| no_table(error.into()))?;
-    }
-    let disk =
-        GptConfig::new().logical_block_size(size).open_from_device(disk.cursor(0)).map_err(no_table)?;
-    disk.partitions()
-        .values()
-        .filter(|partition| partition.is_used())
-        .map(|partition| {
-            let start = partition.bytes_start(size).map_err(|error| no_table(error.into()))?;
-            let length = partition.bytes_len(size).map_err(|error| no_table(error.into()))?;
-            let part_uuid = partition.part_guid.hyphenated().to_string();
-            Ok(Entry { name: partition.name.clone(), part_uuid, disk_offset: start, length })
+    let copies = Copies::read(disk, size).map_err(|error| no_table(error.into()))?;
+    copies.entries().map_err(no_table)
+}
+
+/// The partitions in the only table of `disk`, whose header is at byte `header`.
+fn entries(disk: &Window, header: u64, size: LogicalBlockSize) -> Result<Vec<Entry>, GptError> {
+    check_header(disk, header)?;
+    let table = GptConfig::new().logical_block_size(size).open_from_device(disk.cursor(0))?;
+    let used = table.partitions().values().filter(|partition| partition.is_used());
+    let entries = used.map(|partition| {
+        Ok(Entry {
+            name: partition.name.clone(),
+            part_uuid: partition.part_guid.hyphenated().to_string(),
+            disk_offset: partition.bytes_start(size)?,
+            length: partition.bytes_len(size)?,
         })
-        .collect()
+    });
+    entries.collect::<io::Result<_>>().map_err(GptError::from)
 }
 
 /// Fails for a header that the library must not see. One that is none is the library's to tell.
@@ -72,8 +79,7 @@ pub(super) fn write(path: &Path, places: &[Place]) -> Result<(), DiskError> {
         OpenOptions::new().read(true).write(true).open(path).map_err(|error| io_error("open", error))?;
     let size = block_size(path)?;
     let bytes = device::length(path)?;
-    let sectors = u32::try_from(bytes / size.as_u64() - 1).unwrap_or(u32::MAX);
-    ProtectiveMBR::with_lb_size(sectors)
+    boot_sector(bytes, size)
         .overwrite_lba0(&mut file)
         .map_err(|error| io_error("write the boot sector of", io::Error::other(error.to_string())))?;
     let mut table = GptConfig::new()
@@ -86,6 +92,11 @@ pub(super) fn write(path: &Path, places: &[Place]) -> Result<(), DiskError> {
     table.update_partitions(partitions).map_err(failed)?;
     let file = table.write().map_err(failed)?;
     file.sync_all().map_err(|error| io_error("flush", error))
+}
+
+/// What says to programs without GPT that a disk of so many bytes is not empty.
+fn boot_sector(bytes: u64, size: LogicalBlockSize) -> ProtectiveMBR {
+    ProtectiveMBR::with_lb_size(u32::try_from(bytes / size.as_u64() - 1).unwrap_or(u32::MAX))
 }
 
 fn partition(place: &Place, size: LogicalBlockSize) -> GptPartition {

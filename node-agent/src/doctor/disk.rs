@@ -44,6 +44,7 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
     DiskFacts {
         name: disk.path().display().to_string(),
         missing,
+        lost_of_table: disk.lost_of_table().unwrap_or_default(),
         damaged: entries.map(|entries| damaged(disk, &entries)).unwrap_or_default(),
         slots,
         target_writes,

@@ -15,7 +15,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         return vec![no_layout(&format!("{} has no partition {}", disk.name, disk.missing.join(", no ")))];
     }
     let running = facts.host.as_ref().and_then(|host| host.running.as_deref());
-    let mut findings = vec![Finding::ok("layout", format!("{} has Evenkeel's layout", disk.name))];
+    let mut findings = vec![layout(disk)];
     findings.push(state_filesystem(disk));
     match &disk.esp {
         Ok(esp) => {
@@ -26,10 +26,19 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         Err(error) => findings.push(Finding::fail(
             "esp",
             error,
-            "check the disk; on a machine that has a boot partition the kernel needs the vfat driver",
+            "check the disk; `evenkeel-agent disk mend` makes a boot partition anew that is damaged; one that others have \
+             mounted needs the kernel's vfat driver",
         )),
     }
     findings
+}
+
+fn layout(disk: &DiskFacts) -> Finding {
+    if disk.lost_of_table.is_empty() {
+        return Finding::ok("layout", format!("{} has Evenkeel's layout", disk.name));
+    }
+    let message = format!("{} has lost {}", disk.name, disk.lost_of_table.join(" and "));
+    Finding::warn("layout", message, "write it again by what is left with `evenkeel-agent disk mend`")
 }
 
 fn no_layout(message: &str) -> Finding {
@@ -102,7 +111,11 @@ fn default(slots: &[SlotFact]) -> Finding {
 fn state_filesystem(disk: &DiskFacts) -> Finding {
     match &disk.state_filesystem {
         Ok(()) => Finding::ok("state-filesystem", "the state partition holds its file system"),
-        Err(error) => Finding::fail("state-filesystem", error, "check it with `e2fsck` from another system"),
+        Err(error) => Finding::fail(
+            "state-filesystem",
+            error,
+            "reboot: what mounts it then mends it as far as e2fsck can; or check it with `e2fsck` from the recovery slot",
+        ),
     }
 }
 
@@ -137,7 +150,7 @@ fn esp_room(esp: &EspFacts) -> Finding {
 fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
     let Some(LoaderFacts { name, counts, part_uuid }) = &esp.loader else {
         let message = "the boot partition has no boot loader of ours";
-        return vec![Finding::fail("loader", message, "install an image with `evenkeel-agent install`")];
+        return vec![Finding::fail("loader", message, "make it anew with `evenkeel-agent disk mend`")];
     };
     let mut findings = vec![match counts {
         Ok(()) => Finding::ok("loader", format!("{name} can count the boots of a trial")),
@@ -160,7 +173,7 @@ fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::fail(
             "entries",
             "the boot loader has no entry for any slot",
-            "install an image with `evenkeel-agent install`",
+            "make them anew with `evenkeel-agent disk mend`, or install an image with `evenkeel-agent install`",
         ));
     }
     findings

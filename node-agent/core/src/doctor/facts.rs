@@ -22,6 +22,8 @@ pub struct DiskFacts {
     pub name: String,
     /// Partitions of the layout that it does not have.
     pub missing: Vec<&'static str>,
+    /// What it has lost of its partition table, where that can be read all the same.
+    pub lost_of_table: Vec<&'static str>,
     /// The slots that updates write.
     pub slots: Result<Vec<SlotFact>, String>,
     /// Slots that hold something else than their record says.

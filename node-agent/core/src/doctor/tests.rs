@@ -22,6 +22,7 @@ fn healthy() -> Facts {
     let disk = DiskFacts {
         name: "/dev/vda".into(),
         missing: Vec::new(),
+        lost_of_table: Vec::new(),
         slots: Ok(vec![slot("a", EntryFact::Permanent), SlotFact::empty("b")]),
         damaged: Vec::new(),
         target_writes: Ok(()),
@@ -116,6 +117,7 @@ fn what_ails_the_disk_is_found() {
     let cannot = |esp: &mut EspFacts| esp.loader.as_mut().unwrap().counts = Err("GRUB cannot write".into());
     assert_eq!(after(|facts, _, _| esp(facts, cannot)), [("loader", Fail)]);
     assert_eq!(after(|facts, _, disk| disk(facts).esp = Err("no FAT".into())), [("esp", Fail)]);
+    assert_eq!(after(|facts, _, disk| disk(facts).lost_of_table = vec!["a copy"]), [("layout", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).damaged = vec!["b".into()]), [("slots", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).target_writes = Err("busy".into())), [("slots", Fail)]);
     assert_eq!(

@@ -1,0 +1,85 @@
+//! A disk whose slots are whole and that does not boot: what the boot partition held is made again from them.
+
+use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, slot_record::SlotRecord};
+
+use crate::{
+    boot::{self, Loader},
+    disk::{Disk, DiskError, RegionError, SlotRegion},
+    esp,
+    install::{self, InstallError},
+};
+
+/// Why the boot partition could not be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// A slot cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The slot that was named holds nothing that boots.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The boot partition could not be written.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+}
+
+/// What boots a disk, in words; `None` when nothing does.
+pub fn boots(disk: &Disk) -> Option<String> {
+    let loader = match boot::installed(disk).ok()?? {
+        Loader::SystemdBoot => "systemd-boot",
+        Loader::Grub => "GRUB",
+    };
+    let entries = boot::open(disk).ok()?.entries().ok()?;
+    let mut slots: Vec<&str> = entries.iter().map(|entry| entry.name.slot.as_str()).collect();
+    slots.sort_unstable();
+    (!slots.is_empty()).then(|| format!("{loader} with entries for {}", slots.join(", ")))
+}
+
+/// The slots that could boot: those that hold an image.
+pub fn bootable(disk: &Disk) -> Result<Vec<(String, SlotRecord)>, DiskError> {
+    let mut found = Vec::new();
+    for name in disk.slot_names() {
+        if let Ok(record) = disk.slot(name)?.read_record() {
+            found.push((name.to_owned(), record));
+        }
+    }
+    Ok(found)
+}
+
+/// Formats the boot partition, and writes onto it what boots the slot, and the recovery slot if that holds an image.
+/// Everything else on it is lost.
+pub fn make_boot_partition(disk: &Disk, slot: &str, loader: Loader) -> Result<SlotRecord, MendError> {
+    // All that can fail comes before anything is lost.
+    let (region, record) = content(disk, slot)?;
+    install::loader_program(&region, loader)?;
+    esp::format(disk).map_err(InstallError::from)?;
+    install::make_bootable_with(disk, &region, &record, loader)?;
+    restore_last_resort(disk)?;
+    Ok(record)
+}
+
+/// Formats a boot partition that cannot be read, so that an installation can go on. Whether it had to.
+pub fn format_unreadable(disk: &Disk) -> Result<bool, MendError> {
+    let unreadable = boot::installed(disk).is_err();
+    if unreadable {
+        esp::format(disk).map_err(InstallError::from)?;
+    }
+    Ok(unreadable)
+}
+
+/// Lets a recovery slot that holds an image and has no boot entry boot when no other slot does.
+pub fn restore_last_resort(disk: &Disk) -> Result<(), MendError> {
+    let Ok((region, record)) = content(disk, RECOVERY_SLOT) else { return Ok(()) };
+    let loader = boot::open(disk).map_err(InstallError::from)?;
+    let entries = loader.entries().map_err(InstallError::from)?;
+    if entries.iter().all(|entry| entry.name.slot != RECOVERY_SLOT) {
+        loader.make_last_resort(&region, &record).map_err(InstallError::from)?;
+    }
+    Ok(())
+}
+
+fn content(disk: &Disk, slot: &str) -> Result<(SlotRegion, SlotRecord), MendError> {
+    let region = disk.slot(slot)?;
+    let record = region.read_record()?;
+    Ok((region, record))
+}
