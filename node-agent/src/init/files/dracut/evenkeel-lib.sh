@@ -163,22 +163,14 @@ evenkeel_reset() {
     umount "$_esp"
 }
 
-# Mounts the state partition. One that is damaged is mended as far as e2fsck can; where e2fsck finds no file system, none
-# of its copies of the superblock either, there is nothing left to lose, and an empty one lets the machine come up. Not on
-# trial: the new image may be what cannot mount it.
+# Mounts the state partition. One that is damaged is mended as far as e2fsck can; none is made anew, for what is on it is
+# lost then. Not on trial: the new image may be what cannot mount it.
 evenkeel_mount_state() {
     mount -t ext4 -o noatime "$1" "$2" && return 0
     evenkeel_counted && return 1
     e2fsck -y "$1"
-    _checked=$?
-    if mount -t ext4 -o noatime "$1" "$2"; then
-        evenkeel_say "the state partition was damaged, and e2fsck mended it: files may be missing"
-        return 0
-    fi
-    # 8: it could not begin. A disk that cannot be read is no reason to write to it.
-    [ "$_checked" = 8 ] && dd if="$1" of=/dev/null bs=1M count=512 2> /dev/null || return 1
-    evenkeel_anew state && mount -t ext4 -o noatime "$1" "$2" || return 1
-    evenkeel_say "the state partition held no file system any more and was made anew: what was on it is lost"
+    mount -t ext4 -o noatime "$1" "$2" || return 1
+    evenkeel_say "the state partition was damaged, and e2fsck mended it: files may be missing"
 }
 
 # An empty file system for the partition of a name.
