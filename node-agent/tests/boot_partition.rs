@@ -53,8 +53,10 @@ impl Machine {
         let mut bytes = vec![0; DIRECTORIES];
         self.bytes().read_at(0, &mut bytes).unwrap();
         let size = u32::try_from(size).unwrap().to_le_bytes();
+        // The tables of clusters lie there too, and a number in them may be the size.
+        let is_name = |name: &[u8]| name.iter().all(|letter| *letter >= b' ');
         let of_that_size = |(_, entry): &(usize, &[u8])| {
-            entry[11] & NO_FILE == 0 && entry[28..] == size && entry[0] != REMOVED
+            entry[11] & NO_FILE == 0 && entry[28..] == size && entry[0] != REMOVED && is_name(&entry[..11])
         };
         let found: Vec<_> = bytes.chunks_exact(ENTRY).enumerate().filter(of_that_size).collect();
         assert_eq!(found.len(), 1, "entries with the size {size:?}");
