@@ -65,7 +65,9 @@ impl<'a> Failures<'a> {
 fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     let plan = node.plan.as_ref()?;
     let digest = policy.digest()?;
-    if let Some(why) = lost(policy, node, now) {
+    if plan.spec.image == policy.image
+        && let Some(why) = lost(policy, node, now)
+    {
         return Some(Failure { why, condemned: false, again: None });
     }
     if updated(policy, node) || node.unmanageable() || taken_back(policy, node) {
@@ -127,7 +129,8 @@ pub fn lost_at(policy: &Policy, record: &Disruption, target: Option<Target>) -> 
     told.max(soaked) + seconds(policy.reboot.deadline_seconds) + seconds(commit)
 }
 
-/// Why the node counts as lost: it was told to reboot, or to go back, and was not heard of for too long.
+/// Why the node counts as lost: it was told to reboot, or to go back, and was not heard of for too long. That holds for
+/// whichever image it was told of: nobody waits for it when another one is wanted since.
 pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> {
     let plan = node.plan.as_ref()?;
     let record = node.disruption()?;
@@ -139,7 +142,7 @@ pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> 
     };
     let ended = matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed);
     let at = lost_at(policy, record, plan.spec.target);
-    (told && !ended && plan.spec.image == policy.image && now >= at).then(|| {
+    (told && !ended && now >= at).then(|| {
         format!("it was not heard of since it was told to reboot, and should have been by {at}: look at the machine")
     })
 }

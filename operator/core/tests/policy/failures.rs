@@ -10,8 +10,8 @@ use evenkeel_operator_core::{Action, DrainSeen, NodeSeen, NodeState};
 use serde_json::json;
 
 use crate::fleet::{
-    NEW, action, decide, decide_at, failed, in_turn, minutes, node, now, ordered, policy, snapshot, staged,
-    started, state, updated,
+    NEW, OLD, action, decide, decide_at, failed, image, in_turn, minutes, node, now, ordered, policy,
+    snapshot, staged, started, state, updated,
 };
 
 #[test]
@@ -85,6 +85,23 @@ fn a_node_that_never_answers_again_is_named_counts_and_holds_nobody_for_ever() {
     assert!(stopped.contains("failed on lost") && stopped.contains("look at the machine"), "{stopped}");
     let early = in_turn(Target::Reverted, Phase::Rebooting, 20);
     assert!(decide(&lenient, &[("n1", early)]).report.stopped.is_none(), "it may still come back");
+}
+
+#[test]
+fn a_node_that_an_image_before_took_away_holds_nobody_either() {
+    let mut lost = in_turn(Target::Reverted, Phase::Rebooting, 60);
+    (lost.ready, lost.domain) = (false, "a".into());
+    lost.plan.as_mut().unwrap().spec.image = Some(image(OLD));
+    let by_domain = policy(&json!({ "maxUnavailable": 2, "topologyKey": "zone", "oneDomainAtATime": true }));
+    let other = NodeSeen { domain: "b".into(), ..staged() };
+    let decision = decide(&by_domain, &[("lost", lost.clone()), ("n1", other)]);
+    assert_eq!(started(&decision), ["n1"], "its domain is not waited for");
+    assert!(matches!(decision.report.nodes["lost"], NodeState::Lost(_)), "{decision:?}");
+    assert!(decision.report.stopped.is_none(), "it says nothing of the image that is wanted now");
+    let back = policy(&json!({ "maxUnavailable": 1, "failurePolicy": { "action": "RevertAll" } }));
+    let bad = ("bad", failed(RollbackCause::HostCheck, 1));
+    let decision = decide(&back, &[bad, ("lost", lost), ("n1", updated(5))]);
+    assert_eq!(started(&decision), ["n1"], "nor does it keep others from their cure");
 }
 
 fn denied(until: Option<Time>) -> Denied {
