@@ -160,6 +160,9 @@ pub fn starts(
         budgets(policy, seen, now, &started, found);
         steps(policy, seen, now, &started, found);
     }
+    if !going_back.is_empty() {
+        return_trips(policy, seen, now, &going_back, found);
+    }
     controllers(seen, &started.union(&going_back).copied().collect(), found);
 }
 
@@ -193,11 +196,49 @@ fn budgets(
         }
     }
     if policy.one_domain_at_a_time {
+        let active: BTreeSet<&str> = seen
+            .nodes
+            .values()
+            .filter(|node| ours(node) && recorded(node) && !is_overdue(policy, node, now))
+            .map(|node| node.domain.as_str())
+            .collect();
+        let elsewhere = |name: &&&str| !active.contains(seen.nodes[**name].domain.as_str());
+        if let Some(name) = started.iter().find(|name| !active.is_empty() && elsewhere(name)) {
+            let active: Vec<&str> = active.into_iter().collect();
+            let active = active.join(" and ");
+            found.push(format!("{name} was started while domain {active} is not finished"));
+        }
         let mut begun: Vec<&str> = started.iter().map(|name| seen.nodes[*name].domain.as_str()).collect();
         begun.sort_unstable();
         begun.dedup();
         if begun.len() > 1 {
             found.push(format!("domains {} were begun at once", begun.join(" and ")));
+        }
+    }
+}
+
+/// Turns to go back are held by the budget too, but only turns take of it, and none of nodes that are lost.
+fn return_trips(
+    policy: &Policy,
+    seen: &Snapshot,
+    now: Timestamp,
+    going_back: &BTreeSet<&str>,
+    found: &mut Vec<String>,
+) {
+    let in_turn = |(name, node): &(&String, &NodeSeen)| {
+        going_back.contains(name.as_str()) || recorded(node) && !node.gone && !is_overdue(policy, node, now)
+    };
+    let turns = || seen.nodes.iter().filter(in_turn).map(|(_, node)| node);
+    let budget = policy.max_unavailable.of(seen.nodes.values().filter(|node| ours(node)).count());
+    if turns().count() > budget {
+        found.push(format!("{} nodes would be in their turn, {budget} may be", turns().count()));
+    }
+    let Some(limit) = policy.max_unavailable_per_domain else { return };
+    for domain in going_back.iter().map(|name| &seen.nodes[*name].domain).collect::<BTreeSet<_>>() {
+        let size = seen.nodes.values().filter(|node| ours(node) && node.domain == *domain).count();
+        let (out, budget) = (turns().filter(|node| node.domain == *domain).count(), limit.of(size));
+        if out > budget {
+            found.push(format!("{out} nodes of domain {domain} would be in their turn, {budget} may be"));
         }
     }
 }
