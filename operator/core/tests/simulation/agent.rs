@@ -30,6 +30,8 @@ pub enum Fate {
     StagingFails,
     /// It does not come back from its reboot.
     NeverReturns,
+    /// Its agent is not heard of any more from some moment on.
+    GoesSilent,
 }
 
 /// What happens to the agent in one step.
@@ -60,10 +62,19 @@ pub struct Agent {
     off: bool,
     verdict: Option<Verdict>,
     staging_failed: bool,
+    /// How far its machine's clock is off.
+    skew: SignedDuration,
+    /// From when to when it does not run.
+    pub silent: (Timestamp, Timestamp),
+    /// Until when its node is Ready now and not then.
+    flaps_until: Timestamp,
+    /// The version of its plan with which it had nothing to do.
+    rested_at: Option<u64>,
+    waits: bool,
 }
 
 impl Agent {
-    pub fn new(fate: Fate, boot_id: &str, now: Timestamp) -> Self {
+    pub fn new(fate: Fate, boot_id: &str, now: Timestamp, skew: SignedDuration) -> Self {
         let kept = Slot { digest: Some(OLD.into()), entry: EntryFact::Permanent, generation: 1 };
         let free = Slot { digest: None, entry: EntryFact::Absent, generation: 0 };
         let mut agent = Self {
@@ -73,12 +84,17 @@ impl Agent {
             slots: BTreeMap::from([("a", kept), ("b", free)]),
             running: "a",
             boot_id: boot_id.to_owned(),
-            booted_at: now,
+            booted_at: now + skew,
             off: false,
             verdict: None,
             staging_failed: false,
+            skew,
+            silent: (Timestamp::MIN, Timestamp::MIN),
+            flaps_until: Timestamp::MIN,
+            rested_at: None,
+            waits: false,
         };
-        agent.report(now);
+        agent.report(now + skew);
         agent
     }
 
@@ -86,6 +102,36 @@ impl Agent {
     pub fn lose_memory(&mut self) {
         self.journal = Journal::default();
         self.verdict = None;
+        self.rested_at = None;
+    }
+
+    /// It does not run for a while.
+    pub fn silence(&mut self, from: Timestamp, until: Timestamp) {
+        if self.fate != Fate::GoesSilent {
+            self.silent = (from, until);
+        }
+    }
+
+    pub fn is_silent(&self, now: Timestamp) -> bool {
+        self.silent.0 <= now && now < self.silent.1
+    }
+
+    pub fn flap(&mut self, until: Timestamp) {
+        self.flaps_until = until;
+    }
+
+    pub fn flaps(&self, now: Timestamp) -> bool {
+        now < self.flaps_until
+    }
+
+    /// Nothing came of a step with this version of its plan. A trial ends by itself, whatever the plan says.
+    pub fn rest(&mut self, plan: u64) {
+        self.rested_at = Some(plan).filter(|_| self.waits && !self.on_trial());
+    }
+
+    /// Whether nothing will come of the next step either.
+    pub fn rests(&self, plan: u64) -> bool {
+        self.rested_at == Some(plan)
     }
 
     fn facts(&self, now: Timestamp) -> Facts {
@@ -192,14 +238,10 @@ impl Agent {
     }
 
     /// One step. `bad` is the digest that does not boot on nodes of that fate.
-    pub fn step(
-        &mut self,
-        node: &mut NodeSeen,
-        spec: Option<&NodePlanSpec>,
-        (boot, bad): (&str, &str),
-        fault: Fault,
-        now: Timestamp,
-    ) {
+    pub fn step(&mut self, node: &mut NodeSeen, (boot, bad): (&str, &str), fault: Fault, now: Timestamp) {
+        let runs = !self.is_silent(now);
+        let now = now + self.skew;
+        self.waits = false;
         if self.off {
             node.ready = false;
             if self.fate != Fate::NeverReturns {
@@ -210,21 +252,33 @@ impl Agent {
         }
         node.ready |= now > self.booted_at && node.boot_id == self.boot_id;
         self.guard(now);
-        let orders = spec.and_then(Orders::of);
-        self.journal = resume(&self.journal, orders.as_ref(), &self.facts(now));
-        let (journal, action) = next(&self.journal, orders.as_ref(), &self.facts(now));
-        self.journal = journal;
-        if !self.off {
-            let facts = self.facts(now);
-            let outcome = self.act(&action);
-            if fault == Fault::None {
-                self.journal = record(&self.journal, &action, outcome, &facts);
+        if runs {
+            self.follow(node.plan.as_ref().map(|plan| &plan.spec), fault, now);
+            self.report(now);
+            if let Some(plan) = &mut node.plan {
+                plan.status.clone_from(&self.status);
             }
-            self.off |= fault == Fault::PowerCut && self.fate == Fate::Fine;
         }
         if self.off {
             node.ready = false;
         }
-        self.report(now);
+    }
+
+    /// What the agent does in a step: it takes up where it was, and does the next thing.
+    fn follow(&mut self, spec: Option<&NodePlanSpec>, fault: Fault, now: Timestamp) {
+        let orders = spec.and_then(Orders::of);
+        self.journal = resume(&self.journal, orders.as_ref(), &self.facts(now));
+        let (journal, action) = next(&self.journal, orders.as_ref(), &self.facts(now));
+        self.journal = journal;
+        if self.off {
+            return;
+        }
+        self.waits = action == Action::Wait;
+        let facts = self.facts(now);
+        let outcome = self.act(&action);
+        if fault == Fault::None {
+            self.journal = record(&self.journal, &action, outcome, &facts);
+        }
+        self.off |= fault == Fault::PowerCut && self.fate != Fate::NeverReturns;
     }
 }

@@ -79,13 +79,13 @@ fn gate(when: Vec<GateTime>) -> HealthGate {
     }
 }
 
-/// Answers whether nodes may leave service.
-pub fn answer(node: &mut NodeSeen, now: Timestamp, dice: &mut Dice, faults: bool) {
-    node.checks.departure = if faults && dice.one_in(3) {
+/// Whether a node may leave service, as somebody finds out now.
+pub fn departure(held: bool, now: Timestamp) -> Departure {
+    if held {
         Departure::Held { by: "budget web".into(), again: now + SignedDuration::from_secs(40) }
     } else {
         Departure::Free { at: now }
-    };
+    }
 }
 
 /// Gates come and go, Jobs end. Nobody's fault any more, and a person has deleted the Jobs that failed.

@@ -1,5 +1,7 @@
 //! A small deterministic source of choices (xorshift64*), so that a seed replays exactly.
 
+use jiff::SignedDuration;
+
 pub struct Dice(u64);
 
 impl Dice {
@@ -21,4 +23,9 @@ impl Dice {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[usize::try_from(self.roll(from.len() as u64)).unwrap()]
     }
+}
+
+/// How far a clock is off, at most so many seconds.
+pub fn off_by(dice: &mut Dice, most: u64) -> SignedDuration {
+    SignedDuration::from_secs(i64::try_from(dice.roll(2 * most)).unwrap() - i64::try_from(most).unwrap())
 }
