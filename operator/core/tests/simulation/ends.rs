@@ -58,7 +58,9 @@ impl Schedule {
                 let wake = last.decision.report.wake_at.map(|at| at.duration_since(world.now));
                 pause = wake.unwrap_or(AT_LEAST).clamp(TICK, AT_LEAST);
             }
-            if is_over(&last) || world.now.duration_since(since) > QUIET {
+            // A window that will open is not the end.
+            let shut = last.decision.report.next_window.is_some();
+            if is_over(&last) || !shut && world.now.duration_since(since) > QUIET {
                 return last;
             }
         }

@@ -96,7 +96,7 @@ impl Cluster {
     pub fn join(&mut self, name: &str, place: &Place) {
         self.boots += 1;
         let boot_id = format!("boot-{}", self.boots);
-        self.agents.insert(name.to_owned(), Agent::new(Fate::Fine, &boot_id, self.now));
+        self.agents.insert(name.to_owned(), Agent::new(Fate::Fine, &boot_id, self.now, SignedDuration::ZERO));
         let node = NodeSeen {
             selected: true,
             ready: true,
@@ -310,12 +310,8 @@ impl Cluster {
             self.boots += 1;
             let boot = format!("boot-{}", self.boots);
             let bad = self.bad.get(name).map_or("none", String::as_str);
-            let spec = node.plan.as_ref().map(|plan| plan.spec.clone());
             let agent = self.agents.get_mut(name).expect("made with its node");
-            agent.step(node, spec.as_ref(), (&boot, bad), Fault::None, self.now);
-            if let Some(plan) = &mut node.plan {
-                plan.status = agent.status.clone();
-            }
+            agent.step(node, (&boot, bad), Fault::None, self.now);
             let when = gates::time(node);
             let asked =
                 self.policy.gates.iter().filter(|gate| when.is_some_and(|when| gate.when.contains(&when)));
