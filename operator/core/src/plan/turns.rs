@@ -42,6 +42,8 @@ pub struct Turns<'a> {
     unstaged: Option<Hold>,
     /// The domain that is to be finished.
     domain: Option<&'a str>,
+    /// The same, or that of the first node that waits.
+    next_domain: Option<&'a str>,
     staging: usize,
     ahead: usize,
     /// How many nodes may not leave service.
@@ -76,6 +78,7 @@ impl<'a> Turns<'a> {
             closed,
             unstaged,
             domain,
+            next_domain: domain,
             staging: 0,
             ahead,
             held: 0,
@@ -96,6 +99,10 @@ impl<'a> Turns<'a> {
             }
             return;
         };
+        self.next_domain = self.domain.or_else(|| {
+            let first = waiting.iter().find(|(_, node)| self.may_come_soon(node));
+            first.map(|(_, node)| node.domain.as_str())
+        });
         let mut kept = 0;
         for (name, node) in &waiting {
             let ordered = self.ordered(name, node).is_some();
@@ -105,7 +112,9 @@ impl<'a> Turns<'a> {
             kept += usize::from(stays);
             // A node that does not answer holds no place.
             let counts = ordered && !stays && (staged || node.ready && !is_silent(node, now));
-            self.ahead += usize::from(counts);
+            // Nor does one prove it that lets others go first: its step or domain has not come, or the operator came to
+            // it since it was staged.
+            self.ahead += usize::from(counts && self.may_prove(node) && !node.runs_operator);
             self.staging += usize::from(counts && !staged);
         }
         for (name, node) in waiting {
@@ -129,7 +138,8 @@ impl<'a> Turns<'a> {
         now: Timestamp,
         decision: &mut Decision,
     ) {
-        let unproven = !self.fleet.proven && self.ahead >= self.policy.max_unavailable.of(self.fleet.size);
+        let enough = self.ahead >= self.policy.max_unavailable.of(self.fleet.size);
+        let unproven = !self.fleet.proven && (enough || !self.may_prove(node));
         let hold = self
             .unstaged
             .clone()
@@ -237,10 +247,21 @@ impl<'a> Turns<'a> {
 
     /// Takes note of a node that will come to its turn soon.
     fn awaited(&mut self, node: &'a NodeSeen) {
-        if node.ready && node.trouble().is_none() && self.steps.allows(node) && self.closed.is_none() {
+        if self.may_come_soon(node) && self.closed.is_none() {
             self.others_wait |= !node.runs_operator;
             self.domain.get_or_insert(&node.domain);
         }
+    }
+
+    /// Whether its step and its domain are those that come first.
+    fn may_prove(&self, node: &NodeSeen) -> bool {
+        let in_domain = self.next_domain.is_none_or(|domain| domain == node.domain);
+        self.steps.allows(node) && (in_domain || !self.policy.one_domain_at_a_time)
+    }
+
+    /// Whether nothing about the node itself keeps it from its turn.
+    fn may_come_soon(&self, node: &NodeSeen) -> bool {
+        node.ready && node.trouble().is_none() && self.steps.allows(node)
     }
 }
 

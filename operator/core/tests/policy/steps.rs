@@ -2,14 +2,14 @@
 
 use evenkeel_crds::{node_plan::RollbackCause, rollout_status::Progress};
 use evenkeel_operator_core::{
-    NodeSeen, Policy, Report,
+    Action, NodeSeen, Policy, Report,
     report::{StepState, StepWait},
     wishes::{Approved, step_token},
 };
 use serde_json::json;
 
 use crate::fleet::{
-    NEW, decide, decide_at, failed, minutes, now, policy, snapshot, staged, started, updated,
+    NEW, action, decide, decide_at, failed, minutes, node, now, policy, snapshot, staged, started, updated,
 };
 
 fn waits(report: &Report) -> Option<&StepWait> {
@@ -95,6 +95,27 @@ fn nodes_of_a_selector_wait_for_their_step_and_late_ones_follow_at_once() {
         ["a", "c"],
         "and after it"
     );
+}
+
+/// It was staged while its step was open, or before the others joined.
+#[test]
+fn a_staged_node_of_a_later_step_does_not_keep_the_first_step_from_proving_the_image() {
+    let policy = policy(&json!({
+        "maxUnavailable": 1, "steps": [{ "nodes": 1 }, { "selector": { "matchLabels": { "late": "yes" } } }],
+    }));
+    let late = |node: NodeSeen| NodeSeen { step: Some(1), ..node };
+    let decision = decide(&policy, &[("a", late(staged())), ("b", node()), ("c", late(node()))]);
+    assert!(matches!(action(&decision, "b"), Some(Action::OrderStage { .. })), "{decision:?}");
+    assert_eq!((action(&decision, "a"), action(&decision, "c")), (None, None));
+}
+
+#[test]
+fn a_staged_node_that_the_operator_came_to_does_not_keep_others_from_going_first() {
+    let policy = policy(&json!({ "maxUnavailable": 1 }));
+    let own = NodeSeen { runs_operator: true, ..staged() };
+    let decision = decide(&policy, &[("a", own.clone()), ("b", node())]);
+    assert!(matches!(action(&decision, "b"), Some(Action::OrderStage { .. })), "{decision:?}");
+    assert_eq!(started(&decide(&policy, &[("a", own)])), ["a"], "nobody is left to go first");
 }
 
 #[test]
