@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test sim trials power delta bench-node bench-fleet bench-planner build lint deny generate fmt fuzz host-packages
+.PHONY: demo test sim trials lives power delta bench-node bench-fleet bench-planner build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -23,6 +23,11 @@ test: host-packages lint build
 # some; `evenkeel-e2e trial --list` says what there is.
 trials: build
 	$(E2E) trial $(or $(CASES),--all)
+
+# Machines that are installed, updated, reset, broken and brought back, with a shell on a serial line; some ten boots each.
+# STORIES chooses some, GRUB=1 the other loader; `evenkeel-e2e life --list` says what there is.
+lives: build
+	$(E2E) life $(STORIES) $(if $(GRUB),--grub)
 
 # A machine that updates itself while its power is cut, CUTS times in all; some two minutes for each cut.
 power: build

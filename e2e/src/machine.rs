@@ -44,6 +44,7 @@ pub struct Machine {
 
 /// What is unusual in a machine.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a part that a machine has or has not")]
 pub struct Hardware {
     /// Its clock begins in 2001.
     pub clock_in_the_past: bool,
@@ -52,6 +53,8 @@ pub struct Hardware {
     /// It has one processor and not two. Emulated ones that run at the same time may hang when a kernel changes the code
     /// that the other one is in.
     pub one_processor: bool,
+    /// It has a second serial line, whose other end is [`Machine::serial`].
+    pub shell: bool,
 }
 
 /// Installs what machines need on this host.
@@ -125,6 +128,11 @@ impl Machine {
         console(&self.folder)
     }
 
+    /// The socket at the other end of its second serial line.
+    pub fn serial(&self) -> PathBuf {
+        serial(&self.folder)
+    }
+
     /// The last lines of its console, for messages.
     pub fn console_tail(&self) -> String {
         last_lines(&fs::read(self.console()).unwrap_or_default())
@@ -147,6 +155,10 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-serial", "chardev:console"])
         .args(["-rtc", if hardware.clock_in_the_past { "base=2001-01-01" } else { "base=utc" }])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", socket(folder).display())]);
+    if hardware.shell {
+        let socket = format!("socket,id=shell,server=on,wait=off,path={}", serial(folder).display());
+        command.args(["-chardev", &socket, "-serial", "chardev:shell"]);
+    }
     Service::start(name, command, &folder.join("qemu.log"))
 }
 
@@ -165,6 +177,10 @@ fn console(folder: &Path) -> PathBuf {
 
 fn socket(folder: &Path) -> PathBuf {
     folder.join("monitor")
+}
+
+fn serial(folder: &Path) -> PathBuf {
+    folder.join("serial")
 }
 
 /// How the machine's processor is made: emulated, which works everywhere; `EVENKEEL_ACCEL=kvm` is many times faster

@@ -24,6 +24,8 @@ enum Command {
     Trial(trial::Arguments),
     /// A machine that updates itself, and whose power is cut again and again.
     Power(trial::power::Arguments),
+    /// The life of a machine from an empty disk on: install, update, reset, loss and recovery.
+    Life(trial::life::Arguments),
     /// Builds containerd and ctr, which staging is measured beside, and prints their folder.
     Containerd,
     /// Two versions of a Debian that differ by an update of one package: how much of the second is downloaded.
@@ -36,6 +38,7 @@ async fn main() -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
         Command::Power(arguments) => trial::power::run(&arguments).await,
+        Command::Life(arguments) => trial::life::run(&arguments).await,
         Command::Containerd => containerd().await,
         Command::Delta => delta::run().await,
     }

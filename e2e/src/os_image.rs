@@ -1,6 +1,7 @@
 //! The demo's operating system: Debian with a kubelet, in several versions that share all layers but the last.
 
 pub(crate) mod debian;
+mod lives;
 mod node;
 mod trials;
 mod version;
@@ -21,6 +22,8 @@ pub const REPOSITORY: &str = "evenkeel/os";
 
 /// Repository of the images for single machines.
 pub const TRIALS_REPOSITORY: &str = "evenkeel/trial";
+/// Repository of the images for machines that are told what to do.
+pub const LIVES_REPOSITORY: &str = "evenkeel/life";
 /// A GRUB that needs no other files: the program, here and in the image, and its Debian package.
 const GRUB: (&str, &str) = ("/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin");
 
@@ -35,6 +38,18 @@ pub async fn publish(registry: &Registry, tools: &Tools, binaries: &Binaries) ->
 
 /// The same for the images of single machines, which have GRUB too.
 pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+    let base = lean_base(tools, binaries).await?;
+    push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
+}
+
+/// The same for the images of machines that are told what to do over a serial line.
+pub async fn publish_lives(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+    let mut base = lean_base(tools, binaries).await?;
+    base.push(Layer::from_tar(&lives::SHELL.layer()?, Compression::Gzip)?);
+    push(registry, LIVES_REPOSITORY, &base, lives::LIVES).await
+}
+
+async fn lean_base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {
     host_packages::ensure(&[GRUB]).await?;
     let mut base = base(tools, binaries).await?;
     base.push(Layer::from_tar(&trials::LEAN.layer()?, Compression::Gzip)?);
@@ -43,7 +58,7 @@ pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binar
         &version::file_layer(GRUB.0.trim_start_matches('/'), &grub)?,
         Compression::Gzip,
     )?);
-    push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
+    Ok(base)
 }
 
 async fn base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {

@@ -6,6 +6,7 @@ mod boots;
 mod case;
 mod cases;
 mod cause;
+pub mod life;
 pub mod power;
 mod run;
 mod slot;

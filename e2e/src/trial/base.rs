@@ -16,12 +16,12 @@ use super::{
     run::{self, Patience},
 };
 use crate::{
-    binaries::{self, Binary},
+    binaries::{self, Binaries, Binary},
     host_packages, machine, os_image,
     process::output,
     progress,
     registry::{self, Registry},
-    tools::{self, Tool},
+    tools::{self, Tool, Tools},
 };
 
 pub(super) const DISK_BYTES: u64 = 4 << 30;
@@ -50,21 +50,31 @@ pub(super) struct Base {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
     pub name: String,
+    pub version: Option<String>,
     pub digest: Option<String>,
     pub bootable: bool,
+    pub default: bool,
     pub tries_left: Option<u32>,
 }
 
 impl Host {
     /// Builds what is needed and pushes the images.
     pub(super) async fn prepare(folder: &Path) -> Result<Self> {
+        Self::prepare_with(folder, os_image::publish_trials).await
+    }
+
+    /// As [`Self::prepare`], with other images.
+    pub(super) async fn prepare_with(
+        folder: &Path,
+        publish: impl AsyncFnOnce(&Registry, &Tools, &Binaries) -> Result<()>,
+    ) -> Result<Self> {
         machine::prepare_host().await?;
         // For what is changed on disks.
         host_packages::ensure(&[("cpio", "cpio"), ("mcopy", "mtools")]).await?;
         let tools = tools::ensure(&[Tool::Kubelet, Tool::Containerd, Tool::ContainerdShim]).await?;
         let binaries = binaries::build().await?;
         let registry = Registry::start(&folder.join("registry"), registry::Options::default()).await?;
-        os_image::publish_trials(&registry, &tools, &binaries).await?;
+        publish(&registry, &tools, &binaries).await?;
         Ok(Self { agent: binaries.path(Binary::Agent), registry, folder: folder.to_owned() })
     }
 
