@@ -92,7 +92,7 @@ fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
 }
 
 /// Whether a condition is one that we wrote.
-pub fn is_ours(condition: &NodeCondition) -> bool {
+fn is_ours(condition: &NodeCondition) -> bool {
     condition.reason.as_deref() == Some(LIFECYCLE_REASON)
 }
 

@@ -77,15 +77,27 @@ pub fn parse(text: &str) -> Result<Parsed, CloudConfigError> {
     }
     let mut config = CloudConfig::default();
     cloud_init::steps(document, &mut config);
-    for (part, name) in PARTS.into_iter().flat_map(|part| stages.keys().map(move |name| (part, name))) {
-        let Some(stage) = name.strip_suffix(part).and_then(Stage::named) else { continue };
-        stages[name].iter().for_each(|step| config.push(stage, step.clone()));
+    let mut parts = Vec::new();
+    for (name, steps) in stages {
+        match part_of_stage(&name) {
+            Some((part, stage)) => parts.push((part, stage, steps)),
+            None => unknown.push(format!("stages.{name}")),
+        }
     }
-    let known =
-        |name: &&String| PARTS.iter().any(|part| name.strip_suffix(part).and_then(Stage::named).is_some());
-    unknown.extend(stages.keys().filter(|name| !known(name)).map(|name| format!("stages.{name}")));
+    parts.sort_by_key(|(part, ..)| *part);
+    for (_, stage, steps) in parts {
+        for step in steps {
+            config.push(stage, step);
+        }
+    }
     config.check().map_err(CloudConfigError::Format)?;
     Ok(Parsed { config, unknown })
+}
+
+/// Which of [`PARTS`] of which stage a name is.
+fn part_of_stage(name: &str) -> Option<(usize, Stage)> {
+    let part = |(at, part): (usize, &&str)| Some((at, name.strip_suffix(part).and_then(Stage::named)?));
+    PARTS.iter().enumerate().find_map(part)
 }
 
 #[cfg(test)]
