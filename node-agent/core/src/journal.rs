@@ -71,7 +71,7 @@ pub enum Step {
     Staging,
     /// The slot is written and verified, not bootable.
     Staged,
-    /// The trial's entry is being written.
+    /// The trial's entry is being written, or taken away again.
     Activating {
         /// Boot ID of the boot that does so.
         boot_id_before: String,

@@ -31,6 +31,8 @@ enum Fault {
     KilledAfterAction,
     PowerCut,
     ActionFails,
+    /// The order is deleted, and given anew.
+    OrderedAnew,
 }
 
 /// Turns from a boot to the end of the host's checks: the cluster may want to keep the image before.
@@ -46,6 +48,7 @@ struct World {
     /// Turns since the last boot; the host's checks take some.
     turns_up: u32,
     image: Image,
+    orders_given: u32,
     target: Target,
 }
 
@@ -63,6 +66,7 @@ impl World {
             verdict: None,
             turns_up: 0,
             image,
+            orders_given: 1,
             target: Target::Staged,
         }
     }
@@ -114,10 +118,19 @@ impl World {
 
     fn orders(&self) -> Orders {
         Orders {
-            order: Order { plan_id: "p1".into(), image: format!("os@{NEW}"), target: self.target },
+            order: Order {
+                plan_id: format!("p{}", self.orders_given),
+                image: format!("os@{NEW}"),
+                target: self.target,
+            },
             not_after: Some(self.now + SignedDuration::from_mins(10)),
             revert: None,
         }
+    }
+
+    fn order_anew(&mut self) {
+        self.orders_given += 1;
+        self.target = Target::Staged;
     }
 
     /// The boot loader: highest generation first, entries without tries last.
@@ -191,6 +204,7 @@ impl World {
         let facts = self.facts();
         match fault {
             Fault::KilledBeforeAction => return,
+            Fault::OrderedAnew => return self.order_anew(),
             Fault::ActionFails => {
                 let error = PlanError { reason: "Io".into(), message: "no".into(), retryable: true };
                 self.journal = record(&self.journal, &action, Outcome::Failed(error), &facts);
@@ -221,6 +235,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::KilledAfterAction),
         1 => Just(Fault::PowerCut),
         1 => Just(Fault::ActionFails),
+        1 => Just(Fault::OrderedAnew),
     ]
 }
 
@@ -246,7 +261,9 @@ proptest! {
                 prop_assert_eq!(world.running, "b");
                 prop_assert_eq!(world.slots["b"].1, EntryFact::Permanent);
             }
-            Phase::RolledBack => {
+            // A new order does not try an image again that failed under the one before.
+            Phase::RolledBack | Phase::Failed => {
+                prop_assert!(world.phase() == Phase::RolledBack || world.orders_given > 1);
                 prop_assert!(image != Image::Good || cuts >= TRIAL_TRIES as usize);
                 prop_assert_eq!(world.running, "a");
                 prop_assert!(world.journal.is_bad(NEW));
@@ -357,6 +374,31 @@ fn an_attempt_whose_slot_came_into_use_begins_anew_in_another_one() {
     // Had it been given up instead, slot a would be all that boots.
     world.slots.get_mut("b").unwrap().1 = EntryFact::Absent;
     assert_eq!(resume(&journal_for_a(&staging), Some(&orders), &world.facts()).attempt, None);
+}
+
+#[test]
+fn a_trial_that_was_armed_for_an_order_that_is_gone_is_disarmed() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 1);
+    world.turn(Fault::KilledAfterAction);
+    assert!(matches!(world.journal.attempt.as_ref().unwrap().step, Step::Activating { .. }));
+    world.order_anew();
+    let (_, action) = next(&world.journal, Some(&world.orders()), &world.facts());
+    assert_eq!(action, Action::Disarm { slot: "b".into() });
+    turns(&mut world, 16);
+    assert_eq!(world.phase(), Phase::Committed);
+    assert_eq!(world.journal.attempt.unwrap().plan_id, "p2");
+}
+
+#[test]
+fn a_kept_slot_that_an_order_that_is_gone_was_leaving_is_left() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    world.order_anew();
+    let attempt = world.journal.attempt.as_mut().unwrap();
+    attempt.step = Step::Reverting { cause: RollbackCause::User, message: "go back".into() };
+    let (_, action) = next(&world.journal, Some(&world.orders()), &world.facts());
+    assert_eq!(action, Action::RevertCommitted { to: "a".into(), from: "b".into() });
 }
 
 fn journal_for_a(journal: &Journal) -> Journal {

@@ -22,9 +22,8 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
     let Some(orders) = orders else { return (journal, Action::Wait) };
     let current = journal.attempt.as_ref().is_some_and(|attempt| attempt.plan_id == orders.order.plan_id);
     if !current {
-        if journal.attempt.as_ref().is_some_and(is_under_way) {
-            // The machine is between two slots: first let that end.
-            return (journal, Action::Wait);
+        if let Some(action) = journal.attempt.as_mut().and_then(|former| end_former(former, orders, facts)) {
+            return (journal, action);
         }
         let Some(attempt) = begin(&journal, orders, facts) else { return (journal, Action::Wait) };
         journal.attempt = Some(attempt);
@@ -35,11 +34,37 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
     (journal, action)
 }
 
-fn is_under_way(attempt: &Attempt) -> bool {
-    matches!(
-        attempt.step,
-        Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial | Step::Reverting { .. }
-    )
+/// What ends the attempt of an order that is gone; none where the new order can begin.
+fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Action> {
+    if let Some(wait) = pause(former, facts) {
+        return Some(wait);
+    }
+    let slot = former.slot.clone();
+    match former.step {
+        // What is on trial is what the new order wants.
+        Step::Trial if former.digest == orders.order.digest() => None,
+        // Nobody approves of that reboot any more.
+        Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => Some(disarm(former)),
+        Step::Reverting { .. } => Some(leave(slot, facts)),
+        // Its guard ends it.
+        Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial => Some(Action::Wait),
+        Step::Staging | Step::Staged | Step::Committed | Step::RolledBack { .. } | Step::Failed => None,
+    }
+}
+
+/// Takes the entry of the trial away, and says so first: a boot after that is no failure of the image.
+fn disarm(attempt: &mut Attempt) -> Action {
+    if let Step::Rebooting { boot_id_before } = &attempt.step {
+        attempt.step = Step::Activating { boot_id_before: boot_id_before.clone() };
+    }
+    Action::Disarm { slot: attempt.slot.clone() }
+}
+
+/// The wait after a failure, where it is not over.
+fn pause(attempt: &Attempt, facts: &Facts) -> Option<Action> {
+    let left = attempt.retry_at.saturating_sub(facts.now.as_second());
+    // A pause longer than any that we write comes from a clock that was set back: it is over.
+    (1..=PAUSE_SECONDS_MAX).contains(&left).then_some(Action::WaitUntil(attempt.retry_at))
 }
 
 /// A new attempt; none while a trial that the journal does not know of has to end first.
@@ -90,11 +115,9 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
 }
 
 fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
-    let now = facts.now.as_second();
     let urgent = orders.order.target == Target::Reverted && !matches!(attempt.step, Step::Reverting { .. });
-    // A pause longer than any that we write comes from a clock that was set back: it is over.
-    if !urgent && attempt.retry_at > now && attempt.retry_at.saturating_sub(now) <= PAUSE_SECONDS_MAX {
-        return Action::WaitUntil(attempt.retry_at);
+    if let Some(wait) = pause(attempt, facts).filter(|_| !urgent) {
+        return wait;
     }
     if orders.order.target == Target::Reverted {
         return revert(attempt, orders, facts);
@@ -103,9 +126,7 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     match attempt.step.clone() {
         Step::Staging => Action::Stage { slot, image: attempt.image.clone() },
         Step::Staged if orders.order.target >= Target::Booted => activate(attempt, orders, facts),
-        Step::Activating { .. } | Step::Rebooting { .. } if !approved(orders, facts) => {
-            Action::Disarm { slot }
-        }
+        Step::Activating { .. } | Step::Rebooting { .. } if !approved(orders, facts) => disarm(attempt),
         Step::Activating { .. } => Action::Activate { slot },
         Step::Rebooting { .. } => Action::Reboot,
         // The cluster's word is not enough: the host's own checks may still be under way.
@@ -154,7 +175,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     let slot = attempt.slot.clone();
     match attempt.step {
         Step::RolledBack { .. } => Action::Wait,
-        Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => Action::Disarm { slot },
+        Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => disarm(attempt),
         Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial => {
             attempt.step = Step::Reverting { cause, message };
             Action::RevertTrial { slot }
