@@ -129,6 +129,9 @@ pub struct Disruption {
     pub found_cordoned: bool,
     /// The node's boot ID before the reboot; a success shows another.
     pub boot_id_before: String,
+    /// When the drain began, if hooks came before it: its time is counted from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_since: Option<Time>,
     /// When the drain was done, if something is waited for between it and the reboot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained_at: Option<Time>,

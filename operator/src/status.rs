@@ -174,7 +174,7 @@ fn verdict(problem: Option<&Problem>, report: Option<&Report>) -> Verdict {
     if report.done() {
         return done(report, &stuck);
     }
-    if report.used_up {
+    if report.used_up.is_some() {
         return stuck("FailedNodesUseBudget", summary(report));
     }
     if report.ended() {
@@ -264,7 +264,7 @@ fn counts(report: &Report, snapshot: &Snapshot) -> NodeCounts {
         total: count(report.total()),
         updated: count(report.count(|state| *state == NodeState::Updated)),
         updating: count(snapshot.nodes.values().filter(|node| node.disruption().is_some()).count()),
-        failed: count(report.count(|state| matches!(state, NodeState::Failed(_)))),
+        failed: count(report.count(NodeState::is_failure)),
     }
 }
 

@@ -127,7 +127,11 @@ fn single(
                 "began with what holds the node back",
             ),
         ],
-        Action::Cordon | Action::Evict | Action::MarkDrained(_) | Action::RunHook(_) => {
+        Action::Cordon
+        | Action::Evict
+        | Action::MarkDraining(_)
+        | Action::MarkDrained(_)
+        | Action::RunHook(_) => {
             vec![(record.is_none(), "disrupted without a record")]
         }
         Action::ForceOut => vec![

@@ -25,7 +25,7 @@ pub enum DrainSeen {
 
 /// When the drain of a node whose turn began is overdue.
 pub fn deadline(drain: &Drain, record: &Disruption) -> Timestamp {
-    record.since.0 + SignedDuration::from_secs(drain.timeout_seconds)
+    record.draining_since.unwrap_or(record.since).0 + SignedDuration::from_secs(drain.timeout_seconds)
 }
 
 /// Whether pods that refuse are deleted by now.

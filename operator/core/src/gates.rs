@@ -112,8 +112,8 @@ pub fn is_held(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
 pub struct Unmet {
     /// For people: which gate, since when, why.
     pub why: String,
-    /// When its time is over.
-    pub until: Timestamp,
+    /// When its time is over; absent while it was not asked, as after the operator began anew: nothing is known of it then.
+    pub until: Option<Timestamp>,
     /// When it is looked at again.
     pub again: Timestamp,
 }
@@ -128,12 +128,14 @@ pub fn unmet(
 ) -> Option<Unmet> {
     let of_this_time = policy.gates.iter().filter(|gate| gate.when.contains(&when));
     of_this_time.into_iter().find_map(|gate| {
+        let seen = node.checks.gates.iter().find(|seen| seen.name == gate.name && seen.when == when);
+        let known = gate.node_condition.is_some() || seen.is_some();
         let why = if gate.node_condition.is_some() {
             describe_condition(gate, node)?
         } else {
-            describe(gate, node, when)?
+            describe(gate, seen)?
         };
-        let until = until(policy, record, gate, when, now);
+        let until = known.then(|| until(policy, record, gate, when, now));
         Some(Unmet { why, until, again: now + SignedDuration::from_secs(gate.interval_seconds) })
     })
 }
@@ -164,8 +166,7 @@ fn until(
     from + SignedDuration::from_secs(own.unwrap_or(limit))
 }
 
-fn describe(gate: &HealthGate, node: &NodeSeen, when: GateTime) -> Option<String> {
-    let seen = node.checks.gates.iter().find(|seen| seen.name == gate.name && seen.when == when);
+fn describe(gate: &HealthGate, seen: Option<&GateSeen>) -> Option<String> {
     match seen {
         Some(seen) if seen.met => None,
         Some(seen) => Some(format!("gate {} is not met since {}: {}", gate.name, seen.since, seen.why)),

@@ -68,6 +68,7 @@ mod tests {
             since,
             found_cordoned: false,
             boot_id_before: "b".into(),
+            draining_since: None,
             drained_at: None,
             deadline: None,
             healthy_since: None,

@@ -11,6 +11,7 @@ mod preview;
 mod queue;
 mod return_trip;
 mod steps;
+mod stuck;
 mod take_back;
 mod trial;
 mod turn;
@@ -51,6 +52,8 @@ pub enum Action {
     Evict,
     /// Delete the pods that refuse to leave.
     ForceOut,
+    /// Write down that the hooks before the drain are done, and its time begins.
+    MarkDraining(Timestamp),
     /// Write down that the drain is done.
     MarkDrained(Timestamp),
     /// Run a hook, by its name.

@@ -104,6 +104,8 @@ pub enum Hold {
         domain: String,
         /// How many are unavailable there.
         unavailable: usize,
+        /// How many of them because the image failed there.
+        failed: usize,
         /// How many may be.
         budget: usize,
     },
@@ -225,8 +227,12 @@ impl fmt::Display for Hold {
                 f,
                 "{unavailable} of {budget} nodes that may be unavailable are, {failed} of them because the image failed there"
             ),
-            Self::DomainBudget { domain, unavailable, budget } => {
-                write!(f, "{unavailable} of {budget} nodes of domain {domain} that may be unavailable are")
+            Self::DomainBudget { domain, unavailable, failed, budget } => {
+                write!(f, "{unavailable} of {budget} nodes of domain {domain} that may be unavailable are")?;
+                if *failed > 0 {
+                    write!(f, ", {failed} of them because the image failed there")?;
+                }
+                Ok(())
             }
             Self::Domain(domain) => write!(f, "domain {domain} is finished first"),
             Self::Quorum { ready, needed } => {
@@ -297,6 +303,18 @@ impl fmt::Display for NodeState {
 }
 
 impl NodeState {
+    /// Whether the image failed there, or the node was not heard of since it was told to boot it.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Lost(_))
+    }
+
+    /// Whether nothing is left to do for the node.
+    pub(crate) fn is_over(&self) -> bool {
+        let over =
+            Self::is_failure(self) || matches!(self, Self::Updated | Self::TakenBack | Self::BelowMinimum(_));
+        over || is_apart(self)
+    }
+
     /// A node that was told to stage and is not done.
     pub(crate) fn staging(node: &NodeSeen) -> Self {
         node.trouble().map_or(Self::Staging, |why| Self::Retrying(why.to_owned()))
@@ -337,8 +355,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// The nodes whose turn comes next, the first few.
     pub queue: Vec<String>,
-    /// Whether nodes on which the image failed take the whole budget, so that no other can be started.
-    pub used_up: bool,
+    /// The budget that nodes on which the image failed take whole, where no other can be started for that.
+    pub used_up: Option<String>,
     /// How long a node's turn takes, as far as it was measured.
     pub takes: Option<SignedDuration>,
     /// Whether the image object is being deleted, and its nodes are let go of.
@@ -364,14 +382,7 @@ impl Report {
 
     /// Whether nothing is left to do, although some nodes cannot have the image.
     pub fn ended(&self) -> bool {
-        let ended = |state: &NodeState| {
-            let over = matches!(
-                state,
-                NodeState::Updated | NodeState::Failed(_) | NodeState::TakenBack | NodeState::BelowMinimum(_)
-            );
-            over || is_apart(state)
-        };
-        self.stopped.is_none() && self.nodes.values().all(ended)
+        self.stopped.is_none() && self.nodes.values().all(NodeState::is_over)
     }
 
     /// Whether every node runs the image.

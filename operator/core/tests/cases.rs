@@ -80,6 +80,7 @@ fn in_turn(target: Target, phase: Phase) -> NodeSeen {
         since: Time(now()),
         found_cordoned: false,
         boot_id_before: "b1".into(),
+        draining_since: None,
         drained_at: None,
         deadline: (target > Target::Staged).then(|| Time(now() + SignedDuration::from_mins(15))),
         healthy_since: None,

@@ -154,6 +154,7 @@ pub(super) mod tests {
             since: ago(100),
             found_cordoned: false,
             boot_id_before: String::new(),
+            draining_since: None,
             drained_at: None,
             // Approved a minute ago, with the default of 900 s to be Ready.
             deadline: Some(ago(60 - 900)),

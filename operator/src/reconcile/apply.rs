@@ -158,6 +158,11 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
                 record.deadline = Some(Time(*deadline));
             }
         }
+        Action::MarkDraining(at) => {
+            if let Some(record) = &mut spec.disruption {
+                record.draining_since = Some(Time(*at));
+            }
+        }
         Action::MarkDrained(at) => {
             if let Some(record) = &mut spec.disruption {
                 record.drained_at = Some(Time(*at));
@@ -286,6 +291,7 @@ mod tests {
             since: Time(Timestamp::UNIX_EPOCH),
             found_cordoned: false,
             boot_id_before: "b".into(),
+            draining_since: None,
             drained_at: None,
             deadline: None,
             healthy_since: None,

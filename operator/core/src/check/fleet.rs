@@ -74,16 +74,24 @@ fn is_overdue(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
     let Some(plan) = &node.plan else { return false };
     let Some(record) = &plan.spec.disruption else { return false };
     let current = plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id;
-    let ended = current && matches!(plan.status.phase, Phase::RolledBack | Phase::Failed | Phase::Committed);
+    let kept = plan.status.phase == Phase::Committed && plan.spec.target != Some(Target::Reverted);
+    let ended = current && (kept || matches!(plan.status.phase, Phase::RolledBack | Phase::Failed));
     let on_trial = current && plan.status.phase == Phase::Trial && plan.spec.target == Some(Target::Booted);
     let told = plan.spec.target.is_some_and(|target| target != Target::Staged) && !on_trial;
-    let drained = record.since.0 + SignedDuration::from_secs(policy.drain.timeout_seconds);
+    let drained = record.draining_since.unwrap_or(record.since).0
+        + SignedDuration::from_secs(policy.drain.timeout_seconds);
     let ready_by = record.deadline.map_or(drained, |deadline| deadline.0);
     let soaked = record.healthy_since.map(|since| since.0 + policy.soak);
     let commit =
         if plan.spec.target == Some(Target::Committed) { policy.reboot.commit_deadline_seconds } else { 0 };
     let patience = SignedDuration::from_secs(policy.reboot.deadline_seconds + commit);
     told && !ended && now >= ready_by.max(soaked.unwrap_or(ready_by)) + patience
+}
+
+/// Whether a node's turn has ended but for its being Ready.
+fn stays_away(node: &NodeSeen) -> bool {
+    let phase = node.plan.as_ref().map(|plan| &plan.status.phase);
+    !node.ready && matches!(phase, Some(Phase::Committed | Phase::RolledBack | Phase::Failed))
 }
 
 /// Whether failures have stopped the rollout.
@@ -199,7 +207,9 @@ fn budgets(
         let active: BTreeSet<&str> = seen
             .nodes
             .values()
-            .filter(|node| ours(node) && recorded(node) && !is_overdue(policy, node, now))
+            .filter(|node| {
+                ours(node) && recorded(node) && !is_overdue(policy, node, now) && !stays_away(node)
+            })
             .map(|node| node.domain.as_str())
             .collect();
         let elsewhere = |name: &&&str| !active.contains(seen.nodes[**name].domain.as_str());
@@ -278,7 +288,6 @@ fn steps(
     let Some(digest) = digest(policy) else { return };
     let known = policy.progress.as_ref().filter(|progress| progress.digest == digest);
     let passed = known.map_or(0, |progress| usize::try_from(progress.steps_passed).unwrap_or(0));
-    let spoilt = spoilt(policy, seen, now);
     let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
     let gate = policy.steps.iter().enumerate().skip(passed).find(|(at, step)| {
         let since = known.filter(|_| *at == passed).and_then(|progress| progress.step_done_at);
@@ -296,11 +305,9 @@ fn steps(
     let Some(Ok(wanted)) = step.nodes.as_ref().map(CountOrPercent::try_from) else { return };
     let size = seen.nodes.values().filter(|node| ours(node)).count();
     let begun = |(name, node): &(&String, &NodeSeen)| {
-        ours(node)
-            && (runs(policy, node)
-                || recorded(node)
-                || spoilt.contains(*name)
-                || started.contains(name.as_str()))
+        // One of a step that is passed came late: it starts whatever the number.
+        let starts = started.contains(name.as_str()) && node.step.is_none();
+        ours(node) && (runs(policy, node) || recorded(node) || starts)
     };
     let count = seen.nodes.iter().filter(begun).count();
     let free = started.iter().any(|name| node(&name).step.is_none());

@@ -19,7 +19,8 @@ pub struct Budget<'a> {
     /// How many of them failed.
     failed: usize,
     domains: BTreeMap<&'a str, Domain>,
-    controllers: BTreeSet<&'a str>,
+    /// Nodes that do not serve, or will not: one on which the image failed serves again.
+    away: BTreeSet<&'a str>,
     snapshot: &'a Snapshot,
 }
 
@@ -28,14 +29,18 @@ struct Domain {
     size: usize,
     limit: Option<usize>,
     out: usize,
+    /// How many of them failed.
+    failed: usize,
 }
 
 impl<'a> Budget<'a> {
     pub fn of(policy: &Policy, fleet: &Fleet, snapshot: &'a Snapshot) -> Self {
         let failed = |name: &str| fleet.failures.is_final(name);
         let mut budget = Self::counting(policy, snapshot, |name, node| !node.available() || failed(name));
-        let ours_failed = |(name, node): &(&String, &NodeSeen)| node.ours() && failed(name);
-        budget.failed = snapshot.nodes.iter().filter(ours_failed).count();
+        for (_, node) in snapshot.nodes.iter().filter(|(name, node)| node.ours() && failed(name)) {
+            budget.failed += 1;
+            budget.domains.entry(&node.domain).or_default().failed += 1;
+        }
         budget
     }
 
@@ -52,7 +57,7 @@ impl<'a> Budget<'a> {
             out: BTreeSet::new(),
             failed: 0,
             domains: BTreeMap::new(),
-            controllers: BTreeSet::new(),
+            away: BTreeSet::new(),
             snapshot,
         };
         let mut size = 0;
@@ -63,9 +68,10 @@ impl<'a> Budget<'a> {
             // A node that left the selection in its turn is out of service all the same.
             let in_turn = node.disruption().is_some() && !node.gone;
             if (in_turn || ours) && is_out(name, node) {
-                budget.take(name, node);
-            } else if ours && node.control_plane && !node.available() {
-                budget.controllers.insert(name);
+                budget.count(name, node);
+            }
+            if (in_turn || ours) && !node.available() {
+                budget.away.insert(name);
             }
         }
         budget.limit = policy.max_unavailable.of(size);
@@ -80,13 +86,21 @@ impl<'a> Budget<'a> {
         self.failed >= self.limit
     }
 
+    /// Whether failed nodes alone take all of a domain's.
+    pub fn is_used_up_in(&self, domain: &str) -> bool {
+        let domain = self.domains.get(domain);
+        domain.is_some_and(|domain| domain.limit.is_some_and(|limit| domain.failed >= limit))
+    }
+
     /// Takes a place for a node.
     pub fn take(&mut self, name: &'a str, node: &'a NodeSeen) {
+        self.count(name, node);
+        self.away.insert(name);
+    }
+
+    fn count(&mut self, name: &'a str, node: &'a NodeSeen) {
         if self.out.insert(name) {
             self.domains.entry(&node.domain).or_default().out += 1;
-        }
-        if node.control_plane {
-            self.controllers.insert(name);
         }
     }
 
@@ -103,13 +117,16 @@ impl<'a> Budget<'a> {
             return Some(Hold::DomainBudget {
                 domain: domain_name,
                 unavailable: domain.out - itself,
+                failed: domain.failed,
                 budget: limit,
             });
         }
         if !node.control_plane {
             return None;
         }
-        let others = self.controllers.iter().copied().filter(|other| *other != name);
+        let is_controller =
+            |other: &&str| self.snapshot.nodes.get(*other).is_some_and(|node| node.control_plane);
+        let others = self.away.iter().copied().filter(|other| *other != name && is_controller(other));
         let down = self.snapshot.other_controllers_down.iter().map(String::as_str);
         let peer = others.chain(down).next().map(|peer| Hold::ControlPlane(peer.to_owned()));
         peer.or_else(|| self.quorum(name))
@@ -122,7 +139,7 @@ impl<'a> Budget<'a> {
         if !self.snapshot.etcd.contains_key(name) {
             return None;
         }
-        let serves = |member: &&String| self.snapshot.etcd[*member] && !self.out.contains(member.as_str());
+        let serves = |member: &&String| self.snapshot.etcd[*member] && !self.away.contains(member.as_str());
         let ready = self.snapshot.etcd.keys().filter(|member| *member != name).filter(serves).count();
         let needed = (members / 2 + 1).min(members - 1);
         (ready < needed).then_some(Hold::Quorum { ready, needed })

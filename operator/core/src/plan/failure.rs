@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::fleet::updated;
 use crate::{
+    drain,
     policy::Policy,
     snapshot::{NodeSeen, Snapshot},
 };
@@ -123,7 +124,7 @@ fn backoff(policy: &Policy, attempt: i32) -> SignedDuration {
 /// reached goes back by itself when it is not committed; nobody waits for it for ever.
 pub fn lost_at(policy: &Policy, record: &Disruption, target: Option<Target>) -> Timestamp {
     let seconds = SignedDuration::from_secs;
-    let told = record.deadline.map_or(record.since.0 + seconds(policy.drain.timeout_seconds), |time| time.0);
+    let told = record.deadline.map_or_else(|| drain::deadline(&policy.drain, record), |time| time.0);
     let soaked = record.healthy_since.map_or(told, |since| since.0 + policy.soak);
     let commit = if target == Some(Target::Committed) { policy.reboot.commit_deadline_seconds } else { 0 };
     told.max(soaked) + seconds(policy.reboot.deadline_seconds) + seconds(commit)
@@ -140,11 +141,18 @@ pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> 
         Some(Target::Reverted | Target::Committed) => true,
         None | Some(Target::Staged) => false,
     };
-    let ended = matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed);
+    // One that was told to leave what it kept has not ended while it keeps it.
+    let ended =
+        has_ended(node) && (node.phase() != Phase::Committed || plan.spec.target != Some(Target::Reverted));
     let at = lost_at(policy, record, plan.spec.target);
     (told && !ended && now >= at).then(|| {
         format!("it was not heard of since it was told to reboot, and should have been by {at}: look at the machine")
     })
+}
+
+/// Whether the node said how its attempt ended.
+pub fn has_ended(node: &NodeSeen) -> bool {
+    matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed)
 }
 
 /// Whether the machine itself refuses the image for good.

@@ -18,8 +18,8 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
     if node.gone {
         return turn.act(NodeState::Released, Action::ReleasePlan, decision);
     }
-    let told =
-        plan.spec.target > Some(Target::Staged) && !(record.going_back && node.phase() == Phase::Committed);
+    let told = plan.spec.target > Some(Target::Staged)
+        && !(record.going_back && plan.spec.target == Some(Target::Committed));
     if told {
         let at = failure::lost_at(policy, record, plan.spec.target);
         if policy.deleting && now >= at {
@@ -66,12 +66,9 @@ fn our_cordon(turn: &Turn) -> bool {
 /// Gives the node back: our cordon is lifted, and only once that was seen the record goes.
 pub fn finish(turn: &Turn, decision: &mut Decision) {
     let Turn { policy, node, .. } = *turn;
-    if our_cordon(turn)
-        && !node.ready
-        && matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed)
-    {
+    if our_cordon(turn) && !node.ready && failure::has_ended(node) {
         let why = "the node is not Ready after its reboot".to_owned();
-        return turn.say(NodeState::Unhealthy(why), decision);
+        return turn.say_unless_lost(NodeState::Halted(why), decision);
     }
     let when = match node.phase() {
         Phase::Committed => Some(HookTime::AfterCommit),

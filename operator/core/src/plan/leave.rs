@@ -32,6 +32,10 @@ pub fn out_of_service(turn: &Turn, decision: &mut Decision) -> bool {
     if before && wait_for_hooks(turn, HookTime::BeforeCordon, decision) {
         return false;
     }
+    if before && record.draining_since.is_none() && waits_before(policy) && policy.drain.enabled {
+        turn.act(NodeState::Starting, Action::MarkDraining(turn.now), decision);
+        return false;
+    }
     if policy.cordon && !node.unschedulable {
         turn.act(NodeState::Starting, Action::Cordon, decision);
         return false;
@@ -47,6 +51,11 @@ pub fn out_of_service(turn: &Turn, decision: &mut Decision) -> bool {
         return false;
     }
     !wait_for_hooks(turn, HookTime::AfterDrain, decision)
+}
+
+/// Whether anything is waited for between the begin of the turn and the drain.
+fn waits_before(policy: &Policy) -> bool {
+    policy.hooks.iter().any(|hook| hook.when == HookTime::BeforeCordon)
 }
 
 /// Whether anything is waited for between the drain and the reboot: then it is written down when the drain was done.
@@ -116,10 +125,10 @@ fn wait_for_hooks(turn: &Turn, when: HookTime, decision: &mut Decision) -> bool 
 fn wait_for_gates(turn: &Turn, decision: &mut Decision) -> bool {
     let unmet = gates::unmet(turn.policy, turn.node, turn.record, GateTime::During, turn.now);
     let Some(unmet) = unmet else { return false };
-    if turn.now >= unmet.until {
-        turn.revert(format!("{}; its time was over at {}", unmet.why, unmet.until), decision);
+    if let Some(until) = unmet.until.filter(|until| turn.now >= *until) {
+        turn.revert(format!("{}; its time was over at {until}", unmet.why), decision);
     } else {
-        decision.wake(unmet.until.min(unmet.again));
+        decision.wake(unmet.until.map_or(unmet.again, |until| until.min(unmet.again)));
         turn.say(NodeState::Halted(unmet.why), decision);
     }
     true

@@ -63,10 +63,15 @@ pub fn settle(
     if updated(policy, node) {
         return decision.say(name, NodeState::Updated);
     }
-    let running = plan.status.booted.as_ref().and_then(|booted| booted.version.as_deref());
-    if let Some(Err(below)) = policy.minimum.as_ref().map(|minimum| may_start_from(running, minimum)) {
-        decision.say(name, NodeState::BelowMinimum(below.to_string()));
+    if let Some(below) = below_minimum(policy, node) {
+        decision.say(name, NodeState::BelowMinimum(below));
     }
+}
+
+/// Why the node may not jump to the image from what it runs, if it may not.
+pub fn below_minimum(policy: &Policy, node: &NodeSeen) -> Option<String> {
+    let running = node.plan.as_ref()?.status.booted.as_ref().and_then(|booted| booted.version.as_deref());
+    may_start_from(running, policy.minimum.as_ref()?).err().map(|below| below.to_string())
 }
 
 /// The attempt with this image that the node was ordered to stage. An order that went further was used up.

@@ -6,7 +6,10 @@ use evenkeel_crds::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::fleet::{Fleet, updated};
+use super::{
+    fleet::{Fleet, updated},
+    queue::below_minimum,
+};
 use crate::{
     policy::{Policy, step_nodes},
     report::{StepState, StepWait},
@@ -47,9 +50,7 @@ impl Steps {
         let by_number = policy.steps.get(passed).is_some_and(|step| step.nodes.is_some());
         let left = match (&state, running) {
             (None, _) => usize::MAX,
-            (Some(_), Some((_, wanted))) if by_number => {
-                wanted.saturating_sub(begun(policy, snapshot, fleet))
-            }
+            (Some(_), Some((_, wanted))) if by_number => wanted.saturating_sub(begun(policy, snapshot)),
             _ => 0,
         };
         let open = running.map(|_| passed).or_else(|| passed.checked_sub(1));
@@ -132,14 +133,14 @@ fn walk(
 
 /// Whether a step still waits for this node. One that failed is the failure policy's matter.
 fn is_open(policy: &Policy, fleet: &Fleet, name: &str, node: &NodeSeen) -> bool {
-    !updated(policy, node) && !node.unmanageable() && !fleet.failures.is_final(name)
+    let never = node.unmanageable() || fleet.failures.is_final(name) || below_minimum(policy, node).is_some();
+    !updated(policy, node) && !never
 }
 
-/// Nodes without a step of their own or of any step, that the image was begun on: they take of a step's number.
-fn begun(policy: &Policy, snapshot: &Snapshot, fleet: &Fleet) -> usize {
-    count(snapshot, |name, node| {
-        updated(policy, node) || node.disruption().is_some() || fleet.failures.is_final(name)
-    })
+/// Nodes without a step of their own or of any step, that run the image or are on their way to it: they take of a step's
+/// number. Others are started in the place of those that failed, for a step wants nodes that prove the image.
+fn begun(policy: &Policy, snapshot: &Snapshot) -> usize {
+    count(snapshot, |_, node| updated(policy, node) || node.disruption().is_some())
 }
 
 fn count(snapshot: &Snapshot, is: impl Fn(&str, &NodeSeen) -> bool) -> usize {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{Action, Decision, return_trip::taken_back, turn::Turn};
 use crate::{
-    gates,
+    gates::{self, Unmet},
     hooks::{self, Step},
     report::NodeState,
 };
@@ -43,6 +43,11 @@ pub fn prove(turn: &Turn, decision: &mut Decision) {
             turn.act(NodeState::Halted(format!("hook {hook}")), Action::RunHook(hook), decision);
         }
         Health::Failed(why) => turn.revert(why, decision),
+        // The machine's guard bounds how long that can be.
+        Health::NotKnown { why, again } => {
+            decision.wake(again);
+            turn.say(NodeState::Unhealthy(why), decision);
+        }
         Health::NotYet { why, until, .. } if now >= until => {
             turn.revert(format!("not healthy by {until}: {why}"), decision);
         }
@@ -82,6 +87,12 @@ enum Health {
     Run(String),
     /// It will not be any better.
     Failed(String),
+    /// Nobody has asked yet.
+    NotKnown {
+        why: String,
+        /// When it is to be looked at again.
+        again: Timestamp,
+    },
     NotYet {
         why: String,
         /// When there was time enough.
@@ -108,7 +119,8 @@ fn health(turn: &Turn, deadline: Timestamp) -> Health {
     }
     match gates::unmet(policy, node, record, GateTime::After, now) {
         None => Health::Good,
-        Some(unmet) => Health::NotYet { why: unmet.why, until: unmet.until, again: Some(unmet.again) },
+        Some(Unmet { why, until: None, again }) => Health::NotKnown { why, again },
+        Some(Unmet { why, until: Some(until), again }) => Health::NotYet { why, until, again: Some(again) },
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     order,
     queue::{as_ordered, next_attempt, ordered_attempt},
     steps::Steps,
+    stuck,
 };
 use crate::{
     gates::{self, Leave},
@@ -65,7 +66,11 @@ impl<'a> Turns<'a> {
         let closed = everything.clone().or_else(|| window(policy, fleet, now, decision));
         let unstaged = everything.or_else(|| staging_window(policy, now, decision));
         let in_turn = |node: &&NodeSeen| {
-            node.ours() && node.disruption().is_some() && failure::lost(policy, node, now).is_none()
+            let stays_away = !node.ready && failure::has_ended(node);
+            node.ours()
+                && node.disruption().is_some()
+                && failure::lost(policy, node, now).is_none()
+                && !stays_away
         };
         let domain = snapshot.nodes.values().find(in_turn).map(|node| node.domain.as_str());
         let ahead = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
@@ -92,7 +97,6 @@ impl<'a> Turns<'a> {
             snapshot.nodes.iter().filter(|(name, _)| !decision.report.nodes.contains_key(*name)).collect();
         order::sort(self.policy, snapshot, &mut waiting);
         decision.report.queue = waiting.iter().take(3).map(|(name, _)| (*name).clone()).collect();
-        decision.report.used_up = !waiting.is_empty() && self.budget.is_used_up_by_failures();
         let Some(image) = &self.policy.image else {
             for (name, _) in waiting {
                 decision.say(name, NodeState::WaitsToStage(Hold::Unresolved));
@@ -113,8 +117,9 @@ impl<'a> Turns<'a> {
             // A node that does not answer holds no place.
             let counts = ordered && !stays && (staged || node.ready && !is_silent(node, now));
             // Nor does one prove it that lets others go first: its step or domain has not come, or the operator came to
-            // it since it was staged.
-            self.ahead += usize::from(counts && self.may_prove(node) && !node.runs_operator);
+            // it since it was staged. Nor one whose domain or control plane has others out of service.
+            let proves = self.is_let_by_order(node) && self.cannot_leave(name, node).is_none();
+            self.ahead += usize::from(counts && proves && !node.runs_operator);
             self.staging += usize::from(counts && !staged);
         }
         for (name, node) in waiting {
@@ -123,6 +128,7 @@ impl<'a> Turns<'a> {
                 Some(attempt) => self.go_on(name, node, attempt, image, now, decision),
             }
         }
+        decision.report.used_up = stuck::used_up(&self.budget, &decision.report);
     }
 
     /// The attempt that the node was ordered to stage; none when that attempt is over.
@@ -139,11 +145,12 @@ impl<'a> Turns<'a> {
         decision: &mut Decision,
     ) {
         let enough = self.ahead >= self.policy.max_unavailable.of(self.fleet.size);
-        let unproven = !self.fleet.proven && (enough || !self.may_prove(node));
+        let unproven = !self.fleet.proven && (enough || !self.is_let_by_order(node));
         let hold = self
             .unstaged
             .clone()
             .or_else(|| unproven.then_some(Hold::Unproven))
+            .or_else(|| self.cannot_leave(name, node).filter(|_| !self.fleet.proven))
             .or_else(|| (self.staging >= self.policy.max_staging).then_some(Hold::MaxStaging));
         self.awaited(node);
         if let Some(hold) = hold {
@@ -253,8 +260,13 @@ impl<'a> Turns<'a> {
         }
     }
 
+    /// What keeps it from leaving service that holds only some nodes: others are tried in its place.
+    fn cannot_leave(&self, name: &str, node: &NodeSeen) -> Option<Hold> {
+        self.budget.hold(name, node).filter(|hold| !matches!(hold, Hold::Budget { .. }))
+    }
+
     /// Whether its step and its domain are those that come first.
-    fn may_prove(&self, node: &NodeSeen) -> bool {
+    fn is_let_by_order(&self, node: &NodeSeen) -> bool {
         let in_domain = self.next_domain.is_none_or(|domain| domain == node.domain);
         self.steps.allows(node) && (in_domain || !self.policy.one_domain_at_a_time)
     }
@@ -271,6 +283,7 @@ pub fn record(node: &NodeSeen, attempt: i32, going_back: bool, now: Timestamp) -
         since: Time(now),
         found_cordoned: node.unschedulable,
         boot_id_before: node.boot_id.clone(),
+        draining_since: None,
         drained_at: None,
         deadline: None,
         healthy_since: None,

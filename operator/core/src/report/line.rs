@@ -8,10 +8,6 @@ use super::{Hold, NodeState, Report, StepWait, is_apart};
 /// Names that the line has before it counts: enough to begin looking; the plans have the rest.
 const NAMES_MAX: usize = 3;
 
-/// Why nobody is started, and what to do about it.
-const USED_UP: &str = "nodes on which the image failed take all of maxUnavailable, so that no other is started: mend \
-                       them, raise maxUnavailable, or set another osImage";
-
 impl Report {
     /// One line for people: how far, what is going on, what holds it, what is next.
     pub fn summary(&self) -> String {
@@ -25,8 +21,11 @@ impl Report {
             parts.push(format!("paused by {paused}{}", self.would()));
         } else if self.dry_run {
             parts.push(format!("dry run{}", self.would()));
-        } else if self.used_up {
-            parts.push(USED_UP.to_owned());
+        } else if let Some(budget) = &self.used_up {
+            parts.push(format!(
+                "nodes on which the image failed take all of {budget}, so that no other is started: mend them, raise \
+                 it, or set another osImage"
+            ));
         } else if let Some((name, why)) = self.held() {
             parts.push(format!("next {name}: {why}"));
         }

@@ -1,12 +1,13 @@
 //! How many at once, which of them, and in which order.
 
 use evenkeel_crds::node_plan::{Phase, RollbackCause, Target};
-use evenkeel_operator_core::{NodeSeen, NodeState, Snapshot, report::Hold};
+use evenkeel_operator_core::{Action, NodeSeen, NodeState, Snapshot, report::Hold};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::fleet::{
-    decide, decide_at, failed, in_turn, minutes, node, now, policy, snapshot, staged, started, state, updated,
+    action, decide, decide_at, failed, in_turn, minutes, node, now, policy, snapshot, staged, started, state,
+    updated,
 };
 
 fn in_domain(domain: &str, node: NodeSeen) -> NodeSeen {
@@ -34,10 +35,61 @@ fn failures_that_take_the_whole_budget_are_said_to() {
     let policy = policy(&json!({ "maxUnavailable": 1, "failurePolicy": { "maxFailures": 5 } }));
     let nodes = [("bad", failed(RollbackCause::Bootloader, 10)), ("n1", staged()), ("proof", updated(5))];
     let decision = decide(&policy, &nodes);
-    assert!(decision.report.stopped.is_none() && decision.report.used_up, "{:?}", decision.report);
+    assert!(decision.report.stopped.is_none() && decision.report.used_up.is_some(), "{:?}", decision.report);
     let line = decision.report.summary();
     assert!(line.contains("take all of maxUnavailable, so that no other is started"), "{line}");
     assert_eq!(started(&decision), [""; 0]);
+}
+
+#[test]
+fn failures_that_take_a_domains_whole_budget_are_said_to() {
+    let mut wanted = json!({
+        "maxUnavailable": 10, "topologyKey": "zone", "maxUnavailablePerDomain": 1, "oneDomainAtATime": true,
+        "failurePolicy": { "maxFailures": 5 },
+    });
+    let nodes = |b1: NodeSeen| {
+        [
+            ("a1", in_domain("a", failed(RollbackCause::Bootloader, 10))),
+            ("a2", in_domain("a", staged())),
+            ("b1", in_domain("b", b1)),
+            ("proof", in_domain("c", updated(5))),
+        ]
+    };
+    let decision = decide(&policy(&wanted), &nodes(staged()));
+    assert_eq!(started(&decision), [""; 0]);
+    let line = decision.report.summary();
+    assert!(line.contains("take all of maxUnavailablePerDomain in domain a"), "{line}");
+    // While something is going on, that is what is said; and where others can be started, they are.
+    let going = decide(&policy(&wanted), &nodes(in_turn(Target::Booted, Phase::Rebooting, 1)));
+    assert_eq!(going.report.used_up, None);
+    wanted["oneDomainAtATime"] = json!(false);
+    let decision = decide(&policy(&wanted), &nodes(staged()));
+    assert_eq!((started(&decision), &decision.report.used_up), (vec!["b1"], &None));
+}
+
+#[test]
+fn nodes_that_cannot_prove_an_image_do_not_keep_others_from_it() {
+    let dead = || NodeSeen { ready: false, ..node() };
+    let zones = policy(&json!({ "maxUnavailable": 2, "topologyKey": "zone", "maxUnavailablePerDomain": 1 }));
+    let nodes = [
+        ("a1", in_domain("a", staged())),
+        ("a2", in_domain("a", staged())),
+        ("a3", in_domain("a", dead())),
+        ("a4", in_domain("a", node())),
+        ("b1", in_domain("b", node())),
+    ];
+    let decision = decide(&zones, &nodes);
+    assert!(matches!(action(&decision, "b1"), Some(Action::OrderStage { .. })), "{}", state(&decision, "b1"));
+    assert!(state(&decision, "a4").contains("1 of 1 nodes of domain a"), "{}", state(&decision, "a4"));
+    let controller = |node: NodeSeen| NodeSeen { control_plane: true, ..node };
+    let nodes = [
+        ("c1", controller(staged())),
+        ("c2", controller(staged())),
+        ("c3", controller(dead())),
+        ("w1", node()),
+    ];
+    let decision = decide(&policy(&json!({ "maxUnavailable": 2 })), &nodes);
+    assert!(matches!(action(&decision, "w1"), Some(Action::OrderStage { .. })), "{}", state(&decision, "w1"));
 }
 
 #[test]

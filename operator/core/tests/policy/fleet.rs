@@ -117,6 +117,7 @@ pub fn in_turn(target: Target, phase: Phase, ago: i64) -> NodeSeen {
         since: Time(since),
         found_cordoned: false,
         boot_id_before: "b1".into(),
+        draining_since: None,
         drained_at: None,
         deadline: (target > Target::Staged).then(|| Time(since + minutes(15))),
         healthy_since: None,

@@ -7,3 +7,4 @@ mod fleet;
 mod minimum;
 mod steps;
 mod times;
+mod turns;

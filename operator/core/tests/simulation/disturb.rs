@@ -106,8 +106,10 @@ pub fn calm_down(world: &mut World, dice: &mut Dice) {
     if world.policy.image.is_none() || dice.one_in(3) {
         world.policy.image = Some(image(SECOND));
     }
+    let cordoned = std::mem::take(&mut world.foreign_cordons);
     for name in world.nodes.keys().cloned().collect::<Vec<_>>() {
         let node = world.node(&name);
+        node.unschedulable &= !cordoned.contains(&name) || node.cordoned_by.is_some();
         node.selected = true;
         node.claimed_by_other = None;
         node.conditions.insert("DiskOk".into(), "True".into());

@@ -19,6 +19,8 @@ pub struct Leader {
     pub policy: Policy,
     /// What it was answered about nodes that are to leave service.
     pub departures: BTreeMap<String, Departure>,
+    /// Whether it has asked no gate yet: the answers are in nobody's keeping but its own.
+    pub has_asked: bool,
     /// How far its clock is off.
     pub skew: SignedDuration,
 }
@@ -31,6 +33,7 @@ impl Leader {
             versions: BTreeMap::new(),
             policy: world.policy.clone(),
             departures: BTreeMap::new(),
+            has_asked: false,
             skew,
         };
         for name in world.nodes.keys() {
@@ -93,6 +96,9 @@ impl Leader {
         // So is all else that is asked, but for taints, which are the Node's.
         let avoided = seen.checks.avoided;
         seen.checks = Checks { avoided, ..truth.checks.clone() };
+        if !self.has_asked {
+            seen.checks.gates.clear();
+        }
         if let Some(departure) = self.departures.get(name) {
             seen.checks.departure.clone_from(departure);
         }

@@ -65,6 +65,7 @@ fn decide(leader: &mut Leader, world: &mut World, dice: &mut Dice) -> Decision {
     leader.view.etcd.clone_from(&world.etcd);
     let now = world.now + leader.skew;
     let decision = plan(&leader.policy, &leader.view, now);
+    leader.has_asked = true;
     let broken = check::violations(&leader.policy, &leader.view, now, &decision.actions);
     assert!(broken.is_empty(), "{broken:?}");
     let summary = decision.report.summary();

@@ -41,6 +41,7 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.not_after = Some(Time(deadline));
             spec.disruption.as_mut().unwrap().deadline = Some(Time(deadline));
         }
+        Action::MarkDraining(at) => spec.disruption.as_mut().unwrap().draining_since = Some(Time(at)),
         Action::MarkDrained(at) => spec.disruption.as_mut().unwrap().drained_at = Some(Time(at)),
         Action::MarkHealthy(since) => spec.disruption.as_mut().unwrap().healthy_since = since.map(Time),
         Action::Commit => spec.target = Some(Target::Committed),

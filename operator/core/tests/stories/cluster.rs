@@ -369,6 +369,7 @@ fn said(action: &Action) -> Option<String> {
         Action::ReleasePlan => "let go".to_owned(),
         Action::EnsurePlan
         | Action::Evict
+        | Action::MarkDraining(_)
         | Action::MarkDrained(_)
         | Action::MarkHealthy(_)
         | Action::Avoid(_) => return None,
