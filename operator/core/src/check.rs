@@ -9,7 +9,7 @@ use evenkeel_crds::{
     drain::DrainTimeout,
     health_gate::GateTime,
     hook::{HookTime, OnHookFailure},
-    node_plan::{Phase, RollbackCause, Target},
+    node_plan::{Disruption, Phase, RollbackCause, Target},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -103,30 +103,7 @@ fn single(
             (record.is_some(), "restaged a node in its turn"),
             (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
         ],
-        Action::BeginDisruption(new) => vec![
-            (record.is_some(), "began a turn twice"),
-            (
-                target != Some(if new.going_back { Target::Committed } else { Target::Staged }),
-                "began a turn with an order that was used up",
-            ),
-            (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
-            (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
-            (
-                !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
-                "began before the node was staged",
-            ),
-            (
-                !new.going_back
-                    && policy.drain.enabled
-                    && policy.drain.dry_run
-                    && !matches!(node.checks.departure, Departure::Free { .. }),
-                "began without knowing whether the node may leave service",
-            ),
-            (
-                !new.going_back && matches!(node.checks.departure, Departure::Held { .. }),
-                "began with what holds the node back",
-            ),
-        ],
+        Action::BeginDisruption(new) => begin(policy, node, new),
         Action::Cordon
         | Action::Evict
         | Action::MarkDraining(_)
@@ -182,6 +159,38 @@ fn single(
         ],
         Action::EnsurePlan | Action::MarkHealthy(_) | Action::Avoid(_) => vec![],
     }
+}
+
+/// The rules for the begin of a turn.
+fn begin(policy: &Policy, node: &NodeSeen, new: &Disruption) -> Vec<(bool, &'static str)> {
+    let status = node.plan.as_ref().map(|plan| &plan.status);
+    let spec = node.plan.as_ref().map(|plan| &plan.spec);
+    let record = spec.and_then(|spec| spec.disruption.as_ref());
+    let target = spec.and_then(|spec| spec.target);
+    vec![
+        (record.is_some(), "began a turn twice"),
+        (
+            target != Some(if new.going_back { Target::Committed } else { Target::Staged }),
+            "began a turn with an order that was used up",
+        ),
+        (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
+        (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
+        (
+            !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
+            "began before the node was staged",
+        ),
+        (
+            !new.going_back
+                && policy.drain.enabled
+                && policy.drain.dry_run
+                && !matches!(node.checks.departure, Departure::Free { .. }),
+            "began without knowing whether the node may leave service",
+        ),
+        (
+            !new.going_back && matches!(node.checks.departure, Departure::Held { .. }),
+            "began with what holds the node back",
+        ),
+    ]
 }
 
 /// Whether another attempt comes earlier than the pause after the last one, counted from the order at the earliest.

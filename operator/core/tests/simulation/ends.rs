@@ -21,6 +21,10 @@ const AT_LEAST: SignedDuration = SignedDuration::from_mins(5);
 /// Time without anything to do after which nothing will happen any more: longer than any deadline, which are 900 s to
 /// reboot, as long again to be given up, and 1800 s to commit; and longer by what a clock was ahead that set them.
 const QUIET: SignedDuration = SignedDuration::from_secs(6000);
+/// The same where windows come and go: some months without a node that could be started in any.
+const QUIET_WINDOWS: SignedDuration = SignedDuration::from_hours(60 * 24);
+/// An answer to what was asked wakes the operator.
+const ANSWER: SignedDuration = SignedDuration::from_secs(1);
 
 struct Schedule {
     world: World,
@@ -53,14 +57,18 @@ impl Schedule {
             let moved = world.agents(dice, false);
             last = operators.decide_calmly(world, dice);
             if moved || !last.quiet {
-                (since, pause) = (world.now, TICK);
+                let asks = !last.decision.report.asks.is_empty();
+                (since, pause) = (world.now, if asks { ANSWER } else { TICK });
             } else {
-                let wake = last.decision.report.wake_at.map(|at| at.duration_since(world.now));
-                pause = wake.unwrap_or(AT_LEAST).clamp(TICK, AT_LEAST);
+                let report = &last.decision.report;
+                let wake = report.wake_at.map_or(AT_LEAST, |at| at.duration_since(world.now));
+                // Between two windows nothing happens.
+                let sleeps = report.shut && world.nodes.values().all(|node| node.disruption().is_none());
+                pause = if sleeps { wake.max(TICK) } else { wake.clamp(TICK, AT_LEAST) };
             }
             // A window that will open is not the end.
-            let shut = last.decision.report.next_window.is_some();
-            if is_over(&last) || !shut && world.now.duration_since(since) > QUIET {
+            let patience = if last.decision.report.next_window.is_some() { QUIET_WINDOWS } else { QUIET };
+            if is_over(&last) || world.now.duration_since(since) > patience {
                 return last;
             }
         }
