@@ -19,6 +19,7 @@ pub mod layout;
 pub mod machine;
 pub mod reset;
 pub mod reuse;
+pub mod section_list;
 pub mod slot_check;
 pub mod slot_record;
 pub mod tree;

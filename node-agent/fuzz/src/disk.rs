@@ -8,6 +8,7 @@ use evenkeel_node_agent_core::{
     content_index::{FOOTER, Section, entries::Change, section_length},
     erofs_read::read_file,
     grub_env::{GrubEnv, LENGTH},
+    section_list,
     slot_record::SlotRecord,
     tree::Tree,
 };
@@ -124,6 +125,7 @@ pub fn grub_env(bytes: &[u8]) {
 pub fn content_index(bytes: &[u8]) {
     let footer = &bytes[bytes.len() - bytes.len().min(FOOTER)..];
     let _ = section_length(footer);
+    let _ = section_list::parse(bytes);
     replay(bytes.to_vec());
     let Some((numbers, entries)) = bytes.split_first_chunk::<8>() else { return };
     let header =

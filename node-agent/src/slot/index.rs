@@ -4,13 +4,12 @@ use std::io;
 
 use evenkeel_node_agent_core::{
     content_index::{FOOTER, IndexError, LayerData, Section, section_length},
+    digest::hex,
     erofs::BLOCK,
+    section_list::{self, LIST_LENGTH, LISTS_AT, SECTIONS_MAX},
 };
 
 use crate::disk::{SlotRegion, Window};
-
-/// Layers that an image can have.
-const SECTIONS_MAX: usize = 127;
 
 /// A layer that a slot says it holds. Its data must be compared with its hash.
 #[derive(Clone, Debug)]
@@ -40,6 +39,18 @@ pub fn layers(region: &SlotRegion) -> io::Result<Vec<HeldLayer>> {
         });
     }
     Ok(held)
+}
+
+/// The SHA-256 of each section that a slot which is being written has for sure, lower-case hex.
+pub fn listed(region: &SlotRegion) -> io::Result<Vec<String>> {
+    let slot = region.open_ro()?;
+    let mut named = Vec::new();
+    for at in LISTS_AT {
+        let mut bytes = vec![0; LIST_LENGTH];
+        slot.read_at(region.record_at() + at, &mut bytes)?;
+        named.extend(section_list::parse(&bytes).into_iter().flatten().map(|hash| hex(&hash)));
+    }
+    Ok(named)
 }
 
 /// Reads a layer's section again.

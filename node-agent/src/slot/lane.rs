@@ -19,10 +19,10 @@ use std::{
 use evenkeel_node_agent_core::content_index::Draft;
 
 pub(super) use checker::{Check, check, sums};
-pub(super) use hasher::Hashes;
+pub(super) use hasher::{Hashes, list};
 
 use super::error::WriteError;
-use crate::disk::{Window, aligned::AlignedBuffer};
+use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
 
 /// Bytes of one write: a multiple of every erase block that a card or a drive is likely to have, and small in memory.
 pub(super) const WRITE: usize = 1 << 20;
@@ -79,16 +79,16 @@ pub(super) struct Done {
 impl Lane {
     /// Starts the threads for a slot. `compare` says that what the slot holds may be worth a look; blocks before
     /// `blocks` are the caller's to hash.
-    pub(super) fn start(slot: &Window, name: &str, compare: bool, counters: &Arc<Counters>) -> Self {
+    pub(super) fn start(slot: &Window, region: &SlotRegion, compare: bool, counters: &Arc<Counters>) -> Self {
         let (work, to_hash) = channel();
         let (with_hashes, to_put) = channel();
         let (put, to_check) = channel();
         let (give_back, spare) = channel();
         let room = slot.length();
         let hasher = thread::spawn(move || hasher::work(room, &to_hash, &with_hashes));
-        let mut putter = putter::Putter::new(slot.clone(), name, compare, counters.clone());
+        let mut putter = putter::Putter::new(slot, region, compare, counters);
         let putter = thread::spawn(move || putter.work(&to_put, &put, &give_back));
-        let (slot, name) = (slot.clone(), name.to_owned());
+        let (slot, name) = (slot.clone(), region.name.clone());
         let checker = thread::spawn(move || checker::work(&slot, &name, &to_check));
         let (hasher, putter, checker) = (Some(hasher), Some(putter), Some(checker));
         Self { work: Some(work), spare, made: 0, hasher, putter, checker }

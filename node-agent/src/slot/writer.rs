@@ -11,6 +11,7 @@ use evenkeel_node_agent_core::{
     content_index::{Draft, entries::EntriesBuilder},
     digest::unhex,
     erofs::{BLOCK, ErofsError},
+    section_list::LISTS_AT,
     slot_record::{RECORD_LENGTH, SlotRecord},
     tree::{Attributes, Kind},
 };
@@ -18,7 +19,7 @@ use evenkeel_node_agent_core::{
 use super::{
     error::WriteError,
     index::HeldLayer,
-    lane::{Check, Counters, Lane, LayerEnd, WRITE, Work},
+    lane::{Check, Counters, Lane, LayerEnd, WRITE, Work, list},
     verity::DIGEST,
 };
 use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
@@ -89,7 +90,7 @@ impl SlotWriter {
         let counters = Arc::new(Counters::default());
         // What cannot be read was written once; and writing may mend it.
         let old = was_written(&slot).unwrap_or(true);
-        let lane = Lane::start(&slot, &region.name, old, &counters);
+        let lane = Lane::start(&slot, region, old, &counters);
         let mut writer = Self {
             slot,
             region: region.clone(),
@@ -104,11 +105,14 @@ impl SlotWriter {
             entries: EntriesBuilder::default(),
             layer_begin: 1,
         };
-        let length = usize::try_from(RECORD_LENGTH).expect("64 KiB fits every usize");
         if region.length < RECORD_LENGTH + BLOCK_BYTES {
             return Err(writer.too_large());
         }
-        writer.write_at("wipe the record of", region.record_at(), &vec![0; length])?;
+        let kept: Vec<String> = keep.iter().map(|layer| layer.section_sha256.clone()).collect();
+        let (at, list) = list(&kept);
+        let lists = usize::try_from(LISTS_AT[0]).expect("16 KiB fit every usize");
+        writer.write_at("wipe the record of", region.record_at(), &vec![0; lists])?;
+        writer.write_at("write the section list of", region.record_at() + at, &list)?;
         if let Some(footer) = writer.floor.checked_sub(BLOCK_BYTES) {
             writer.write_at("wipe the content index of", footer, &[0; BLOCK])?;
         }

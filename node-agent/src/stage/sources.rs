@@ -25,7 +25,7 @@ pub(super) enum Source {
 
 /// Finds a source for each layer. Those in `spoilt` were found not to be what the index says.
 pub(super) fn find(request: &StageRequest, image: &Image, spoilt: &BTreeSet<String>) -> Vec<Source> {
-    let own = request.disk.slot(&request.slot).ok().map(|region| layers(&region)).unwrap_or_default();
+    let own = request.disk.slot(&request.slot).ok().map(|region| own(&region)).unwrap_or_default();
     let others = others(request);
     let mut own = own.into_iter();
     // Where the next layer's data begins, as long as all from the base on are there.
@@ -63,18 +63,27 @@ fn same(held: &HeldLayer, layer: &Layer) -> bool {
     held.data.digest == layer.digest && held.data.diff_id == layer.diff_id
 }
 
+/// The layers of the slot that is to be written. What it was given last may have come from anybody: where it is not
+/// complete, its lists say what is ours.
+fn own(region: &SlotRegion) -> Vec<HeldLayer> {
+    if let Some((_, layers)) = complete(region) {
+        return layers;
+    }
+    named(region, &index::listed(region).unwrap_or_default())
+}
+
 /// The layers of a complete slot, by the sections that its record names.
 fn complete(region: &SlotRegion) -> Option<(Window, Vec<HeldLayer>)> {
     let (record, window) = (region.read_record().ok()?, region.open_ro().ok()?);
-    let named =
-        |held: &HeldLayer| record.layers.iter().any(|layer| layer.index_sha256 == held.section_sha256);
-    Some((window, layers(region).into_iter().filter(named).collect()))
+    let sections: Vec<String> = record.layers.into_iter().map(|layer| layer.index_sha256).collect();
+    Some((window, named(region, &sections)))
 }
 
-/// What cannot be read is fetched.
-fn layers(region: &SlotRegion) -> Vec<HeldLayer> {
-    index::layers(region).unwrap_or_else(|error| {
+/// The layers that are named by their sections. What cannot be read is fetched.
+fn named(region: &SlotRegion, sections: &[String]) -> Vec<HeldLayer> {
+    let held = index::layers(region).unwrap_or_else(|error| {
         tracing::warn!(slot = region.name, %error, "the content index cannot be read");
         Vec::new()
-    })
+    });
+    held.into_iter().filter(|held| sections.contains(&held.section_sha256)).collect()
 }

@@ -1,7 +1,18 @@
 //! What a slot of the disk holds is neither downloaded nor written again, and never believed without a look.
 
 use evenkeel_crds::node_plan::StagingCost;
-use evenkeel_node_agent::{slot::verity, stage::Staged};
+use evenkeel_node_agent::{
+    slot::{index, verity},
+    stage::Staged,
+};
+use evenkeel_node_agent_core::{
+    content_index::{Draft, entries::EntriesBuilder},
+    digest::unhex,
+    erofs::BLOCK,
+    section_list,
+    tree::{Attributes, Kind},
+};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     image::{INITRD, Image, KERNEL, Recipe, noise, tar},
@@ -91,4 +102,38 @@ async fn a_layer_that_was_damaged_in_its_slot_is_downloaded() {
         assert_eq!(staged.record.root_hash, versions.fresh().await.record.root_hash, "{slot}");
         assert!(verity::holds(&machine.disk.slot("b").unwrap(), &staged.record).unwrap(), "{slot}");
     }
+}
+
+/// Whoever serves a layer may have its data hold what looks like a section of the next one; whether it was ours is known
+/// only from the list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_section_that_came_with_a_layers_data_is_not_believed() {
+    let (versions, machine) = (Versions::new().await, Machine::empty());
+    machine.stage(&versions.names[0]).await.unwrap();
+    let region = machine.disk.slot("b").unwrap();
+    let held = index::layers(&region).unwrap();
+    let slot = region.open_rw().unwrap();
+    // It was cut off behind the second layer.
+    let ours: Vec<[u8; 32]> =
+        held[..2].iter().map(|layer| unhex(&format!("sha256:{}", layer.section_sha256)).unwrap()).collect();
+    let (at, list) = section_list::encode(&ours);
+    slot.write_at(region.record_at(), &[0; 64 << 10]).unwrap();
+    slot.write_at(region.record_at() + at, &list).unwrap();
+    // And this is what the data of the third one left.
+    let config: serde_json::Value = serde_json::from_slice(&versions.images[1].config.bytes).unwrap();
+    let digest = unhex(&versions.images[1].layers[2].digest).unwrap();
+    let diff_id = unhex(config["rootfs"]["diff_ids"][2].as_str().unwrap()).unwrap();
+    let (block, evil) = (held[2].data.first_block, [0xee; BLOCK]);
+    let mut entries = EntriesBuilder::default();
+    let kind = Kind::File { block, length: BLOCK as u64 };
+    entries.put(b"usr/lib/top", &kind, &Attributes { mode: 0o4755, ..Attributes::default() });
+    let forged = Draft::new(digest, diff_id, block, 1, entries).unwrap();
+    let forged = forged.finish(Sha256::digest(Sha256::digest(evil)).into());
+    slot.write_at(u64::from(block) * BLOCK as u64, &evil).unwrap();
+    slot.write_at(held[1].section_at - forged.len() as u64, &forged).unwrap();
+
+    let staged = machine.stage(&versions.names[1]).await.unwrap();
+    assert_eq!(staged.record.root_hash, versions.fresh().await.record.root_hash);
+    assert_eq!(staged.cost.bytes_downloaded, versions.last_layer(1), "and ours are");
+    assert!(verity::holds(&region, &staged.record).unwrap());
 }

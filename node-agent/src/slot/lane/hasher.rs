@@ -2,7 +2,11 @@
 
 use std::sync::mpsc::{Receiver, Sender};
 
-use evenkeel_node_agent_core::{digest::hex, erofs::BLOCK};
+use evenkeel_node_agent_core::{
+    digest::{hex, unhex},
+    erofs::BLOCK,
+    section_list,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{LayerEnd, Work, putter::Put, sums};
@@ -63,11 +67,17 @@ fn end_layer(
         Ok((draft, at)) => {
             let bytes = draft.finish(data);
             sections.push(hex(&Sha256::digest(&bytes)));
-            Some(Put::Section { at, bytes })
+            Some(Put::Section { at, bytes, list: list(sections) })
         }
         Err(there) => {
             sections.push(there);
             None
         }
     })
+}
+
+/// The list of these sections, and where it belongs.
+pub(in crate::slot) fn list(sections: &[String]) -> (u64, Vec<u8>) {
+    let named: Vec<_> = sections.iter().filter_map(|hex| unhex(&format!("sha256:{hex}"))).collect();
+    section_list::encode(&named)
 }

@@ -14,7 +14,7 @@ use evenkeel_node_agent_core::erofs::BLOCK;
 
 use super::{Check, Counters, WRITE};
 use crate::{
-    disk::{Window, aligned::AlignedBuffer},
+    disk::{SlotRegion, Window, aligned::AlignedBuffer},
     slot::WriteError,
 };
 
@@ -29,13 +29,24 @@ const FLUSH: u64 = 32 << 20;
 
 /// What is to be written.
 pub(super) enum Put {
-    Blocks { at: u64, buffer: AlignedBuffer, sums: Vec<u64>, there: bool },
-    Section { at: u64, bytes: Vec<u8> },
+    Blocks {
+        at: u64,
+        buffer: AlignedBuffer,
+        sums: Vec<u64>,
+        there: bool,
+    },
+    /// A layer's section, and the list that names it, with its place in the slot record's room.
+    Section {
+        at: u64,
+        bytes: Vec<u8>,
+        list: (u64, Vec<u8>),
+    },
 }
 
 pub(super) struct Putter {
     slot: Window,
     name: String,
+    record_at: u64,
     counters: Arc<Counters>,
     old: Option<AlignedBuffer>,
     misses: u32,
@@ -43,9 +54,16 @@ pub(super) struct Putter {
 }
 
 impl Putter {
-    pub(super) fn new(slot: Window, name: &str, compare: bool, counters: Arc<Counters>) -> Self {
-        let old = compare.then(|| AlignedBuffer::new(WRITE));
-        Self { slot, name: name.to_owned(), counters, old, misses: 0, unflushed: 0 }
+    pub(super) fn new(slot: &Window, region: &SlotRegion, compare: bool, counters: &Arc<Counters>) -> Self {
+        Self {
+            slot: slot.clone(),
+            name: region.name.clone(),
+            record_at: region.record_at(),
+            counters: counters.clone(),
+            old: compare.then(|| AlignedBuffer::new(WRITE)),
+            misses: 0,
+            unflushed: 0,
+        }
     }
 
     /// Writes until there is no more work.
@@ -68,7 +86,9 @@ impl Putter {
                         }
                     }
                 }
-                Put::Section { at, bytes } => self.section(at, &bytes)?,
+                Put::Section { at, bytes, list: (list_at, list) } => {
+                    self.section([(at, &bytes), (self.record_at + list_at, &list)])?;
+                }
             }
         }
         Ok(())
@@ -122,11 +142,14 @@ impl Putter {
         Vec::new()
     }
 
-    /// A section may reach the disk before its data: who uses it compares the data with its hash.
-    fn section(&mut self, at: u64, bytes: &[u8]) -> Result<(), WriteError> {
-        self.slot.write_at(at, bytes).map_err(|error| self.failed("write the content index of", error))?;
-        self.counters.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.unflushed += bytes.len() as u64;
+    /// A section may reach the disk before its data, and its list before both: who uses them compares each with its hash.
+    fn section(&mut self, parts: [(u64, &[u8]); 2]) -> Result<(), WriteError> {
+        for (at, bytes) in parts {
+            let failed = |error| self.failed("write the content index of", error);
+            self.slot.write_at(at, bytes).map_err(failed)?;
+            self.counters.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.unflushed += bytes.len() as u64;
+        }
         if self.unflushed >= FLUSH {
             self.slot.flush().map_err(|error| self.failed("flush", error))?;
             self.unflushed = 0;
