@@ -8,7 +8,10 @@ mod node;
 
 pub use account::{Account, Times};
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::Result;
 use evenkeel_crds::NodePlan;
@@ -78,14 +81,28 @@ async fn register(nodes: &Api<Node>, name: &str, number: usize, boot_id: &str) -
 async fn tell(api: Api<NodePlan>, plans: BTreeMap<String, watch::Sender<Option<Arc<NodePlan>>>>) {
     let stream = watcher(api, watcher::Config::default()).default_backoff();
     pin_mut!(stream);
+    let mut listed = BTreeSet::new();
     while let Some(event) = stream.next().await {
         let (name, plan) = match event {
-            Ok(watcher::Event::Apply(plan) | watcher::Event::InitApply(plan)) => {
+            Ok(watcher::Event::Apply(plan)) => (plan.name_any(), Some(Arc::new(plan))),
+            Ok(watcher::Event::InitApply(plan)) => {
+                listed.insert(plan.name_any());
                 (plan.name_any(), Some(Arc::new(plan)))
             }
             Ok(watcher::Event::Delete(plan)) => (plan.name_any(), None),
+            Ok(watcher::Event::InitDone) => {
+                // What the list lacks was deleted meanwhile.
+                for (_, sender) in plans.iter().filter(|(name, _)| !listed.contains(*name)) {
+                    sender.send_if_modified(|plan| plan.take().is_some());
+                }
+                continue;
+            }
             // An API server that is away comes back.
-            Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => continue,
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Err(_) => continue,
         };
         if let Some(sender) = plans.get(&name) {
             sender.send_replace(plan);

@@ -24,6 +24,26 @@ pub struct PlanWatch {
     written: Option<(Option<String>, NodePlanStatus)>,
 }
 
+/// Whether the list that comes after the watch was away has the plan: one that it lacks was deleted meanwhile.
+#[derive(Default)]
+struct Listed(bool);
+
+impl Listed {
+    /// Tells what an event says of the plan, if it says anything.
+    fn note(&mut self, event: watcher::Event<NodePlan>, mut tell: impl FnMut(Option<NodePlan>)) {
+        match event {
+            watcher::Event::Init => self.0 = false,
+            watcher::Event::InitApply(plan) => {
+                self.0 = true;
+                tell(Some(plan));
+            }
+            watcher::Event::InitDone if self.0 => {}
+            watcher::Event::InitDone | watcher::Event::Delete(_) => tell(None),
+            watcher::Event::Apply(plan) => tell(Some(plan)),
+        }
+    }
+}
+
 impl PlanWatch {
     /// Starts to watch the plan of `node`, for as long as the process lives.
     pub fn start(client: Client, node: &str) -> Self {
@@ -33,15 +53,12 @@ impl PlanWatch {
         let stream = watcher(api.clone(), config).default_backoff();
         tokio::spawn(async move {
             pin_mut!(stream);
+            let mut listed = Listed::default();
             while let Some(event) = stream.next().await {
                 match event {
-                    Ok(watcher::Event::Apply(plan) | watcher::Event::InitApply(plan)) => {
-                        sender.send_replace(Some(plan));
-                    }
-                    Ok(watcher::Event::Delete(_)) => {
-                        sender.send_replace(None);
-                    }
-                    Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                    Ok(event) => listed.note(event, |plan| {
+                        sender.send_replace(plan);
+                    }),
                     Err(error) => tracing::warn!(%error, "cannot watch this node's plan; trying again"),
                 }
             }
@@ -100,5 +117,28 @@ impl PlanWatch {
             Some((uid, status)) if *uid == plan.metadata.uid => Some(status.clone()),
             _ => plan.status,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_was_deleted_while_nobody_watched_is_gone() {
+        let plan = || NodePlan::new("node-1", evenkeel_crds::NodePlanSpec::default());
+        let (mut listed, mut seen) = (Listed::default(), None);
+        let mut note = |event| {
+            listed.note(event, |plan| seen = plan);
+            seen.is_some()
+        };
+        assert!(!note(watcher::Event::Init));
+        assert!(note(watcher::Event::InitApply(plan())));
+        assert!(note(watcher::Event::InitDone));
+        // It stays what it was while it is listed anew.
+        assert!(note(watcher::Event::Init));
+        assert!(!note(watcher::Event::InitDone));
+        assert!(note(watcher::Event::Apply(plan())));
+        assert!(!note(watcher::Event::Delete(plan())));
     }
 }
