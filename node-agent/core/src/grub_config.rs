@@ -15,7 +15,9 @@ pub const ENV: &str = "evenkeel/grub/grubenv";
 
 /// The configuration. A trial is booted only after its try was counted on the disk: a loader that cannot write boots
 /// the kept slot. A kept slot without a script was given up, and the last slot that is not on trial takes its place:
-/// the recovery slot is the first, so that every other one comes before it.
+/// the recovery slot is the first, so that every other one comes before it. Where a part of a slot's kernel or initrd is
+/// missing, the kept slot is tried, and then all others that are not on trial. (GRUB's own `fallback` takes one name, or
+/// numbers, and not both.)
 /// `next_entry` is a person's choice for one boot.
 pub const CONFIG: &str = r#"# Written by evenkeel-agent. What boots is said by grubenv, and by one script per slot.
 set timeout=0
@@ -26,18 +28,20 @@ set evenkeel_kept=
 for evenkeel_slot in recovery a b c d e f g h; do
     if [ -f "$evenkeel/$evenkeel_slot.cfg" ]; then
         menuentry "Evenkeel, slot $evenkeel_slot" --id "evenkeel-$evenkeel_slot" "$evenkeel_slot" {
-            source "/evenkeel/grub/$2.cfg"
+            for evenkeel_tried in "$2" $evenkeel_kept $evenkeel_others; do
+                if source "/evenkeel/grub/$evenkeel_tried.cfg"; then boot; fi
+            done
         }
         if [ "evenkeel-$evenkeel_slot" = "$saved_entry" ]; then
-            set evenkeel_saved=$saved_entry
+            set evenkeel_saved=$evenkeel_slot
         elif [ "$evenkeel_slot" != "$evenkeel_trial" ]; then
-            set evenkeel_kept="evenkeel-$evenkeel_slot"
+            set evenkeel_kept=$evenkeel_slot
+            set evenkeel_others="$evenkeel_slot $evenkeel_others"
         fi
     fi
 done
 if [ -n "$evenkeel_saved" ]; then set evenkeel_kept=$evenkeel_saved; fi
-set default=$evenkeel_kept
-set fallback="$evenkeel_kept 1 2 3 4 5 6 7 8 0"
+set default="evenkeel-$evenkeel_kept"
 
 if [ -n "$evenkeel_loader" -a "$evenkeel_loader" != "writes" ]; then
     set evenkeel_loader=writes

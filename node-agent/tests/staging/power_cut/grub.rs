@@ -40,6 +40,8 @@ struct Shell<'a> {
     menu: Vec<(Vec<String>, Vec<Statement>)>,
     linux: Vec<String>,
     initrd: String,
+    /// Whether a kernel was started: nothing comes behind it.
+    booted: bool,
 }
 
 /// Starts GRUB; `can_write` tells whether the disk takes its writes.
@@ -47,28 +49,24 @@ pub fn start(files: &Files, can_write: bool) -> Result<Started, String> {
     let mut shell = Shell::new(files, can_write)?;
     shell.source(CONFIG)?;
     let wanted = shell.variables.get("default").cloned().unwrap_or_default();
-    let fallback = shell.variables.get("fallback").cloned().unwrap_or_default();
     // Without the wanted one GRUB takes the first.
-    let first = shell.place(&wanted).or((!shell.menu.is_empty()).then_some(0));
-    let others: Vec<usize> = fallback.split(' ').filter_map(|name| shell.place(name)).collect();
-    for place in first.into_iter().chain(others) {
-        let (args, body) = shell.menu[place].clone();
-        for (number, arg) in (1..).zip(&args[1..]) {
-            shell.variables.insert(format!("{number}"), arg.clone());
-        }
-        if shell.run(&body) && shell.boots() {
-            let option =
-                |key: &str| shell.linux.iter().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
-            let missing = || format!("the script of {args:?} has no slot or digest");
-            return Ok(Started {
-                slot: option("evenkeel.slot=").ok_or_else(missing)?,
-                digest: option("evenkeel.digest=").ok_or_else(missing)?,
-                counted: shell.linux.iter().any(|word| word == "evenkeel.trial"),
-                written: shell.written,
-            });
-        }
+    let place = shell.place(&wanted).or((!shell.menu.is_empty()).then_some(0)).ok_or("the menu is empty")?;
+    let (args, body) = shell.menu[place].clone();
+    for (number, arg) in (1..).zip(&args[1..]) {
+        shell.variables.insert(format!("{number}"), arg.clone());
     }
-    Err("nothing boots any more".into())
+    shell.run(&body);
+    if !shell.booted {
+        return Err("nothing boots any more".into());
+    }
+    let option = |key: &str| shell.linux.iter().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+    let missing = || format!("the script of {args:?} has no slot or digest");
+    Ok(Started {
+        slot: option("evenkeel.slot=").ok_or_else(missing)?,
+        digest: option("evenkeel.digest=").ok_or_else(missing)?,
+        counted: shell.linux.iter().any(|word| word == "evenkeel.trial"),
+        written: shell.written,
+    })
 }
 
 /// Every entry, the one that boots next first.
@@ -119,6 +117,7 @@ impl<'a> Shell<'a> {
             menu,
             linux: Vec::new(),
             initrd: String::new(),
+            booted: false,
         })
     }
 
@@ -130,10 +129,6 @@ impl<'a> Shell<'a> {
     fn place(&self, name: &str) -> Option<usize> {
         let by_id = self.menu.iter().position(|(args, _)| args[0] == name);
         by_id.or_else(|| name.parse().ok()).filter(|place| *place < self.menu.len())
-    }
-
-    fn boots(&self) -> bool {
-        self.linux.first().is_some_and(|path| self.file(path).is_some()) && self.file(&self.initrd).is_some()
     }
 
     fn environment(&self) -> BTreeMap<String, String> {
@@ -181,7 +176,7 @@ impl<'a> Shell<'a> {
         let mut outcome = true;
         while let Some(statement) = all.get(at) {
             let first = literal(&statement[0]);
-            if ends.contains(&first) {
+            if ends.contains(&first) || self.booted {
                 break;
             }
             at = match first {
@@ -216,8 +211,14 @@ impl<'a> Shell<'a> {
         let mut done = false;
         loop {
             let (then, holds) = self.block(all, at, &["then"], live && !done);
+            if self.booted {
+                return all.len();
+            }
             let take = live && !done && holds;
             (at, _) = self.block(all, then + 1, &["elif", "else", "fi"], take);
+            if self.booted {
+                return all.len();
+            }
             done |= take;
             match literal(&all[at][0]) {
                 "elif" => at += 1,
@@ -234,18 +235,23 @@ impl<'a> Shell<'a> {
         for value in values.into_iter().filter(|_| live) {
             self.variables.insert(name.clone(), value);
             end = self.block(all, at + 2, &["done"], true).0;
+            if self.booted {
+                return all.len();
+            }
         }
         end + 1
     }
 
+    /// Words with the values of variables in them, which are several words where no quotes keep them together.
     fn words(&self, words: &[Word]) -> Vec<String> {
         let value = |name: &str| self.variables.get(name).map_or("", String::as_str);
-        let expand = |word: &Word| {
+        let expand = |word: &Word| -> Vec<String> {
             let text: String =
                 word.pieces.iter().map(|(named, text)| if *named { value(text) } else { text }).collect();
-            (word.kept || !text.is_empty()).then_some(text)
+            let plain = word.kept || word.pieces.iter().all(|(named, _)| !named);
+            if plain { vec![text] } else { text.split_whitespace().map(str::to_owned).collect() }
         };
-        words.iter().filter_map(expand).collect()
+        words.iter().flat_map(expand).collect()
     }
 
     fn command(&mut self, statement: &[Word]) -> bool {
@@ -272,9 +278,15 @@ impl<'a> Shell<'a> {
                 self.linux = args.to_vec();
                 self.file(kernel).is_some()
             }
+            // Without a kernel there is nothing to give it to.
             ("initrd", [path]) => {
                 self.initrd.clone_from(path);
-                self.file(path).is_some()
+                self.linux.first().is_some_and(|kernel| self.file(kernel).is_some())
+                    && self.file(path).is_some()
+            }
+            ("boot", []) => {
+                self.booted = true;
+                true
             }
             other => panic!("GRUB's model does not know {other:?}"),
         }
