@@ -92,3 +92,16 @@ async fn the_recovery_slot_boots_when_no_other_does() {
     files.remove("evenkeel/grub/a.cfg").unwrap();
     assert_eq!(starts(&mut files, true).0, "recovery");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_kernel_or_initrd_is_gone_gives_way_to_the_kept_one() {
+    for part in ["\nlinux ", "\ninitrd "] {
+        for (trial, broken) in [(true, "b"), (false, "b")] {
+            let mut files = files(trial).await;
+            let script = format!("evenkeel/grub/{broken}.cfg");
+            let text = String::from_utf8(files[&script].clone()).unwrap();
+            files.insert(script, text.replace(part, &format!("{part}/nothing-")).into_bytes());
+            assert_eq!(starts(&mut files, true), ("a".into(), false), "{part:?} on trial: {trial}");
+        }
+    }
+}
