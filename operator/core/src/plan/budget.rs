@@ -121,8 +121,9 @@ impl<'a> Budget<'a> {
                 budget: limit,
             });
         }
+        // Members of etcd may be on nodes of their own.
         if !node.control_plane {
-            return None;
+            return self.quorum(name);
         }
         let is_controller =
             |other: &&str| self.snapshot.nodes.get(*other).is_some_and(|node| node.control_plane);

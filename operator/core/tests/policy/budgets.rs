@@ -93,6 +93,16 @@ fn nodes_that_cannot_prove_an_image_do_not_keep_others_from_it() {
 }
 
 #[test]
+fn etcd_keeps_its_quorum_also_on_nodes_without_the_control_planes_label() {
+    let policy = policy(&json!({ "maxUnavailable": 3 }));
+    let mut seen = snapshot(&[("e1", staged()), ("proof", updated(5))]);
+    seen.etcd = [("e1", true), ("e2", true), ("e3", false)].map(|(name, ready)| (name.into(), ready)).into();
+    let decision = decide_at(&policy, &seen, now());
+    assert_eq!(started(&decision), [""; 0]);
+    assert!(state(&decision, "e1").contains("etcd would lose its quorum"), "{}", state(&decision, "e1"));
+}
+
+#[test]
 fn a_domain_has_a_budget_of_its_own() {
     let policy = policy(&json!({
         "maxUnavailable": 10, "topologyKey": "zone", "maxUnavailablePerDomain": "50%",
