@@ -13,7 +13,7 @@ use std::{
 
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
-    journal::{ChecksPassed, Verdict},
+    journal::{ChecksPassed, TrialOrder, Verdict},
     machine::RunningSlot,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     reboot::{self, RebootError},
     reset::{self, ResetError},
     run::host::{self, HostError},
-    state_dir::{StateDir, StateError},
+    state_dir::StateDir,
 };
 
 use checks::Checks;
@@ -70,9 +70,6 @@ pub enum GuardError {
     /// What the initrd left cannot be read.
     #[error(transparent)]
     Reset(#[from] ResetError),
-    /// The state folder cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
     /// The reboot was refused.
     #[error(transparent)]
     Reboot(#[from] RebootError),
@@ -93,19 +90,47 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     }
     // What is opened may be mounted, and others may want to write meanwhile.
     drop(bootloader);
-    let state = StateDir::open(&args.state_dir)?;
-    let order = state.trial()?.filter(|order| order.digest == running.digest);
+    let order = order(&args.state_dir, &running.digest);
     let deadline = order.as_ref().map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
     let api_server = order.and_then(|order| order.api_server);
     let trial = Trial { disk: &disk, running: &running, anew };
-    let Some((cause, message)) = watch(args, &trial, &state, deadline, api_server.as_deref())? else {
+    let Some((cause, message)) = watch(args, &trial, deadline, api_server.as_deref())? else {
         tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
-        return Ok(());
+        return if anew { Ok(reset::withdraw(boot::open(&disk)?.esp())?) } else { Ok(()) };
     };
     tracing::error!(slot = running.name, message, "this trial goes back to the old slot");
-    state.write_verdict(&Verdict { digest: running.digest, cause, message })?;
-    boot::open(&disk)?.disarm(&running.name)?;
+    end(args, &disk, &running, cause, message)
+}
+
+/// What the agent said of this trial. A state partition that is full, read-only or damaged is a reason to go back, and
+/// none to stop watching.
+fn order(state_dir: &Path, digest: &str) -> Option<TrialOrder> {
+    let order = StateDir::open(state_dir).and_then(|state| state.trial());
+    order
+        .unwrap_or_else(|error| {
+            tracing::error!(error = text(error), "what the agent said of this trial is unknown");
+            None
+        })
+        .filter(|order| order.digest == digest)
+}
+
+/// Leaves the reason, makes the slot unbootable, and reboots. The reboot alone leads back in the end, as the boot loader
+/// counts: it comes whatever else fails.
+fn end(
+    args: &GuardArgs,
+    disk: &Disk,
+    running: &RunningSlot,
+    cause: RollbackCause,
+    message: String,
+) -> Result<(), GuardError> {
+    let verdict = Verdict { digest: running.digest.clone(), cause, message };
+    if let Err(error) = StateDir::open(&args.state_dir).and_then(|state| state.write_verdict(&verdict)) {
+        tracing::error!(error = text(error), "the old slot will not know why it runs again");
+    }
+    if let Err(error) = boot::open(disk).and_then(|bootloader| bootloader.disarm(&running.name)) {
+        tracing::error!(error = text(error), "this slot stays bootable until its tries are used up");
+    }
     reboot::reboot(args.reboot_command.as_deref())?;
     if args.reboot_command.is_none() {
         // Init stops this program long before, unless it hangs or never finishes stopping others.
@@ -114,6 +139,11 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
         reboot::reset()?;
     }
     Ok(())
+}
+
+/// An error with its causes.
+fn text(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
 
 type Reason = (RollbackCause, String);
@@ -126,18 +156,44 @@ struct Trial<'a> {
     anew: bool,
 }
 
+impl Trial<'_> {
+    /// Whether it is still one. A boot partition that cannot be read ends nothing: the deadline does.
+    fn goes_on(&self) -> bool {
+        on_trial(self.disk, &self.running.name).unwrap_or_else(|error| {
+            tracing::error!(error = text(error), "whether this trial was kept is unknown");
+            true
+        })
+    }
+
+    /// Says that the checks of this host passed; `false` where that cannot be written, so that nobody keeps the trial.
+    fn tell_passed(&self, state_dir: &Path) -> bool {
+        let passed = ChecksPassed { boot_id: self.running.boot_id.clone() };
+        let told = StateDir::open(state_dir).and_then(|state| state.write_checks_passed(&passed));
+        match told {
+            Ok(()) => tracing::info!(slot = self.running.name, "the health checks of this host passed"),
+            Err(error) => {
+                tracing::error!(
+                    error = text(error),
+                    "the health checks passed, and the agent cannot be told"
+                );
+                return false;
+            }
+        }
+        true
+    }
+}
+
 /// Waits for the end of the trial: nothing when it was kept, a reason when it is to go back.
 fn watch(
     args: &GuardArgs,
     trial: &Trial<'_>,
-    state: &StateDir,
     deadline: u64,
     api_server: Option<&str>,
 ) -> Result<Option<Reason>, GuardError> {
-    let Trial { disk, running, anew } = *trial;
     let mut checks = Checks::new(&args.health_dir);
+    let mut told = false;
     loop {
-        if !on_trial(disk, &running.name)? {
+        if !trial.goes_on() {
             return Ok(None);
         }
         let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.proc)?);
@@ -145,21 +201,16 @@ fn watch(
             return Ok(Some(too_late(deadline, api_server)));
         }
         if checks.due() && is_up() {
-            let passed = checks.passed();
             if let Err(message) = checks.ask(Instant::now() + left) {
                 // A person may have kept it in the meantime, whatever its checks say.
-                let kept = !on_trial(disk, &running.name)?;
-                return Ok((!kept).then_some((RollbackCause::HostCheck, message)));
+                return Ok(trial.goes_on().then_some((RollbackCause::HostCheck, message)));
             }
-            if !passed {
-                state.write_checks_passed(&ChecksPassed { boot_id: running.boot_id.clone() })?;
-                tracing::info!(slot = running.name, "the health checks of this host passed");
-            }
-            if anew {
-                let bootloader = boot::open(disk)?;
-                bootloader.commit(&running.name)?;
-                reset::withdraw(bootloader.esp())?;
-                continue;
+            told = told || trial.tell_passed(&args.state_dir);
+            if told && trial.anew {
+                match boot::open(trial.disk).and_then(|bootloader| bootloader.commit(&trial.running.name)) {
+                    Ok(()) => continue,
+                    Err(error) => tracing::error!(error = text(error), "this trial cannot be kept"),
+                }
             }
         }
         thread::sleep(POLL);
