@@ -284,6 +284,9 @@ pub struct RollbackArgs {
     /// The slot to go back to; default: give up the trial if there is one, else what was kept before.
     #[arg(long, alias = "slot", value_name = "NAME")]
     pub to: Option<String>,
+    /// Where the agent finds that a trial was given up by a person.
+    #[command(flatten)]
+    pub state: StateArg,
 }
 
 /// Options of `verify`.

@@ -1,8 +1,12 @@
 //! `activate`, `commit`, `rollback`, `pin` and `unpin`.
 
+use std::path::Path;
+
 use anyhow::Result;
+use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
+    journal::Verdict,
     machine::SlotFact,
     reuse,
     slot_check::SlotChecks,
@@ -16,6 +20,7 @@ use crate::{
     pins, reset,
     run::host,
     slots,
+    state_dir::StateDir,
 };
 
 /// A disk, its boot loader's entries, its slots, and the slot that runs if the disk is this machine's.
@@ -109,31 +114,54 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
+    let state = disk::state_dir(&args.disk, &args.state);
     let situation = Situation::look(&args.disk)?;
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
+    let wanted = args.to.as_deref();
     let trial = situation.entries.iter().find(|entry| entry.name.tries.is_some());
-    if let (Some(trial), None) = (trial, &args.to) {
-        situation.bootloader.disarm(&trial.name.slot)?;
+    let trial = trial.filter(|trial| wanted != Some(trial.name.slot.as_str()));
+    if let (Some(trial), None) = (trial, wanted) {
+        give_up(&situation, trial, state.as_deref())?;
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
-    if let (Some(reset), None) = (reset, &args.to) {
+    if let (Some(reset), None) = (reset, wanted) {
         eprintln!("slot {} boots next, and does not begin anew any more", reset.slot);
         return Ok(());
     }
     let current = situation.current().unwrap_or_default();
     let before = reuse::fallback(&situation.slots, current).map(|slot| slot.name.as_str());
-    let Some(name) = args.to.as_deref().or(before) else {
+    let Some(name) = wanted.or(before) else {
         return Err(refused(
             "no other slot holds a complete image, so there is nothing to go back to: stage one",
         ));
     };
     let slot = situation.disk.slot(name)?;
     let record = slot.read_record()?;
+    if let Some(trial) = trial {
+        give_up(&situation, trial, state.as_deref())?;
+    }
     situation.bootloader.make_default(&slot, &record)?;
     eprintln!("slot {name} ({}) boots next; reboot to use it", record.version);
     Ok(())
+}
+
+/// Ends a trial. Word of whose wish that was is there before: without it the next boot looks like that of an image which
+/// failed, and the image would not be tried here again.
+fn give_up(situation: &Situation, trial: &BootEntry, state: Option<&Path>) -> Result<()> {
+    let slot = &trial.name.slot;
+    // One that used its tries up and does not run has failed already.
+    let under_way = situation.runs(slot) || trial.name.tries.is_some_and(|tries| tries.left > 0);
+    if let Some(state) = state.filter(|_| under_way) {
+        let message = format!("slot {slot} was on trial, and was given up by `evenkeel-agent rollback`");
+        let verdict = Verdict { digest: trial.body.digest.clone(), cause: RollbackCause::User, message };
+        if let Err(error) = StateDir::open(state).and_then(|state| state.write_verdict(&verdict)) {
+            let error = anyhow::Error::from(error);
+            eprintln!("the agent may hold this against the image, as it cannot be told: {error:#}");
+        }
+    }
+    Ok(situation.bootloader.disarm(slot)?)
 }
 
 pub(super) fn pin(args: &PinArgs) -> Result<()> {
