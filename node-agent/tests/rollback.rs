@@ -13,7 +13,7 @@ use evenkeel_node_agent::{
 use evenkeel_node_agent_core::{
     journal::{Attempt, Journal, Step},
     machine::{Facts, RunningSlot, SlotFact, resume},
-    slot_check::SlotChecks,
+    slot_check::{SlotCheck, SlotChecks},
 };
 use jiff::Timestamp;
 use machine_on_disk::{Content, Machine};
@@ -139,6 +139,25 @@ fn nothing_is_given_up_for_a_slot_that_is_not_there_or_is_the_trial_itself() {
     assert_eq!((node.slots(), node.state().join("verdict.json").exists()), (before, false));
     assert_eq!(node.rollback(&["--to", "b"]).0, 0);
     assert!(!node.state().join("verdict.json").exists());
+}
+
+#[test]
+fn the_way_back_never_leads_to_a_slot_that_is_known_to_be_damaged_unless_it_is_named() {
+    let node = Node::new(PROGRAMS[0]);
+    node.keep("b");
+    let a = node.slots().remove(0);
+    let check = SlotCheck {
+        digest: a.digest().unwrap().into(),
+        at: a.content.unwrap().written_at,
+        damaged_at: Some(4096),
+    };
+    let state = StateDir::open(&node.state()).unwrap();
+    state.write_slot_checks(&[("a".to_owned(), check)].into()).unwrap();
+    let before = node.slots();
+    let (code, said) = node.rollback(&[]);
+    assert!(code == 3 && said.contains("known to be damaged"), "{code} {said}");
+    assert_eq!(node.slots(), before);
+    assert_eq!(node.rollback(&["--to", "a"]).0, 0);
 }
 
 #[test]

@@ -85,9 +85,10 @@ pub fn kept(slots: &[SlotFact]) -> Option<&SlotFact> {
     slots.iter().filter(|slot| slot.entry == EntryFact::Permanent).max_by_key(|slot| slot.generation)
 }
 
-/// The slot to go back to from `slot`: the one that was kept last before it; else the newest that is complete.
+/// The slot to go back to from `slot`: the one that was kept last before it; else the newest that is complete. None that
+/// is known to be damaged: a machine that runs is not sent where it may not come up.
 pub fn fallback<'a>(slots: &'a [SlotFact], slot: &str) -> Option<&'a SlotFact> {
-    let others = slots.iter().filter(|other| other.name != slot);
+    let others = slots.iter().filter(|other| other.name != slot && !other.is_damaged());
     others.filter(|other| other.content.is_some()).max_by_key(|other| {
         let written = other.content.as_ref().map(|content| content.written_at);
         (other.entry == EntryFact::Permanent, other.generation, written)
@@ -99,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::SlotContent;
+    use crate::{machine::SlotContent, slot_check::SlotCheck};
 
     fn slot(name: &str, written: Option<i64>, entry: EntryFact) -> SlotFact {
         let content = written.map(|second| SlotContent {
@@ -174,6 +175,13 @@ mod tests {
         assert_eq!(fallback(&slots, "b").unwrap().name, "a");
         assert_eq!(fallback(&slots[1..], "b").unwrap().name, "c");
         assert_eq!(fallback(&slots[..1], "a"), None);
+        slots[0].check = Some(SlotCheck {
+            digest: "sha256:10".into(),
+            at: Timestamp::from_second(50).unwrap(),
+            damaged_at: Some(4096),
+        });
+        assert_eq!(fallback(&slots, "b").unwrap().name, "c");
+        assert_eq!(fallback(&slots[..2], "b"), None);
     }
 
     fn entry() -> impl Strategy<Value = EntryFact> {

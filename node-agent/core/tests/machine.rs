@@ -9,6 +9,7 @@ use evenkeel_node_agent_core::{
         Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
         record, resume, status,
     },
+    slot_check::SlotCheck,
 };
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -335,6 +336,26 @@ fn a_bad_digest_is_refused_under_a_new_plan() {
     let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
     assert_eq!(action, Action::Wait);
     assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "DigestFailedBefore");
+}
+
+/// Slot b was kept; the cluster wants it back, and slot a is known to be damaged, from the start or found on the way.
+#[test]
+fn a_kept_slot_is_not_left_for_one_that_is_known_to_be_damaged() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    let mut orders = world.orders();
+    orders.order.target = Target::Reverted;
+    let mut damaged = world.facts();
+    let a = &mut damaged.slots[0];
+    a.check = Some(SlotCheck { digest: OLD.into(), at: world.now, damaged_at: Some(4096) });
+    let (on_the_way, action) = next(&world.journal, Some(&orders), &world.facts());
+    assert!(matches!(action, Action::RevertCommitted { to, .. } if to == "a"));
+    for journal in [&world.journal, &on_the_way] {
+        let (journal, action) = next(journal, Some(&orders), &damaged);
+        let attempt = journal.attempt.unwrap();
+        assert_eq!((action, attempt.step), (Action::Wait, Step::Committed));
+        assert_eq!(attempt.error.unwrap().reason, "NothingToRevertTo");
+    }
 }
 
 /// A machine whose trial in slot b was given up, and which has not rebooted yet: slot a is all that boots.

@@ -34,10 +34,15 @@ pub(super) struct Situation {
 
 impl Situation {
     pub(super) fn look(args: &DiskArg) -> Result<Self> {
+        Self::look_with(args, &SlotChecks::default())
+    }
+
+    /// The same with what is remembered of looks at the slots' bytes.
+    fn look_with(args: &DiskArg, checks: &SlotChecks) -> Result<Self> {
         let disk = disk::open(args)?;
         let bootloader = boot::open(&disk)?;
         let entries = bootloader.entries()?;
-        let slots = slots::facts(&disk, &entries, &SlotChecks::default())?;
+        let slots = slots::facts(&disk, &entries, checks)?;
         let running = if args.disk.is_none() { host::running_slot(&args.proc)? } else { None };
         Ok(Self { disk, bootloader, entries, slots, running: running.map(|running| running.name) })
     }
@@ -115,7 +120,7 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let state = disk::state_dir(&args.disk, &args.state);
-    let situation = Situation::look(&args.disk)?;
+    let situation = Situation::look_with(&args.disk, &checks(state.as_deref()))?;
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
     let wanted = args.to.as_deref();
@@ -134,7 +139,8 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let before = reuse::fallback(&situation.slots, current).map(|slot| slot.name.as_str());
     let Some(name) = wanted.or(before) else {
         return Err(refused(
-            "no other slot holds a complete image, so there is nothing to go back to: stage one",
+            "no other slot holds a complete image that is not known to be damaged, so there is nothing to go back to: \
+             stage one, or name a slot with --to",
         ));
     };
     let slot = situation.disk.slot(name)?;
@@ -145,6 +151,16 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     situation.bootloader.make_default(&slot, &record)?;
     eprintln!("slot {name} ({}) boots next; reboot to use it", record.version);
     Ok(())
+}
+
+/// What is remembered of looks at the slots' bytes. A person goes back also where that cannot be read.
+fn checks(state: Option<&Path>) -> SlotChecks {
+    let Some(state) = state.filter(|path| path.is_dir()) else { return SlotChecks::default() };
+    let checks = StateDir::open(state).and_then(|state| state.slot_checks());
+    checks.unwrap_or_else(|error| {
+        eprintln!("which slots are damaged is unknown: {:#}", anyhow::Error::from(error));
+        SlotChecks::default()
+    })
 }
 
 /// Ends a trial. Word of whose wish that was is there before: without it the next boot looks like that of an image which

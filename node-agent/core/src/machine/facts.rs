@@ -64,6 +64,11 @@ impl SlotFact {
         }
     }
 
+    /// Whether it was found to hold something else than what was written.
+    pub fn is_damaged(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.damaged_at.is_some())
+    }
+
     /// Digest of the image in it.
     pub fn digest(&self) -> Option<&str> {
         self.content.as_ref().map(|content| content.digest.as_str())

@@ -180,16 +180,19 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
             attempt.step = Step::Reverting { cause, message };
             Action::RevertTrial { slot }
         }
+        Step::Committed | Step::Reverting { .. } if is_last(attempt, facts) => {
+            attempt.step = Step::Committed;
+            attempt.error = Some(PlanError {
+                reason: "NothingToRevertTo".into(),
+                message: "no other slot holds a complete image that is not known to be damaged: stage the wanted image \
+                          instead"
+                    .into(),
+                retryable: false,
+            });
+            Action::Wait
+        }
         Step::Reverting { .. } => leave(slot, facts),
         Step::Committed if facts.runs(&slot) => {
-            if reuse::fallback(&facts.slots, &slot).is_none() {
-                attempt.error = Some(PlanError {
-                    reason: "NothingToRevertTo".into(),
-                    message: "no other slot holds a complete image: stage the wanted image instead".into(),
-                    retryable: false,
-                });
-                return Action::Wait;
-            }
             attempt.step = Step::Reverting { cause, message };
             leave(slot, facts)
         }
@@ -201,11 +204,21 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     }
 }
 
+/// Whether the attempt's slot runs, was kept, and is the only one that a machine may be sent to: also where that was
+/// found on the way back, as every reboot would lead to it again.
+fn is_last(attempt: &Attempt, facts: &Facts) -> bool {
+    let kept = attempt.step == Step::Committed || is_permanent(&attempt.slot, facts);
+    kept && facts.runs(&attempt.slot) && reuse::fallback(&facts.slots, &attempt.slot).is_none()
+}
+
+fn is_permanent(slot: &str, facts: &Facts) -> bool {
+    facts.slot(slot).is_some_and(|fact| fact.entry == EntryFact::Permanent)
+}
+
 /// How to leave the running `slot`: a trial is disarmed, a committed slot gives way to the other one.
 fn leave(slot: String, facts: &Facts) -> Action {
-    let permanent = facts.slot(&slot).is_some_and(|fact| fact.entry == EntryFact::Permanent);
     match reuse::fallback(&facts.slots, &slot) {
-        Some(to) if permanent => Action::RevertCommitted { to: to.name.clone(), from: slot },
+        Some(to) if is_permanent(&slot, facts) => Action::RevertCommitted { to: to.name.clone(), from: slot },
         _ => Action::RevertTrial { slot },
     }
 }

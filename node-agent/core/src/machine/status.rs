@@ -68,10 +68,9 @@ fn phase(step: &Step) -> Phase {
 
 fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
     let content = slot.content.as_ref();
-    let damaged = slot.check.as_ref().is_some_and(|check| check.damaged_at.is_some());
     SlotStatus {
         name: slot.name.clone(),
-        state: match (content, damaged) {
+        state: match (content, slot.is_damaged()) {
             (None, _) => SlotState::Empty,
             (Some(_), true) => SlotState::Damaged,
             (Some(_), false) => SlotState::Complete,
