@@ -180,6 +180,28 @@ fn room_that_was_lost_is_found_when_it_is_needed() {
     assert!(machine.judged().0, "{}", machine.judged().1);
 }
 
+/// Slots with the same kernel and initrd share them: what has rotted would boot neither.
+#[test]
+fn a_kernel_or_initrd_that_has_rotted_is_written_again() {
+    let machine = Machine::new();
+    let kernel = &vec![9; 70_001];
+    let (a, record_a) = machine.fill("a", kernel);
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    let (b, record_b) = machine.fill("b", kernel);
+    for (kind, file) in [("vmlinuz", &record_b.kernel), ("initrd", &record_b.initrd)] {
+        let path = format!("evenkeel/{kind}-{}", &file.sha256[..16]);
+        let good = machine.content(&path);
+        let mut rotten = good.clone();
+        rotten[good.len() / 2] ^= 1;
+        machine.esp().overwrite(&path, &rotten).unwrap();
+        loader(&machine).place_files(&b, &record_b).unwrap();
+        assert!(machine.content(&path) == good, "{path}");
+        let files = machine.esp().list("evenkeel").unwrap();
+        assert_eq!(files.len(), 2, "{files:?}");
+    }
+    assert!(machine.judged().0, "{}", machine.judged().1);
+}
+
 /// Kernel and initrd are there already: only the entry is missing.
 #[test]
 fn a_trial_whose_entry_does_not_fit_is_refused() {

@@ -1,5 +1,5 @@
 //! Kernel and initrd on the boot partition, named by their content: equal ones are there once, and a file that an entry
-//! names is never written again.
+//! names is not written again unless it has rotted.
 
 use std::{
     collections::BTreeSet,
@@ -38,13 +38,13 @@ fn name(kind: &str, file: &BootFile) -> String {
     format!("{kind}-{}", &file.sha256[..file.sha256.len().min(16)])
 }
 
-/// Writes the files that are not there yet, after a look at whether both fit.
+/// Writes the files that are not there as they should be, after a look at whether both fit.
 pub(super) fn place(esp: &dyn Esp, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
     let missing = missing(esp, &record.kernel, &record.initrd)?;
     missing.into_iter().try_for_each(|(name, file)| copy(esp, slot, file, &name))
 }
 
-/// The files that are not there yet; an error if they do not fit.
+/// The files that are not there as they should be; an error if they do not fit.
 pub(super) fn missing<'a>(
     esp: &dyn Esp,
     kernel: &'a BootFile,
@@ -54,7 +54,9 @@ pub(super) fn missing<'a>(
     let missing: Vec<(String, &BootFile)> = [("vmlinuz", kernel), ("initrd", initrd)]
         .into_iter()
         .map(|(kind, file)| (name(kind, file), file))
-        .filter(|(name, file)| !there.iter().any(|f| f.name == *name && f.length == file.length))
+        .filter(|(name, file)| {
+            !there.iter().any(|f| f.name == *name && f.length == file.length && is_whole(esp, name, file))
+        })
         .collect();
     let needed: u64 = missing.iter().map(|(_, file)| file.length.next_multiple_of(CLUSTER_MAX)).sum();
     if missing.is_empty() || needed + RESERVE <= free(esp)? {
@@ -65,6 +67,25 @@ pub(super) fn missing<'a>(
         free if needed + RESERVE > free => Err(BootError::EspFull { free, needed: needed + RESERVE }),
         _ => Ok(missing),
     }
+}
+
+/// Whether a file holds what its name says: nobody else looks at it before it is booted, and one that has rotted would
+/// stay for as long as images have the same. One that cannot be read is written again too.
+fn is_whole(esp: &dyn Esp, name: &str, file: &BootFile) -> bool {
+    let path = format!("{FOLDER}/{name}");
+    let why = match sha256(esp, &path) {
+        Ok(sum) if sum == file.sha256 => return true,
+        Ok(_) => "it is not what was written".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(path, why, "a file on the boot partition has rotted, and is written again");
+    false
+}
+
+fn sha256(esp: &dyn Esp, path: &str) -> io::Result<String> {
+    let mut hash = Hash(Sha256::new());
+    esp.read(path, &mut hash)?;
+    Ok(hex(&hash.0.finalize()))
 }
 
 /// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
@@ -124,12 +145,11 @@ fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result
     let unfinished = format!("{path}{UNFINISHED}");
     let mut bytes = BufReader::with_capacity(COPY_BUFFER, source.take(file.length));
     esp.write(&unfinished, &mut bytes).map_err(|source| failed("write", &unfinished, source))?;
-    let mut hash = Hash(Sha256::new());
-    esp.read(&unfinished, &mut hash).map_err(|source| failed("read back", &unfinished, source))?;
-    if hex(&hash.0.finalize()) != file.sha256 {
+    let sum = sha256(esp, &unfinished).map_err(|source| failed("read back", &unfinished, source))?;
+    if sum != file.sha256 {
         return Err(BootError::Mismatch { path });
     }
-    // One of another length may be there: a rest of something that was cut off before its check.
+    // One that is not what it should be may be there.
     esp.remove(&path).map_err(|source| failed("remove", &path, source))?;
     esp.rename(&unfinished, &path).map_err(|source| failed("rename", &unfinished, source))
 }
