@@ -161,7 +161,7 @@ impl Draft {
         blocks: u32,
         entries: EntriesBuilder,
     ) -> Option<Self> {
-        let (count, entries) = entries.finish();
+        let (count, entries) = entries.finish()?;
         let end = HEADER + entries.len();
         let length = (end + FOOTER).next_multiple_of(BLOCK);
         if length > SECTION_BYTES_MAX {

@@ -26,6 +26,9 @@ use walk::Walk;
 const ENTRIES_MAX: usize = 800_000;
 /// Bytes of all names, link targets and attributes: 80 for each entry, were there so many.
 const TEXT_BYTES_MAX: usize = 64 << 20;
+/// What an entry's second attribute and each further one counts besides its bytes, as it takes that in memory. Most
+/// entries have none, or a security label.
+const ATTRIBUTE_BYTES: usize = 96;
 
 /// The tree.
 #[derive(Clone, Debug)]
@@ -193,6 +196,7 @@ impl Tree {
             self.text += if let Kind::Symlink(target) = kind { target.len() } else { 0 };
             self.text +=
                 attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            self.text += attributes.xattrs.len().saturating_sub(1) * ATTRIBUTE_BYTES;
         }
         if self.made > ENTRIES_MAX || self.text > TEXT_BYTES_MAX { Err(TreeError::TooLarge) } else { Ok(()) }
     }

@@ -30,8 +30,8 @@ pub enum EntryError {
     /// Its header.
     #[error("its header is malformed")]
     Header(#[source] io::Error),
-    /// Its extended header is too long.
-    #[error("its extended header has more than {HEADER_BYTES_MAX} bytes")]
+    /// Its extended headers are too long.
+    #[error("its extended headers have more than {HEADER_BYTES_MAX} bytes")]
     HeaderTooLong,
     /// An extended header, and then the end.
     #[error("it is an extended header, and the layer ends where its entry should be")]

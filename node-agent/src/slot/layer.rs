@@ -100,11 +100,12 @@ pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Resu
     Ok(diff_id)
 }
 
-/// What the extended headers before an entry said, and how much there was of them in the layer.
+/// What the extended headers before an entry said, and how much there was of them, for the entry and in the layer.
 #[derive(Default)]
 struct Said {
     extended: Extended,
     pending: bool,
+    bytes_of_entry: u64,
     bytes: u64,
 }
 
@@ -132,7 +133,7 @@ pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Re
             }
             _ => {
                 let header = entry.header().clone();
-                said.pending = false;
+                (said.pending, said.bytes_of_entry) = (false, 0);
                 place(&header, &name, mem::take(&mut said.extended), &mut entry, tree, writer)
             }
         };
@@ -168,7 +169,14 @@ fn read_extended(entry: &mut tar::Entry<'_, impl Read>, said: &mut Said) -> Resu
         return Err(EntryError::Data(io::ErrorKind::UnexpectedEof.into()));
     }
     said.bytes += header.len() as u64;
-    said.pending |= kind != EntryType::XGlobalHeader;
+    if kind != EntryType::XGlobalHeader {
+        // Several of them add up, also in memory.
+        said.pending = true;
+        said.bytes_of_entry += header.len() as u64;
+        if said.bytes_of_entry > HEADER_BYTES_MAX {
+            return Err(EntryError::HeaderTooLong);
+        }
+    }
     match kind {
         EntryType::XHeader => said.extended.read(&header)?,
         EntryType::GNULongName => said.extended.path = Some(until_nul(header)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Bytes of one extended header: room for the longest attribute that Linux has (64 KiB) many times over.
+/// Bytes of all extended headers of one entry: room for the longest attribute that Linux has (64 KiB) many times over.
 pub const HEADER_BYTES_MAX: u64 = 1 << 20;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 const SPARSE: &[u8] = b"GNU.sparse.";

@@ -11,6 +11,7 @@ mod cuts;
 mod image;
 mod kernel;
 mod limits;
+mod memory;
 #[path = "../staging/odd_server.rs"]
 #[expect(dead_code, reason = "shared with the tests of staging")]
 mod odd_server;

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use super::IndexError;
+use super::{IndexError, SECTION_BYTES_MAX};
 use crate::{
     erofs::BLOCK,
     tree::{Attributes, Kind},
@@ -41,10 +41,12 @@ pub enum Change {
     HardLink(Vec<u8>),
 }
 
-/// Collects a layer's entries.
+/// Collects a layer's entries, as long as there is a section for them: what hides others and what replaces itself makes
+/// them as many as anybody likes, and the tree no larger.
 #[derive(Clone, Debug, Default)]
 pub struct EntriesBuilder {
     bytes: Vec<u8>,
+    too_many: bool,
     count: u32,
     path: Vec<u8>,
     mtime: i64,
@@ -61,7 +63,9 @@ impl EntriesBuilder {
             Kind::BlockDevice(..) => BLOCK_DEVICE,
             Kind::Fifo => FIFO,
         };
-        self.begin(tag, path);
+        if !self.begin(tag, path) {
+            return;
+        }
         let Attributes { mode, uid, gid, mtime, mtime_nanoseconds, xattrs } = attributes;
         self.number(u64::from(*mode));
         self.number(u64::from(*uid));
@@ -87,15 +91,22 @@ impl EntriesBuilder {
 
     /// Adds a hard link.
     pub fn hard_link(&mut self, path: &[u8], target: &[u8]) {
-        self.begin(HARD_LINK, path);
-        self.string(target);
+        if self.begin(HARD_LINK, path) {
+            self.string(target);
+        }
     }
 
-    pub(super) fn finish(self) -> (u32, Vec<u8>) {
-        (self.count, self.bytes)
+    /// Their number and their bytes; nothing when these were too many.
+    pub(super) fn finish(self) -> Option<(u32, Vec<u8>)> {
+        (!self.too_many).then_some((self.count, self.bytes))
     }
 
-    fn begin(&mut self, tag: u8, path: &[u8]) {
+    /// Begins an entry if there is room for it.
+    fn begin(&mut self, tag: u8, path: &[u8]) -> bool {
+        if self.too_many || self.bytes.len() > SECTION_BYTES_MAX {
+            *self = Self { too_many: true, ..Self::default() };
+            return false;
+        }
         self.count += 1;
         self.bytes.push(tag);
         let shared = self.path.iter().zip(path).take_while(|(one, other)| one == other).count();
@@ -103,6 +114,7 @@ impl EntriesBuilder {
         self.string(&path[shared..]);
         self.path.truncate(shared);
         self.path.extend_from_slice(&path[shared..]);
+        true
     }
 
     fn string(&mut self, bytes: &[u8]) {
