@@ -66,10 +66,11 @@ impl StateDir {
         }
     }
 
-    /// The journal; an empty one when there is none. One that cannot be understood is set aside, not lost.
+    /// The journal; an empty one when there is none. One that cannot be understood, or is of another version, is set
+    /// aside, not lost.
     pub fn journal(&self) -> Result<Journal, StateError> {
-        let journal: Option<Journal> = self.read(JOURNAL)?;
-        Ok(journal.filter(|journal| journal.version == JOURNAL_VERSION).unwrap_or_default())
+        let ours = |journal: &Journal| journal.version == JOURNAL_VERSION;
+        Ok(self.read_if(JOURNAL, ours)?.unwrap_or_default())
     }
 
     /// Replaces the journal, durably.
@@ -127,6 +128,15 @@ impl StateDir {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        self.read_if(name, |_| true)
+    }
+
+    /// A document that is there and understood; any other one is set aside.
+    fn read_if<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        is_understood: impl Fn(&T) -> bool,
+    ) -> Result<Option<T>, StateError> {
         let path = self.0.join(name);
         let length = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
@@ -137,12 +147,12 @@ impl StateDir {
             None
         } else {
             let bytes = fs::read(&path).map_err(|source| error("read", &path, source))?;
-            serde_json::from_slice(&bytes).ok()
+            serde_json::from_slice(&bytes).ok().filter(is_understood)
         };
         if parsed.is_none() {
             let aside = self.0.join(format!("{name}.unreadable"));
             let (unreadable, kept) = (path.display(), aside.display());
-            tracing::warn!(%unreadable, %kept, "set aside a document that cannot be read");
+            tracing::warn!(%unreadable, %kept, "set aside a document that cannot be understood");
             fs::rename(&path, &aside).map_err(|source| error("rename", &path, source))?;
         }
         Ok(parsed)
@@ -192,5 +202,18 @@ mod tests {
         let state = StateDir::open(folder.path()).unwrap();
         assert_eq!(state.journal().unwrap(), Journal::default());
         assert_eq!(fs::read(folder.path().join("journal.json.unreadable")).unwrap(), b"{ half a docu");
+    }
+
+    /// What a newer agent wrote says which images are bad: it is there when that agent comes back.
+    #[test]
+    fn a_journal_of_another_version_is_set_aside_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let newer = Journal { version: JOURNAL_VERSION + 1, ..Journal::default() };
+        state.write_journal(&newer).unwrap();
+        let bytes = fs::read(folder.path().join(JOURNAL)).unwrap();
+        assert_eq!(state.journal().unwrap(), Journal::default());
+        state.write_journal(&Journal::default()).unwrap();
+        assert_eq!(fs::read(folder.path().join("journal.json.unreadable")).unwrap(), bytes);
     }
 }
