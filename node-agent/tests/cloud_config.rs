@@ -101,6 +101,34 @@ fn a_machine_becomes_what_its_document_says_and_then_nothing_is_written() {
     assert_eq!(root.boot(STATE).written, [PathBuf::from("/etc/hostname")]);
 }
 
+/// Also without a password of its own; and cloud-init locks whom it is not told to leave open.
+#[test]
+fn a_user_of_the_image_is_locked_who_is_to_be() {
+    let root = Root::new();
+    for name in ["core", "admin", "open", "given"] {
+        root.put(
+            "etc/passwd",
+            &format!("{}{name}:x:1001:0::/home/{name}:/bin/sh\n", root.text("etc/passwd")),
+        );
+        root.put("etc/shadow", &format!("{}{name}:$6$s$h:19000:0:99999:7:::\n", root.text("etc/shadow")));
+    }
+    let locked = |name: &str| {
+        let shadow = root.text("etc/shadow");
+        let line = shadow.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap().to_owned();
+        line.split(':').nth(1).unwrap().to_owned()
+    };
+    let text = "stages: {boot: [{users: {core: {lock_passwd: true}, open: {}}}]}";
+    assert_eq!(failures(&root.boot(text)), Vec::<String>::new());
+    assert_eq!((locked("core"), locked("open")), ("!$6$s$h".into(), "$6$s$h".into()));
+    let text = "#cloud-config\nusers: [{name: admin}, {name: given, lock_passwd: false, passwd: $6$s$n}]";
+    let config = parse(text).unwrap().config;
+    assert_eq!(failures(&root.apply(&config, Stage::Initramfs, "")), Vec::<String>::new());
+    assert_eq!((locked("admin"), locked("given")), ("!$6$s$h".into(), "$6$s$n".into()));
+    let shadow = root.text("etc/shadow");
+    root.boot("stages: {boot: [{users: {core: {lock_passwd: true}, admin: {lock_passwd: true}}}]}");
+    assert_eq!(root.text("etc/shadow"), shadow);
+}
+
 #[test]
 fn a_step_that_fails_is_named_and_the_next_one_is_done() {
     let root = Root::new();

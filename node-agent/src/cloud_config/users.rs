@@ -29,8 +29,9 @@ pub(super) fn account(machine: &Machine, name: &str, account: &Account) -> Resul
     if entry.is_none() {
         system::run(USERADD, options(machine, &new_account(account), name))?;
     }
-    if let Some(password) = password(account)
-        && line(machine, "/etc/shadow", name).as_ref().and_then(|fields| fields.get(1)) != Some(&password)
+    let present = line(machine, "/etc/shadow", name).and_then(|fields| fields.get(1).cloned());
+    if let Some(password) = password(account, present.as_deref())
+        && present.as_ref() != Some(&password)
     {
         system::run(USERMOD, options(machine, &["--password".to_owned(), password], name))?;
     }
@@ -46,9 +47,10 @@ pub(super) fn account(machine: &Machine, name: &str, account: &Account) -> Resul
     Ok(())
 }
 
-/// The field of `/etc/shadow`; `!` before a password locks it, and a new user is locked without our help.
-fn password(account: &Account) -> Option<String> {
-    let password = account.passwd.clone()?;
+/// The field of `/etc/shadow`, where it is to be something; `!` before a password locks it, also before one that the
+/// image gave the user.
+fn password(account: &Account, present: Option<&str>) -> Option<String> {
+    let password = account.passwd.as_deref().or(present.filter(|_| account.lock_passwd))?.to_owned();
     Some(if account.lock_passwd && !password.starts_with('!') { format!("!{password}") } else { password })
 }
 
