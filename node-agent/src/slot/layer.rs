@@ -29,6 +29,7 @@ const ENTRIES_MAX: u64 = 4_000_000;
 const HEADERS_BYTES_MAX: u64 = ENTRIES_MAX * 256;
 /// Bytes behind the end of the archive: many times what programs pad to (10 KiB, tapes had up to 1 MiB).
 const PADDING_BYTES_MAX: u64 = 16 << 20;
+const PADDING_BUFFER: usize = 64 << 10;
 
 /// Why a layer is refused. The caller names the layer.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +61,18 @@ pub enum LayerError {
     /// Too many entries.
     #[error("the layer has more than {ENTRIES_MAX} entries, or more than 1 GB of extended headers")]
     TooManyEntries,
-    /// Something is hidden behind the end, or it is a bomb.
+    /// It is a bomb.
     #[error("the layer has more than 16 MiB behind the end of its archive")]
     BehindTheEnd,
+    /// Entries, perhaps, that would be missing without a word.
+    #[error(
+        "the layer goes on behind {after} after a block of zeros, which ends an archive: what follows would be left out; \
+         build it as one archive"
+    )]
+    GoesOn {
+        /// Path of the last entry before the end, as far as it can be shown.
+        after: String,
+    },
 }
 
 /// Hashes what passes.
@@ -143,11 +153,28 @@ pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Re
     if said.pending {
         return Err(named(&last, EntryError::NoEntry));
     }
-    let mut rest = archive.into_inner().take(PADDING_BYTES_MAX + 1);
-    if io::copy(&mut rest, &mut io::sink()).map_err(LayerError::Stream)? > PADDING_BYTES_MAX {
-        return Err(LayerError::BehindTheEnd);
+    end(archive.into_inner(), &last)
+}
+
+/// Reads what is behind the end: padding, which is zeros.
+fn end(mut stream: impl Read, last: &[u8]) -> Result<(), LayerError> {
+    let mut buffer = vec![0; PADDING_BUFFER];
+    let mut bytes = 0;
+    loop {
+        let count = match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(LayerError::Stream(error)),
+        };
+        bytes += count as u64;
+        if buffer[..count].iter().any(|byte| *byte != 0) {
+            return Err(LayerError::GoesOn { after: shown(last) });
+        }
+        if bytes > PADDING_BYTES_MAX {
+            return Err(LayerError::BehindTheEnd);
+        }
     }
-    Ok(())
 }
 
 fn named(path: &[u8], source: EntryError) -> LayerError {

@@ -156,6 +156,32 @@ fn a_wrong_checksum_is_told_by_the_entry_before() {
     assert!(error.starts_with("layer 1: the entry behind good cannot be read: "), "{error}");
 }
 
+/// What is behind the first block of zeros would be left out; padding to records of 10 KiB is as good as none.
+#[test]
+fn a_layer_that_goes_on_behind_its_end() {
+    let more = archive(&[file(b"more")], 2);
+    let zeros = |count: usize| vec![0; count];
+    for (tar, taken) in [
+        (archive(&[file(b"one")], 0), true),
+        (archive(&[file(b"one")], 1), true),
+        ([archive(&[file(b"one")], 2), zeros(10_240)].concat(), true),
+        ([archive(&[file(b"one")], 1), more.clone()].concat(), false),
+        ([archive(&[file(b"one")], 2), more.clone()].concat(), false),
+        ([archive(&[file(b"one")], 2), zeros(200_000), b"x".to_vec()].concat(), false),
+    ] {
+        for form in FORMS {
+            let outcome = &Slot::new().apply_all([&compress(&tar, form)[..]])[0];
+            let refused = |error: &String| error.contains("goes on behind one after a block");
+            assert!(
+                if taken { outcome.is_ok() } else { outcome.as_ref().is_err_and(refused) },
+                "{outcome:?}"
+            );
+        }
+    }
+    let error = refusal(&[archive(&[file(b"one")], 1), more].concat()[..]);
+    assert!(error.starts_with("layer 1: the layer goes on behind one"), "{error}");
+}
+
 #[test]
 fn an_error_is_short_and_tame_whatever_the_name() {
     let name = [b"\x1b[2J".as_slice(), &vec![b'n'; 100_000]].concat();
