@@ -340,7 +340,7 @@ pub enum CloudConfigCommand {
     Apply(CloudConfigApplyArgs),
     /// Say what of a document is understood.
     Check {
-        /// The document.
+        /// The document, or a folder with all documents of a machine.
         file: PathBuf,
     },
 }

@@ -25,7 +25,7 @@ pub use apply::{Applied, Machine};
 pub const FILE_NAME: &str = "cloud-config.yaml";
 const MOUNT_POINTS: &str = "/run/evenkeel";
 /// Documents of one machine; Elemental's users have some ten.
-const DOCUMENTS_MAX: usize = 100;
+pub const DOCUMENTS_MAX: usize = 100;
 
 /// Why a cloud-config could not be used or applied.
 #[derive(Debug, thiserror::Error)]
@@ -96,19 +96,29 @@ pub fn read(disk: &Disk) -> Result<CloudConfig, CloudConfigError> {
 
 /// The same of the documents in a folder.
 pub fn read_folder(folder: &Path) -> Result<CloudConfig, CloudConfigError> {
-    let failed = CloudConfigError::io("list", folder);
-    let all = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
-    let mut paths: Vec<PathBuf> =
-        all.into_iter().map(|entry| entry.path()).filter(|path| is_document(path)).collect();
-    paths.sort();
+    let (paths, too_many) = documents(folder)?;
+    for path in too_many {
+        tracing::error!(document = %path.display(), "left out: it comes behind the first {DOCUMENTS_MAX} documents");
+    }
     let mut config = CloudConfig::default();
-    for path in paths.into_iter().take(DOCUMENTS_MAX) {
+    for path in paths {
         match read_document(&path) {
             Ok(document) => config.append(document),
             Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "left out"),
         }
     }
     Ok(config)
+}
+
+/// The documents in a folder, in the order of their names; and those that are too many, which no machine applies.
+pub fn documents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CloudConfigError> {
+    let failed = CloudConfigError::io("list", folder);
+    let all = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+    let mut paths: Vec<PathBuf> =
+        all.into_iter().map(|entry| entry.path()).filter(|path| is_document(path)).collect();
+    paths.sort();
+    let too_many = paths.split_off(paths.len().min(DOCUMENTS_MAX));
+    Ok((paths, too_many))
 }
 
 fn is_document(path: &Path) -> bool {

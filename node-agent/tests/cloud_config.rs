@@ -1,9 +1,11 @@
 //! A cloud-config applied to a root in a folder, with the system's own programs for users.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
 };
 
 use evenkeel_node_agent::cloud_config::{Applied, Machine, read_folder};
@@ -192,4 +194,41 @@ fn documents_follow_each_other_by_name_and_a_bad_one_costs_itself_alone() {
         config.steps(Stage::Boot).iter().map(|step| step.commands[0].as_str()).collect();
     assert_eq!(commands, ["first", "last"]);
     assert!(read_folder(Path::new("/nowhere")).unwrap_err().to_string().contains("/nowhere"));
+}
+
+/// In the log where a machine applies them, and before that by `check`.
+#[test]
+fn documents_that_are_too_many_are_told() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+        let output = command.args(["cloud-config", "check"]).arg(folder.path()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for number in 0..100 {
+        fs::write(folder.path().join(format!("{number:03}.yaml")), "#cloud-config\nhostname: n\n").unwrap();
+    }
+    assert_eq!(check().0, 0, "{}", check().1);
+    fs::write(folder.path().join("100.yaml"), "#cloud-config\nhostname: last\n").unwrap();
+    let (code, said) = check();
+    assert!(
+        code == 3 && said.contains("1 more would be left out") && said.contains("100.yaml"),
+        "{code} {said}"
+    );
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || read_folder(folder.path()).unwrap());
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(said.contains("left out") && said.contains("100.yaml") && !said.contains("099.yaml"), "{said}");
 }

@@ -8,7 +8,7 @@ use evenkeel_node_agent_core::cloud_config::{CloudConfig, CloudConfigError as Do
 use super::{disk, refused};
 use crate::{
     args::{CloudConfigApplyArgs, When},
-    cloud_config::{self, CloudConfigError, Machine},
+    cloud_config::{self, CloudConfigError, DOCUMENTS_MAX, Machine},
     programs::{self, SYSTEMCTL},
     run::host::running_slot,
 };
@@ -69,6 +69,22 @@ fn start_later_units(config: &CloudConfig) -> Result<()> {
 }
 
 pub(super) fn check(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return check_document(path);
+    }
+    let (documents, too_many) = cloud_config::documents(path)?;
+    documents.iter().try_for_each(|document| check_document(document))?;
+    let Some(first) = too_many.first() else { return Ok(()) };
+    Err(refused(format!(
+        "{}: a machine applies {DOCUMENTS_MAX} documents, and {} more would be left out, from {} on: put what they say into \
+         fewer",
+        path.display(),
+        too_many.len(),
+        first.display()
+    )))
+}
+
+fn check_document(path: &Path) -> Result<()> {
     let text =
         fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
     understood(path, &text)?;
