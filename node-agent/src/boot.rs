@@ -86,6 +86,19 @@ pub enum BootError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The boot partition takes nothing.
+    #[error(
+        "{operation} {path} on the boot partition, which is mounted read-only: look at the kernel's log for errors of it, \
+         then `mount -o remount,rw` it, or unmount it"
+    )]
+    ReadOnly {
+        /// `write`, `rename`, …
+        operation: &'static str,
+        /// Path on the partition.
+        path: String,
+        /// Where it is mounted.
+        source: io::Error,
+    },
     /// The slot did not answer.
     #[error("read {path} from slot {slot}: check the disk, then stage the image again")]
     Slot {
@@ -132,6 +145,7 @@ impl BootError {
         match self {
             Self::EspFull { .. } => "EspFull",
             Self::Io { .. } | Self::Esp(_) => "EspUnavailable",
+            Self::ReadOnly { .. } => "EspReadOnly",
             Self::Slot { .. } => "SlotUnreadable",
             Self::Mismatch { .. } => "BootFileMismatch",
             Self::NoEntry(_) => "NoBootEntry",

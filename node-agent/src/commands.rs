@@ -136,7 +136,9 @@ fn stage_exit_code(error: &StageError) -> u8 {
     match error {
         StageError::Registry(error) => registry_exit_code(error),
         _ => match error.reason() {
-            "DiskFailed" | "EspUnavailable" | "SlotUnreadable" | "BootFileMismatch" => EXIT_DISK,
+            "DiskFailed" | "EspUnavailable" | "EspReadOnly" | "SlotUnreadable" | "BootFileMismatch" => {
+                EXIT_DISK
+            }
             _ => EXIT_REFUSED,
         },
     }

@@ -5,6 +5,7 @@
 
 mod device;
 mod fat;
+mod read_only;
 mod vfat;
 
 use std::io::{self, Read, Write};

@@ -8,12 +8,19 @@ use crate::esp::Esp;
 
 /// Why a request could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {path} on the boot partition: is it full, or read-only? Check the disk")]
+#[error("{operation} {path} on the boot partition: is it full, or mounted read-only? Check the disk")]
 pub struct ResetError {
     operation: &'static str,
     path: String,
     #[source]
     source: io::Error,
+}
+
+impl ResetError {
+    /// Whether the partition takes nothing until a person helps.
+    pub fn is_read_only(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ReadOnlyFilesystem
+    }
 }
 
 /// Asks the initrd, durably. The slot boots already: a request without that would be found by a later update.

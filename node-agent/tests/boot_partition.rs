@@ -4,12 +4,16 @@
 
 mod machine_on_disk;
 
-use std::{fs::File, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::FileExt as _,
+};
 
 use evenkeel_node_agent::{
     boot::{self, Bootloader, Loader},
     disk::{SlotRegion, Window},
-    esp::{self, Esp},
+    esp::{self, Esp, EspFile},
     install,
 };
 use evenkeel_node_agent_core::{layout::Role, slot_record::SlotRecord};
@@ -200,6 +204,54 @@ fn a_kernel_or_initrd_that_has_rotted_is_written_again() {
         assert_eq!(files.len(), 2, "{files:?}");
     }
     assert!(machine.judged().0, "{}", machine.judged().1);
+}
+
+/// As one is that a kernel has mounted read-only.
+struct TakesNothing(Box<dyn Esp>);
+
+impl Esp for TakesNothing {
+    fn read(&self, path: &str, sink: &mut dyn Write) -> io::Result<bool> {
+        self.0.read(path, sink)
+    }
+    fn write(&self, _: &str, _: &mut dyn Read) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it is mounted read-only at /boot"))
+    }
+    fn overwrite(&self, path: &str, _: &[u8]) -> io::Result<()> {
+        self.write(path, &mut io::empty())
+    }
+    fn rename(&self, path: &str, _: &str) -> io::Result<()> {
+        self.write(path, &mut io::empty())
+    }
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.write(path, &mut io::empty())
+    }
+    fn list(&self, folder: &str) -> io::Result<Vec<EspFile>> {
+        self.0.list(folder)
+    }
+    fn reclaim(&self) -> io::Result<()> {
+        self.write("", &mut io::empty())
+    }
+    fn free(&self) -> io::Result<u64> {
+        self.0.free()
+    }
+}
+
+#[test]
+fn a_trial_on_a_partition_that_is_mounted_read_only_is_refused_with_what_helps() {
+    let machine = Machine::new();
+    let (a, record_a) = machine.fill("a", b"kernel one");
+    install::make_bootable(&machine.disk, &a, &record_a).unwrap();
+    let before = loader(&machine).entries().unwrap();
+    // One that has kernel and initrd already, and one that has not.
+    for kernel in [&b"kernel one"[..], b"kernel two"] {
+        let (b, record_b) = machine.fill("b", kernel);
+        let loader = boot::SystemdBoot::new(Box::new(TakesNothing(machine.esp())));
+        let error = loader.arm_trial(&b, &record_b, 3).unwrap_err();
+        assert_eq!((error.reason(), error.retryable()), ("EspReadOnly", false));
+        let said = format!("{:#}", anyhow::Error::from(error));
+        assert!(said.contains("remount,rw") && said.contains("at /boot"), "{said}");
+        assert_eq!(loader.entries().unwrap(), before);
+    }
 }
 
 /// Kernel and initrd are there already: only the entry is missing.

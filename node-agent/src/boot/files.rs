@@ -160,7 +160,11 @@ pub(super) fn write(esp: &dyn Esp, path: &str, mut bytes: &[u8]) -> Result<(), B
 }
 
 pub(super) fn failed(operation: &'static str, path: &str, source: io::Error) -> BootError {
-    BootError::Io { operation, path: path.to_owned(), source }
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => BootError::ReadOnly { operation, path, source },
+        _ => BootError::Io { operation, path, source },
+    }
 }
 
 fn base_name(path: &str) -> &str {

@@ -3,17 +3,19 @@
 //! The kernel writes names, tables and data of its vfat as they come to it: a power cut in between can leave two names
 //! with the same clusters, or a name whose clusters are free. So the partition is claimed for each call, and written in
 //! the order of [`FatEsp`]; the kernel refuses a claim while anybody has it mounted, and nobody can mount it during one.
-//! Where it is mounted, the kernel's view is the only one that holds, and is taken.
+//! Where it is mounted, the kernel's view is the only one that holds, and is taken; where it is mounted read-only, nothing
+//! can be written, and waiting does not help.
 
 use std::{
     io::{self, Read, Write},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::libc;
 
-use super::{Esp, EspFile, FatEsp, vfat::VfatEsp};
+use super::{Esp, EspFile, FatEsp, read_only, vfat::VfatEsp};
 use crate::disk::{Access, Partition};
 
 /// Others that claim it are the agent's own programs, of which each call takes some seconds at most, and checkers of
@@ -42,14 +44,24 @@ impl DeviceEsp {
             match VfatEsp::mount(&self.partition.path) {
                 Ok(mounted) => return Ok(Box::new(mounted)),
                 Err(error) if !is_claimed(&error) => return Err(error),
+                Err(_) if let Some(place) = read_only::place(&self.partition.path) => {
+                    return self.reach_read_only(access, &place);
+                }
                 Err(error) if begun.elapsed() > PATIENCE => return Err(error),
                 Err(_) => thread::sleep(PAUSE),
             }
         }
     }
+
+    fn reach_read_only(&self, access: Access, place: &Path) -> io::Result<Box<dyn Esp>> {
+        if access == Access::Write {
+            return Err(read_only::error(place));
+        }
+        Ok(Box::new(VfatEsp::mount_read_only(&self.partition.path)?))
+    }
 }
 
-/// Whether it is claimed and not mounted. A kernel without the driver has it not mounted either.
+/// Whether it is claimed, or mounted and not as we would. A kernel without the driver has it not mounted either.
 fn is_claimed(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENODEV))
 }
@@ -91,6 +103,7 @@ impl Esp for DeviceEsp {
 #[cfg(test)]
 mod tests {
     use std::{
+        ffi::OsStr,
         fs::{File, OpenOptions},
         os::unix::fs::OpenOptionsExt as _,
         path::PathBuf,
@@ -133,6 +146,29 @@ mod tests {
         fn drop(&mut self) {
             let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
         }
+    }
+
+    /// Mounted by another driver, as not every kernel that tests run on has vfat: who mounts it makes no difference.
+    #[test]
+    fn one_that_is_mounted_read_only_is_told_at_once_with_its_place() {
+        const LENGTH: u64 = 16 << 20;
+        let device = Loop::new(LENGTH);
+        let run = |program: &str, args: &[&OsStr]| {
+            let output = Command::new(program).args(args).output().unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+        };
+        let (node, folder) = (device.device.as_os_str(), tempfile::tempdir().unwrap());
+        run("mkfs.ext4", &["-q".as_ref(), node]);
+        run("mount", &["-o".as_ref(), "ro".as_ref(), node, folder.path().as_os_str()]);
+        let begun = Instant::now();
+        let error = DeviceEsp::new(device.partition(LENGTH)).write("one", &mut &b"one"[..]).unwrap_err();
+        run("umount", &[folder.path().as_os_str()]);
+        let place = folder.path().to_str().unwrap();
+        assert!(
+            error.kind() == io::ErrorKind::ReadOnlyFilesystem && error.to_string().contains(place),
+            "{error}"
+        );
+        assert!(begun.elapsed() < PATIENCE / 2);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use nix::{
 use super::{Esp, EspFile};
 
 /// Where mount points are made: a host's root is read-only, and a container's may have no `/tmp`.
-const MOUNT_POINTS: &str = "/run/evenkeel";
+pub(super) const MOUNT_POINTS: &str = "/run/evenkeel";
 
 /// The partition, mounted until this is dropped.
 pub(super) struct VfatEsp {
@@ -26,9 +26,18 @@ pub(super) struct VfatEsp {
 impl VfatEsp {
     /// Mounts the partition's device.
     pub(super) fn mount(device: &Path) -> io::Result<Self> {
+        Self::mount_with(device, MsFlags::empty())
+    }
+
+    /// The same where the kernel has it for reading only.
+    pub(super) fn mount_read_only(device: &Path) -> io::Result<Self> {
+        Self::mount_with(device, MsFlags::MS_RDONLY)
+    }
+
+    fn mount_with(device: &Path, more: MsFlags) -> io::Result<Self> {
         fs::create_dir_all(MOUNT_POINTS)?;
         let folder = tempfile::Builder::new().prefix("esp-").tempdir_in(MOUNT_POINTS)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | more;
         mount(Some(device), folder.path(), Some("vfat"), flags, Some("umask=0077"))?;
         Ok(Self { root: folder.path().to_owned(), folder: Some(folder) })
     }

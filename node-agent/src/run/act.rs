@@ -82,6 +82,7 @@ impl ActError {
             Self::Disk(_) => "DiskFailed",
             Self::Region(_) | Self::Slots(_) => "SlotUnreadable",
             Self::Boot(error) => error.reason(),
+            Self::Reset(error) if error.is_read_only() => "EspReadOnly",
             Self::Reset(_) => "EspUnavailable",
             Self::State(_) => "StateUnavailable",
             Self::Reboot(_) => "RebootFailed",
@@ -94,6 +95,7 @@ impl ActError {
         match self {
             Self::Boot(error) => error.retryable(),
             Self::Region(error) => matches!(error, RegionError::Io { .. } | RegionError::Unreadable { .. }),
+            Self::Reset(error) => !error.is_read_only(),
             Self::OtherImage { .. } => false,
             _ => true,
         }
