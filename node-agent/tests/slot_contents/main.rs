@@ -7,10 +7,10 @@ mod layer;
 use std::{fs, io::Write as _};
 
 use evenkeel_node_agent::{
-    disk::SlotRegion,
+    disk::{RegionError, SlotRegion},
     slot::{Filesystem, SlotWriter, apply},
 };
-use evenkeel_node_agent_core::{digest::hex, slot_record::RECORD_LENGTH, tree::Tree};
+use evenkeel_node_agent_core::{digest::hex, slot_record::RecordError, tree::Tree};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 use tempfile::TempDir;
@@ -130,8 +130,8 @@ fn an_image_that_does_not_fit_is_refused_and_touches_nothing_behind_the_slot() {
     assert!(refused.to_string().contains("does not fit into slot b"), "{refused}");
     let bytes = fs::read(&disk.region.path).unwrap();
     assert!(bytes[bytes.len() - 8192..].iter().all(|byte| *byte == 0xAA));
-    let record = &bytes[bytes.len() - 8192 - usize::try_from(RECORD_LENGTH).unwrap()..bytes.len() - 8192];
-    assert!(record.iter().all(|byte| *byte == 0));
+    let record = disk.region.read_record();
+    assert!(matches!(record, Err(RegionError::Record { source: RecordError::Absent, .. })), "{record:?}");
 }
 
 #[test]

@@ -117,7 +117,7 @@ async fn a_section_that_came_with_a_layers_data_is_not_believed() {
     let ours: Vec<[u8; 32]> =
         held[..2].iter().map(|layer| unhex(&format!("sha256:{}", layer.section_sha256)).unwrap()).collect();
     let (at, list) = section_list::encode(&ours);
-    slot.write_at(region.record_at(), &[0; 64 << 10]).unwrap();
+    slot.write_at(region.record_at(), &vec![0; 64 << 10]).unwrap();
     slot.write_at(region.record_at() + at, &list).unwrap();
     // And this is what the data of the third one left.
     let config: serde_json::Value = serde_json::from_slice(&versions.images[1].config.bytes).unwrap();
