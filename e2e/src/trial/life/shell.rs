@@ -9,6 +9,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// Begins the line behind which is what a command says: before it are the shell's prompts.
+const BEGIN: &str = "@@begun";
 /// Begins the line that says how a command ended.
 const END: &str = "@@ended";
 /// A system that is up starts the shell within moments, however slow its host is.
@@ -46,8 +48,10 @@ impl Shell {
     /// Runs a command and waits for its end.
     pub(super) async fn run(&mut self, command: &str) -> Result<Said> {
         self.number += 1;
-        let end = format!("{END} {} ", self.number);
-        self.begin(&format!("( {command}\n) < /dev/null 2>&1; printf '\\n{end}%s.\\n' $?")).await?;
+        let (begin, end) = (format!("{BEGIN} {}.", self.number), format!("{END} {} ", self.number));
+        let marked =
+            format!("printf '\\n{begin}\\n'; ( {command}\n) < /dev/null 2>&1; printf '\\n{end}%s.\\n' $?");
+        self.begin(&marked).await?;
         let mut seen = Vec::new();
         let mut part = [0; 4096];
         loop {
@@ -56,7 +60,7 @@ impl Shell {
                 && let Some((status, _)) = rest.split_once('.')
             {
                 // What a shell before this one was asked may be answered first.
-                let text = text.rsplit_once(END).map_or(text, |(_, text)| text);
+                let text = text.rsplit_once(&begin).map_or(text, |(_, text)| text);
                 let status = status.parse().with_context(|| format!("{status:?} is no exit status"))?;
                 return Ok(Said { text: text.trim().to_owned(), status });
             }
