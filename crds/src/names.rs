@@ -2,9 +2,9 @@
 
 /// API group of every kind.
 pub const GROUP: &str = "evenkeel.dev";
-/// Field manager of the operator's server-side applies and patches.
+/// Field manager of what the operator writes.
 pub const OPERATOR_FIELD_MANAGER: &str = "evenkeel-operator";
-/// Field manager of the agent's status patches.
+/// Field manager of the agent's status.
 pub const AGENT_FIELD_MANAGER: &str = "evenkeel-agent";
 /// Finalizer on a `ManagedOSImage`: cordons that the operator set are lifted before the object goes.
 pub const FINALIZER: &str = "evenkeel.dev/restore-nodes";

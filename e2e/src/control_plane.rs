@@ -229,6 +229,11 @@ impl ControlPlane {
         self.etcd.resume();
     }
 
+    /// The API server's process.
+    pub fn api_server_pid(&self) -> u32 {
+        self.api_server.pid()
+    }
+
     /// SIGKILL to the API server.
     pub fn kill_api_server(&mut self) {
         self.api_server.kill();

@@ -125,7 +125,7 @@ impl Agent {
         self.keep(resume(&self.journal, orders.as_ref(), &facts))?;
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.keep(journal)?;
-        let reported = self.report(plan.as_ref(), &facts).await;
+        let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
         let waits_for_guard = on_trial(&self.journal) && !facts.host_checks_passed;
         let longest = if reported && !waits_for_guard { LOOK_AGAIN } else { TRY_AGAIN };
         match action {

@@ -8,11 +8,11 @@ use std::{
 
 use evenkeel_operator_core::NodeState;
 use evenkeel_registry::{RegistryOptions, Resolved};
-use kube::runtime::events::Recorder;
 
 use crate::{
     api::Clients,
     drain::OwnPod,
+    events::Recorder,
     gates::Book,
     lease::Leadership,
     lifecycle::Publishing,

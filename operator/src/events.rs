@@ -1,15 +1,16 @@
 //! What people are told as it happens. Rendered from what changed; never where it is decided.
 
+mod recorder;
+
 use std::collections::BTreeMap;
 
 use evenkeel_crds::{ManagedOSImageStatus, condition::ConditionStatus, node_plan::Phase};
 use evenkeel_operator_core::{Action, NodeSeen, NodeState, report::Hold};
-use kube::{
-    Resource,
-    runtime::events::{Event, EventType, Recorder},
-};
+use kube::Resource;
 
 use crate::{api::call, status::reason};
+
+pub use recorder::Recorder;
 
 /// Longest note of an event, in bytes: the API server's limit is 1 kB.
 const NOTE_MAX: usize = 1000;
@@ -34,7 +35,7 @@ impl Told {
     }
 }
 
-/// What an action on a node tells. It is told before it is done: an operator that is killed in between says it twice,
+/// What an action on a node tells: that its turn begins, that it goes wrong, and how it ended. It is told before it is done: an operator that is killed in between says it twice,
 /// never not at all.
 pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
     let plan = node.plan.as_ref();
@@ -46,10 +47,6 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
         Action::BeginDisruption(_) => {
             Told::normal("NodeStarted", format!("the turn of {name} begins: it shall run {image}"))
         }
-        Action::ApproveReboot { deadline } => Told::normal(
-            "NodeRebooting",
-            format!("{name} may reboot; it must be Ready on {image} by {deadline}"),
-        ),
         Action::Revert { order, .. } => Told::warning(
             "NodeReverting",
             format!("{name} is ordered back to its old slot: {}", order.message),
@@ -172,29 +169,16 @@ pub fn of_nodes(before: &BTreeMap<String, NodeState>, after: &BTreeMap<String, N
 pub async fn publish<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, told: &[Told]) {
     for told in told {
         tracing::info!(reason = told.reason, "{}", told.note);
-        let mut note = told.note.clone();
-        if note.len() > NOTE_MAX {
-            note.truncate(note.floor_char_boundary(NOTE_MAX - 4));
-            note.push_str(" …");
+        let mut told = told.clone();
+        if told.note.len() > NOTE_MAX {
+            told.note.truncate(told.note.floor_char_boundary(NOTE_MAX - 4));
+            told.note.push_str(" …");
         }
-        let event = Event {
-            type_: if told.warning { EventType::Warning } else { EventType::Normal },
-            reason: told.reason.clone(),
-            // A part of the recorder's key: events of one reason on several nodes stay apart.
-            action: action_of(&told.note),
-            note: Some(note),
-            secondary: None,
-        };
         let what = format!("write the event {}", told.reason);
-        if let Err(error) = call(what, recorder.publish(&event, &object.object_ref(&()))).await {
+        if let Err(error) = call(what, recorder.tell(&object.object_ref(&()), &told)).await {
             tracing::warn!(%error, "an event is lost");
         }
     }
-}
-
-/// The recorder counts events of one key instead of writing each; the note has to be part of that key.
-fn action_of(note: &str) -> String {
-    note.chars().take(120).collect()
 }
 
 #[cfg(test)]
@@ -245,6 +229,8 @@ mod tests {
         });
         assert_eq!(of_action("n1", &kept, &end()).unwrap().reason, "NodeUpdated");
         assert_eq!(of_action("n1", &kept, &Action::Cordon), None);
+        let deadline = jiff::Timestamp::UNIX_EPOCH;
+        assert_eq!(of_action("n1", &kept, &Action::ApproveReboot { deadline }), None, "on its way");
     }
 
     #[test]

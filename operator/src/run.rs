@@ -17,7 +17,6 @@ use kube::{
     runtime::{
         Controller,
         controller::{Config, Error},
-        events::{Recorder, Reporter},
         watcher,
     },
 };
@@ -32,6 +31,7 @@ use crate::{
     channel,
     context::{Context, Memories},
     drain::OwnPod,
+    events::Recorder,
     gates::Book,
     lease::{Ended, Lease},
     lifecycle::Publishing,
@@ -76,12 +76,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     told.metrics.leads(true);
 
     let own_pod = OwnPod { namespace: args.namespace, name: me.clone() };
-    let reporter = Reporter { controller: "evenkeel-operator".into(), instance: Some(me) };
     let context = Arc::new(Context {
         clients: clients.clone(),
         seen,
         metrics: told.metrics,
-        recorder: Recorder::new(clients.main, reporter),
+        recorder: Recorder::new(clients.main, me),
         leadership: lease.leadership(),
         registry: RegistryOptions {
             docker_config: args.docker_config,

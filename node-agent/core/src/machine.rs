@@ -14,7 +14,7 @@ pub use facts::{EntryFact, Facts, Orders, RunningSlot, SlotContent, SlotFact};
 pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;
-pub use status::{on_trial, status};
+pub use status::{ACKNOWLEDGE_WITHIN, on_trial, only_acknowledges, status};
 
 /// Boots that a trial gets before the boot loader gives it up. Three, so that an accidental power-off in the trial
 /// does not use up the only one.
@@ -63,4 +63,12 @@ pub enum Action {
         /// The slot to go back to.
         to: String,
     },
+}
+
+impl Action {
+    /// Whether it is over in a moment, and the machine still there: what came of it is reported, not that it began.
+    #[must_use]
+    pub fn is_brief(&self) -> bool {
+        matches!(self, Self::Activate { .. } | Self::Commit { .. } | Self::Disarm { .. })
+    }
 }

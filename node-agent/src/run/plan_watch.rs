@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER, node_plan::PlanError};
+use evenkeel_node_agent_core::machine::{ACKNOWLEDGE_WITHIN, only_acknowledges};
 use futures::{StreamExt as _, pin_mut};
 use kube::{
     Api, Client,
@@ -10,7 +11,10 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 /// A status write takes milliseconds; one that takes this long is tried again in the next turn.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +26,8 @@ pub struct PlanWatch {
     seen: watch::Receiver<Option<NodePlan>>,
     /// What was written last, and to which plan: one that was deleted and made anew has nothing of it.
     written: Option<(Option<String>, NodePlanStatus)>,
+    /// Since when an order is seen and not acknowledged.
+    unacknowledged: Option<Instant>,
 }
 
 /// Whether the list that comes after the watch was away has the plan: one that it lacks was deleted meanwhile.
@@ -63,7 +69,7 @@ impl PlanWatch {
                 }
             }
         });
-        Self { api, node: node.to_owned(), seen, written: None }
+        Self { api, node: node.to_owned(), seen, written: None, unacknowledged: None }
     }
 
     /// The plan, if there is one.
@@ -77,30 +83,44 @@ impl PlanWatch {
         let _ = timeout(longest, self.seen.changed()).await;
     }
 
-    /// Writes the status unless the API server has it already; tells whether it has it now. A failure is logged, and
-    /// made up for by a later turn: the machine's own safety never waits for the cluster.
+    /// Writes the status unless the API server has it already, or it may wait; tells whether it has it now. A failure is
+    /// logged, and made up for by a later turn: the machine's own safety never waits for the cluster.
     pub async fn report(&mut self, status: NodePlanStatus) -> bool {
         let Some(plan) = self.plan() else { return true };
         if self.written == Some((plan.metadata.uid.clone(), status.clone())) {
             return true;
         }
-        let document = json!({
-            "apiVersion": "evenkeel.dev/v1alpha1",
-            "kind": "NodePlan",
-            "metadata": { "name": self.node },
-            "status": status,
-        });
-        let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
-        let patch = Patch::Apply(&document);
-        match timeout(WRITE_TIMEOUT, self.api.patch_status(&self.node, &params, &patch)).await {
-            Ok(Ok(_)) => {
+        if self.may_wait(&status) {
+            return false;
+        }
+        match timeout(WRITE_TIMEOUT, self.write(&status)).await {
+            Ok(Ok(())) => {
                 self.written = Some((plan.metadata.uid, status));
+                self.unacknowledged = None;
                 return true;
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the plan's status; trying again"),
             Err(_) => tracing::warn!("writing the plan's status took too long; trying again"),
         }
         false
+    }
+
+    /// Whether all that is new is an order that was seen: the next status that says more acknowledges it, too.
+    fn may_wait(&mut self, status: &NodePlanStatus) -> bool {
+        let before = self.status_before();
+        if !before.is_some_and(|before| only_acknowledges(&before, status)) {
+            return false;
+        }
+        self.unacknowledged.get_or_insert_with(Instant::now).elapsed() < ACKNOWLEDGE_WITHIN
+    }
+
+    /// Writes the status as a whole: nothing is left of the one before.
+    async fn write(&self, status: &NodePlanStatus) -> Result<(), kube::Error> {
+        let whole = json!([{ "op": "add", "path": "/status", "value": status }]);
+        let patch = Patch::<()>::Json(serde_json::from_value(whole).map_err(kube::Error::SerdeError)?);
+        let params =
+            PatchParams { field_manager: Some(AGENT_FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.api.patch_status(&self.node, &params, &patch).await.map(|_| ())
     }
 
     /// Writes an error into the status that was reported last, when nothing else can be said.

@@ -1,8 +1,11 @@
 //! Does what was decided: one write for each action, and none to an object that is not what it was when it was read.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use evenkeel_crds::{
@@ -11,12 +14,12 @@ use evenkeel_crds::{
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, PostParams, Preconditions},
     core::DeserializeGuard,
 };
-use serde_json::{Value, json};
 
 use super::{ReconcileError, checks};
 use crate::{
@@ -28,6 +31,9 @@ use crate::{
 /// Actions of one look; the rest is decided again on what was seen after them, so that a large fleet's status stays
 /// fresh while it is written to.
 const ACTIONS_MAX: usize = 100;
+/// No action begins later in a look than this: on a server that is slow, a node that just became healthy would wait for
+/// all that others have still to come. What is left is decided again.
+const BEGIN_WITHIN: Duration = Duration::from_millis(250);
 /// Actions at the same time, each on a node of its own. More of them only wait for the API server's store.
 const AT_ONCE: usize = 16;
 
@@ -39,7 +45,7 @@ pub async fn apply(
     snapshot: &Snapshot,
     decision: &Decision,
 ) -> Result<bool, ReconcileError> {
-    let stop = AtomicBool::new(false);
+    let stop = Stop { failed: AtomicBool::new(false), at: Instant::now() + BEGIN_WITHIN };
     let steps: Vec<_> = by_urgency(decision)
         .map(|(name, action)| step(context, image, policy, (name, snapshot.nodes.get(name)), action, &stop))
         .collect();
@@ -58,7 +64,13 @@ pub async fn apply(
     failed.map_or(Ok(again), Err)
 }
 
-/// One action. None begins after one has failed, and what has begun is waited for: an answer that nobody hears would be a
+/// What keeps actions of a look from being begun.
+struct Stop {
+    failed: AtomicBool,
+    at: Instant,
+}
+
+/// One action. None begins after one has failed, or too late; and what has begun is waited for: an answer that nobody hears would be a
 /// write that the next decision does not know of.
 async fn step(
     context: &Context,
@@ -66,13 +78,16 @@ async fn step(
     policy: &Policy,
     (name, node): (&str, Option<&NodeSeen>),
     action: &Action,
-    stop: &AtomicBool,
+    stop: &Stop,
 ) -> Result<bool, ReconcileError> {
-    if stop.load(Ordering::Relaxed) {
+    if stop.failed.load(Ordering::Relaxed) {
         return Ok(false);
     }
+    if Instant::now() > stop.at {
+        return Ok(true);
+    }
     if !context.leadership.holds() {
-        stop.store(true, Ordering::Relaxed);
+        stop.failed.store(true, Ordering::Relaxed);
         return Err(ReconcileError::NotLeading);
     }
     let told = node.and_then(|node| events::of_action(name, node, action));
@@ -80,7 +95,7 @@ async fn step(
     let done = act(context, image, policy, (name, node), action).await;
     if let Err(error) = done {
         if !error.is_stale() {
-            stop.store(true, Ordering::Relaxed);
+            stop.failed.store(true, Ordering::Relaxed);
         }
         return Err(error.into());
     }
@@ -197,9 +212,18 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
     spec
 }
 
-/// The plan belongs to its image object: without it nobody is left who could order anything.
-fn owner(image: &ManagedOSImage) -> Value {
-    json!([image.controller_owner_ref(&())])
+/// The plan as it is to be. It belongs to its image object: without it nobody is left who could order anything.
+///
+/// Who owns which of its fields is not kept: the rights of operator and agents settle that, and the account of it, which the
+/// API server renews with each write, costs it more than the write itself. One empty entry ends it.
+fn ordered(plan: &NodePlan, image: &ManagedOSImage, policy: &Policy, action: &Action) -> NodePlan {
+    let mut next = NodePlan::new(&plan.name_any(), after(&plan.spec, policy, action));
+    next.metadata = plan.metadata.clone();
+    next.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+    let others = plan.owner_references().iter().filter(|owner| owner.controller != Some(true)).cloned();
+    let ours = image.controller_owner_ref(&());
+    next.metadata.owner_references = Some(others.chain(ours).collect());
+    next
 }
 
 async fn create_plan(
@@ -228,19 +252,9 @@ async fn order(
     let what = format!("write the order of NodePlan {name}");
     let plan = seen_plan(context, name, &what)?;
     let Ok(plan) = &plan.0 else { return Err(ApiError::Conflict { what }) };
-    let document = json!({
-        "apiVersion": NodePlan::api_version(&()),
-        "kind": NodePlan::kind(&()),
-        "metadata": {
-            "name": name,
-            "uid": plan.uid(),
-            "resourceVersion": plan.resource_version(),
-            "ownerReferences": owner(image),
-        },
-        "spec": after(&plan.spec, policy, action),
-    });
-    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-    let written = call(what, plans(context).patch(name, &params, &Patch::Apply(&document))).await;
+    let next = ordered(plan, image, policy, action);
+    let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PostParams::default() };
+    let written = call(what, plans(context).replace(name, &params, &next)).await;
     let written = written.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
     context.seen.plans.wrote(DeserializeGuard(Ok(written)));
     Ok(())
@@ -278,6 +292,7 @@ mod tests {
         ManagedOSImageSpec,
         node_plan::{Disruption, LastTurn, Revert, RollbackCause, TurnOutcome},
     };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     const IMAGE: &str =
         "r.example/os@sha256:0000000000000000000000000000000000000000000000000000000000000001";
@@ -314,6 +329,28 @@ mod tests {
         let spec = after(&old, &policy(), &action);
         assert_eq!((spec.target, spec.not_after, spec.revert), (Some(Target::Staged), None, None));
         assert_eq!(spec.commit_deadline_seconds, Some(policy().reboot.commit_deadline_seconds));
+    }
+
+    #[test]
+    fn an_order_keeps_what_others_wrote_on_the_plan_and_no_account_of_who_wrote_what() {
+        let mut image = ManagedOSImage::new("os", ManagedOSImageSpec::default());
+        image.metadata.uid = Some("0a1b2c3d-uid".into());
+        let mut plan = NodePlan::new("n1", in_turn());
+        let owner = |uid: &str, controller| OwnerReference {
+            uid: uid.into(),
+            controller,
+            ..OwnerReference::default()
+        };
+        plan.metadata.resource_version = Some("7".into());
+        plan.metadata.labels = Some([("team".to_owned(), "a".to_owned())].into());
+        plan.metadata.owner_references = Some(vec![owner("before", Some(true)), owner("other", None)]);
+        let next = ordered(&plan, &image, &policy(), &Action::Commit);
+        assert_eq!(next.spec.target, Some(Target::Committed));
+        assert_eq!((next.resource_version(), next.labels()), (plan.resource_version(), plan.labels()));
+        let owners: Vec<&str> = next.owner_references().iter().map(|owner| owner.uid.as_str()).collect();
+        assert_eq!(owners, ["other", "0a1b2c3d-uid"]);
+        let metadata = serde_json::to_value(&next.metadata).unwrap();
+        assert_eq!(metadata["managedFields"], serde_json::json!([{}]));
     }
 
     #[test]

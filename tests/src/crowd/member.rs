@@ -13,7 +13,10 @@ use evenkeel_crds::{
 };
 use evenkeel_node_agent_core::{
     journal::Journal,
-    machine::{Action, EntryFact, Facts, Orders, Outcome, TRIAL_TRIES, next, record, resume, status},
+    machine::{
+        ACKNOWLEDGE_WITHIN, Action, EntryFact, Facts, Orders, Outcome, TRIAL_TRIES, next, only_acknowledges,
+        record, resume, status,
+    },
 };
 use http::HeaderValue;
 use kube::{
@@ -46,6 +49,8 @@ pub struct Member {
     journal: Journal,
     plan: watch::Receiver<Option<Arc<NodePlan>>>,
     written: Option<(Option<String>, NodePlanStatus)>,
+    /// Since when an order is seen and not acknowledged.
+    unacknowledged: Option<Instant>,
     /// When the report was answered that made the node healthy on trial, until the operator has decided on it.
     healthy: Option<Instant>,
     account: Account,
@@ -70,6 +75,7 @@ impl Member {
             journal: Journal::default(),
             plan,
             written: None,
+            unacknowledged: None,
             healthy: None,
             account,
             permits: Arc::clone(permits),
@@ -104,15 +110,18 @@ impl Member {
         self.journal = resume(&self.journal, orders.as_ref(), &facts);
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.journal = journal;
-        if let Some(plan) = &plan {
-            self.report(plan, &facts).await?;
+        let mut longest = Duration::MAX;
+        if let Some(plan) = plan.as_ref().filter(|_| !action.is_brief())
+            && !self.report(plan, &facts).await?
+        {
+            longest = ACKNOWLEDGE_WITHIN;
         }
         let on_trial = self.written.as_ref().is_some_and(|(_, status)| status.phase == Phase::Trial);
         if on_trial && self.host.pass_checks() {
             return Ok(None);
         }
         match action {
-            Action::Wait => Ok(Some(Duration::MAX)),
+            Action::Wait => Ok(Some(longest)),
             Action::WaitUntil(_) => Ok(Some(LOOK_AGAIN)),
             action => {
                 let outcome = self.act(&action).await?;
@@ -157,30 +166,24 @@ impl Member {
         }
     }
 
-    /// Writes the status, unless the API server has it.
-    async fn report(&mut self, plan: &NodePlan, facts: &Facts) -> Result<()> {
+    /// Writes the status, unless the API server has it or it may wait; whether the API server has it now.
+    async fn report(&mut self, plan: &NodePlan, facts: &Facts) -> Result<bool> {
         let uid = plan.metadata.uid.clone();
         let before = self.written.as_ref().filter(|(written, _)| *written == uid).map(|(_, status)| status);
         let before = before.or(plan.status.as_ref());
         let host = HostFacts { agent_version: "1".into(), architecture: "amd64".into(), manageable: true };
         let status = status(&self.journal, facts, None, host, plan.metadata.generation, before);
+        let only_acknowledges = before.is_some_and(|before| only_acknowledges(before, &status));
         let new = (uid, status);
         if self.written.as_ref() == Some(&new) {
-            return Ok(());
+            return Ok(true);
         }
-        let document = json!({
-            "apiVersion": NodePlan::api_version(&()),
-            "kind": NodePlan::kind(&()),
-            "metadata": { "name": self.name },
-            "status": new.1,
-        });
-        let params = PatchParams::apply(AGENT_FIELD_MANAGER).force();
-        let path = Request::new(NodePlan::url_path(&(), None));
-        let mut request = path.patch_subresource("status", &self.name, &params, &Patch::Apply(&document))?;
-        request.headers_mut().insert(USER, HeaderValue::from_str(&self.user)?);
-        request.headers_mut().insert(NODE_NAME, HeaderValue::from_str(&self.name)?);
-        let _permit = self.permits.acquire().await?;
-        self.client.request_text(request).await.context("report")?;
+        if only_acknowledges
+            && self.unacknowledged.get_or_insert_with(Instant::now).elapsed() < ACKNOWLEDGE_WITHIN
+        {
+            return Ok(false);
+        }
+        self.write(&new.1).await?;
         let healthy = new.1.phase == Phase::Trial && facts.host_checks_passed;
         let was_healthy = self.written.as_ref().is_some_and(|(_, status)| {
             status.phase == Phase::Trial && status.booted.as_ref().is_some_and(|boot| boot.host_checks_passed)
@@ -189,6 +192,22 @@ impl Member {
             self.healthy = Some(Instant::now());
         }
         self.written = Some(new);
+        self.unacknowledged = None;
+        Ok(true)
+    }
+
+    /// Writes the status as the agent does, and as the agent of this node.
+    async fn write(&self, status: &NodePlanStatus) -> Result<()> {
+        let whole = serde_json::from_value(json!([{ "op": "add", "path": "/status", "value": status }]))?;
+        let params =
+            PatchParams { field_manager: Some(AGENT_FIELD_MANAGER.into()), ..PatchParams::default() };
+        let path = Request::new(NodePlan::url_path(&(), None));
+        let patch = Patch::<()>::Json(whole);
+        let mut request = path.patch_subresource("status", &self.name, &params, &patch)?;
+        request.headers_mut().insert(USER, HeaderValue::from_str(&self.user)?);
+        request.headers_mut().insert(NODE_NAME, HeaderValue::from_str(&self.name)?);
+        let _permit = self.permits.acquire().await?;
+        self.client.request_text(request).await.context("report")?;
         Ok(())
     }
 

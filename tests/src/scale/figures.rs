@@ -127,6 +127,12 @@ fn timed(run: &Run) -> Vec<Figure> {
         clock("the same, p99", percentile(&times.reactions, 99), "s", Limit::Most(1.0)),
         clock("operator: peak of resident memory", as_f64(usize_of(cost.peak_rss)) / MIB, "MiB", memory),
         clock("operator: processor time", cost.cpu.as_secs_f64(), "s", Limit::None),
+        clock(
+            "API server: processor time for each node",
+            run.api_server.as_secs_f64() * 1000.0 / nodes,
+            "ms",
+            Limit::None,
+        ),
         clock("operator: requests in a minute after the rollout", minute, "", Limit::Most(60.0)),
     ]
 }

@@ -1,5 +1,7 @@
 //! The plan's status, rendered from the journal and the facts.
 
+use std::time::Duration;
+
 use evenkeel_crds::{
     condition::{Condition, ConditionStatus, Time, keep_transition_times},
     node_plan::{Booted, HostFacts, NodePlanStatus, Phase, Progress, RolledBack, SlotState, SlotStatus},
@@ -7,6 +9,10 @@ use evenkeel_crds::{
 
 use super::facts::{EntryFact, Facts};
 use crate::journal::{Journal, Step};
+
+/// A status that only acknowledges an order waits this long for one that says more. Nobody waits for it but those who ask
+/// whether the plan was seen.
+pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(4);
 
 /// The status to report. `before` is the status that the API server has: what did not change keeps its times.
 #[must_use]
@@ -42,6 +48,18 @@ pub fn status(
         host: Some(host),
         conditions: keep_transition_times(conditions(phase, &reason, message, facts, generation), known),
     }
+}
+
+/// Whether a status says nothing that the one before did not, but which generation of the order was seen.
+#[must_use]
+pub fn only_acknowledges(before: &NodePlanStatus, after: &NodePlanStatus) -> bool {
+    let mut conditions = after.conditions.clone();
+    for condition in &mut conditions {
+        condition.observed_generation = before.observed_generation;
+    }
+    let as_before =
+        NodePlanStatus { observed_generation: before.observed_generation, conditions, ..after.clone() };
+    as_before == *before
 }
 
 /// Whether the new slot runs and is not kept yet.
