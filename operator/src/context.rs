@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a Job that the API server refused counts as failed before it is tried again.
 const UNMADE: Duration = Duration::from_mins(1);
+/// Pods that were asked to leave are not asked again within this time, however often their node is looked at.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is remembered of an image object between two looks.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +78,8 @@ pub struct Memories {
     images: Mutex<HashMap<String, Memory>>,
     /// By node: what the last eviction that was refused there said.
     refused: Mutex<HashMap<String, String>>,
+    /// By node: when its pods were last asked to leave.
+    asked: Mutex<HashMap<String, Instant>>,
     /// By name of a Job that could not be made: when, and why.
     unmade: Mutex<HashMap<String, (Instant, String)>>,
 }
@@ -109,6 +113,17 @@ impl Context {
     /// What the last eviction that was refused on a node said.
     pub fn refused(&self, node: &str) -> Option<String> {
         lock(&self.memories.refused).get(node).cloned()
+    }
+
+    /// Whether the pods of a node may be asked to leave: then they are, now.
+    pub fn may_ask(&self, node: &str) -> bool {
+        let mut asked = lock(&self.memories.asked);
+        asked.retain(|_, at| at.elapsed() < ASK_AGAIN);
+        let may = !asked.contains_key(node);
+        if may {
+            asked.insert(node.to_owned(), Instant::now());
+        }
+        may
     }
 
     /// Remembers what a round of evictions on a node came to.

@@ -35,7 +35,7 @@ pub struct Recorder {
     events: Api<Event>,
     instance: String,
     /// By what was told of what.
-    told: Mutex<HashMap<u64, Before>>,
+    told: Mutex<Lately>,
     hasher: RandomState,
 }
 
@@ -46,6 +46,24 @@ struct Before {
     first: Timestamp,
     last: Timestamp,
     count: i32,
+}
+
+/// What was told of late.
+#[derive(Default)]
+struct Lately(HashMap<u64, Before>);
+
+impl Lately {
+    /// The event, counted once more, if it was told a moment ago; what was told long ago is forgotten.
+    fn again(&mut self, key: u64, now: Timestamp) -> Option<Before> {
+        self.0.retain(|_, before| now.duration_since(before.last) < AGAIN);
+        let before = self.0.get_mut(&key)?;
+        (before.last, before.count) = (now, before.count + 1);
+        Some(*before)
+    }
+
+    fn first(&mut self, key: u64, now: Timestamp) {
+        self.0.insert(key, Before { first: now, last: now, count: 1 });
+    }
 }
 
 impl Recorder {
@@ -59,30 +77,16 @@ impl Recorder {
     pub(super) async fn tell(&self, object: &ObjectReference, told: &Told) -> Result<(), kube::Error> {
         let key = self.hasher.hash_one((&object.uid, told.warning, &told.reason, &told.note));
         let now = Timestamp::now();
-        let again = self.again(key, now);
-        let params = PatchParams::default();
-        match again {
-            Some(Before { first, last, count }) => {
-                let series = EventSeries { count, last_observed_time: MicroTime(last) };
-                let patch = Patch::Merge(json!({ "series": series }));
-                self.events.patch(&name(object, first), &params, &patch).await?;
-            }
-            None => {
-                self.events.create(&PostParams::default(), &self.event(object, told, now)).await?;
-                let before = Before { first: now, last: now, count: 1 };
-                self.told().insert(key, before);
-            }
+        let again = self.told().again(key, now);
+        if let Some(Before { first, last, count }) = again {
+            let series = EventSeries { count, last_observed_time: MicroTime(last) };
+            let patch = Patch::Merge(json!({ "series": series }));
+            self.events.patch(&name(object, first), &PatchParams::default(), &patch).await?;
+        } else {
+            self.events.create(&PostParams::default(), &self.event(object, told, now)).await?;
+            self.told().first(key, now);
         }
         Ok(())
-    }
-
-    /// The event, counted once more, if it was told a moment ago; what was told long ago is forgotten.
-    fn again(&self, key: u64, now: Timestamp) -> Option<Before> {
-        let mut told = self.told();
-        told.retain(|_, before| now.duration_since(before.last) < AGAIN);
-        let before = told.get_mut(&key)?;
-        (before.last, before.count) = (now, before.count + 1);
-        Some(*before)
     }
 
     fn event(&self, object: &ObjectReference, told: &Told, now: Timestamp) -> Event {
@@ -104,7 +108,7 @@ impl Recorder {
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<u64, Before>> {
+    fn told(&self) -> MutexGuard<'_, Lately> {
         // Every change is one call: a panic in between leaves the map whole.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,4 +116,22 @@ impl Recorder {
 
 fn name(object: &ObjectReference, first: Timestamp) -> String {
     format!("{}.{:x}", object.name.as_deref().unwrap_or(CONTROLLER), first.as_nanosecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_again_is_counted_and_what_is_old_is_new() {
+        let (mut lately, begin) = (Lately::default(), Timestamp::UNIX_EPOCH);
+        assert!(lately.again(1, begin).is_none());
+        lately.first(1, begin);
+        let soon = begin + SignedDuration::from_mins(5);
+        let counted = lately.again(1, soon).map(|before| (before.first, before.last, before.count));
+        assert_eq!(counted, Some((begin, soon, 2)), "the same event, by the name of its first time");
+        assert!(lately.again(2, soon).is_none());
+        assert!(lately.again(1, soon + AGAIN).is_none());
+        assert!(lately.0.is_empty(), "nothing is kept for ever");
+    }
 }

@@ -83,7 +83,7 @@ async fn step(
     if stop.failed.load(Ordering::Relaxed) {
         return Ok(false);
     }
-    if Instant::now() > stop.at {
+    if Instant::now() > stop.at && !asks_pods(action) {
         return Ok(true);
     }
     if !context.leadership.holds() {
@@ -104,18 +104,23 @@ async fn step(
     Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
 }
 
-/// The actions of this look: nodes on their way first, then those that begin, and last what only prepares a node. In a
-/// large fleet the first would wait for the last otherwise.
+/// The actions of this look: nodes on their way first, then those that begin, then what only prepares a node; in a large
+/// fleet the first would wait for the last otherwise. Drains come at the end, and all of them: they take long, are the same
+/// in the next look, and so would keep each other waiting if they were cut short.
 fn by_urgency(decision: &Decision) -> impl Iterator<Item = (&str, &Action)> {
-    let mut actions: Vec<(&str, &Action)> =
-        decision.actions.iter().map(|(name, action)| (name.as_str(), action)).collect();
-    actions.sort_by_key(|(_, action)| match action {
+    let actions = decision.actions.iter().map(|(name, action)| (name.as_str(), action));
+    let (drains, mut writes): (Vec<_>, Vec<_>) = actions.partition(|(_, action)| asks_pods(action));
+    writes.sort_by_key(|(_, action)| match action {
         Action::EnsurePlan | Action::ReleasePlan => 2,
         Action::OrderStage { .. } | Action::BeginDisruption(_) => 1,
         Action::Avoid(_) => 3,
         _ => 0,
     });
-    actions.into_iter().take(ACTIONS_MAX)
+    writes.into_iter().take(ACTIONS_MAX).chain(drains)
+}
+
+fn asks_pods(action: &Action) -> bool {
+    matches!(action, Action::Evict | Action::ForceOut)
 }
 
 async fn act(
@@ -132,6 +137,9 @@ async fn act(
         Action::Uncordon => marks::uncordon(context, name).await,
         Action::Avoid(avoided) => marks::avoid(context, name, policy, *avoided).await,
         Action::Evict | Action::ForceOut => {
+            if !context.may_ask(name) {
+                return Ok(());
+            }
             let by_force = *action == Action::ForceOut;
             let Ok(rules) = drain::Rules::new(&policy.drain, by_force, Timestamp::now()) else {
                 return Ok(());
@@ -314,6 +322,20 @@ mod tests {
             going_back: false,
         };
         NodePlanSpec { disruption: Some(record), ..NodePlanSpec::default() }
+    }
+
+    #[test]
+    fn nodes_on_their_way_come_first_and_drains_are_never_cut_short() {
+        let mut decision = Decision::default();
+        for number in 0..ACTIONS_MAX {
+            decision.actions.push((format!("drained-{number}"), Action::Evict));
+            decision.actions.push((format!("new-{number}"), Action::EnsurePlan));
+        }
+        decision.actions.push(("healthy".into(), Action::Commit));
+        let order: Vec<&str> = by_urgency(&decision).map(|(name, _)| name).collect();
+        assert_eq!(order[0], "healthy");
+        assert_eq!(order.len(), 2 * ACTIONS_MAX, "one that is new waits for the next look");
+        assert!(order[ACTIONS_MAX..].iter().all(|name| name.starts_with("drained-")));
     }
 
     #[test]

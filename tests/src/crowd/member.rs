@@ -201,9 +201,9 @@ impl Member {
         let whole = serde_json::from_value(json!([{ "op": "add", "path": "/status", "value": status }]))?;
         let params =
             PatchParams { field_manager: Some(AGENT_FIELD_MANAGER.into()), ..PatchParams::default() };
-        let path = Request::new(NodePlan::url_path(&(), None));
-        let patch = Patch::<()>::Json(whole);
-        let mut request = path.patch_subresource("status", &self.name, &params, &patch)?;
+        let plans = Request::new(NodePlan::url_path(&(), None));
+        let mut request =
+            plans.patch_subresource("status", &self.name, &params, &Patch::<()>::Json(whole))?;
         request.headers_mut().insert(USER, HeaderValue::from_str(&self.user)?);
         request.headers_mut().insert(NODE_NAME, HeaderValue::from_str(&self.name)?);
         let _permit = self.permits.acquire().await?;

@@ -145,8 +145,8 @@ fn untimed(run: &Run) -> Vec<Figure> {
         |what, value: usize, limit| Figure { what, value: as_f64(value), unit: "", limit, timed: false };
     let per_node = |what, value, limit| Figure { what, value, unit: "", limit, timed: false };
     vec![
-        per_node("operator: writes for each node", writes(OPERATOR), Limit::Most(12.0)),
-        per_node("agent: writes for each node", writes(AGENT), Limit::Most(12.0)),
+        per_node("operator: writes for each node", writes(OPERATOR), Limit::Most(11.0)),
+        per_node("agent: writes for each node", writes(AGENT), Limit::Most(10.0)),
         per_node(
             "store: writes for each node, by anybody",
             ratio(usize_of(run.revisions), nodes),

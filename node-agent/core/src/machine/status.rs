@@ -142,3 +142,31 @@ fn conditions(
         condition("Stalled", stalled),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_only_acknowledged_says_nothing_else() {
+        let status = |generation, boot_id: &str| {
+            let running = Some(crate::machine::RunningSlot {
+                name: "a".into(),
+                digest: "sha256:1".into(),
+                boot_id: boot_id.into(),
+            });
+            let facts = Facts {
+                running,
+                slots: Vec::new(),
+                verdict: None,
+                host_checks_passed: true,
+                now: jiff::Timestamp::UNIX_EPOCH,
+            };
+            super::status(&Journal::default(), &facts, None, HostFacts::default(), generation, None)
+        };
+        let before = status(Some(1), "one");
+        assert_eq!(before.conditions[0].observed_generation, Some(1));
+        assert!(only_acknowledges(&before, &status(Some(2), "one")));
+        assert!(!only_acknowledges(&before, &status(Some(2), "two")));
+    }
+}
