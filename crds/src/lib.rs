@@ -15,6 +15,7 @@ pub mod hook;
 pub mod managed_os_image;
 pub mod managed_os_version;
 pub mod managed_os_version_channel;
+pub mod merge;
 pub mod names;
 pub mod node_plan;
 pub mod quantity;

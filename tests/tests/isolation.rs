@@ -64,7 +64,7 @@ const AGENT: [Row; 28] = [
 
 /// What the operator may do, all of it.
 const OPERATOR: [Row; 27] = [
-    (PLANS, "inside", "", &["get", "list", "watch", "create", "update", "delete"]),
+    (PLANS, "inside", "", &["get", "list", "watch", "create", "patch", "delete"]),
     (PLANS, "inside", "status", &[]),
     ("/apis/evenkeel.dev/v1alpha1/managedosimages", "os", "", &["get", "list", "watch", "patch"]),
     ("/apis/evenkeel.dev/v1alpha1/managedosimages", "os", "status", &["get", "patch"]),

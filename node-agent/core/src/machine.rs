@@ -14,7 +14,7 @@ pub use facts::{EntryFact, Facts, Orders, RunningSlot, SlotContent, SlotFact};
 pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;
-pub use status::{ACKNOWLEDGE_WITHIN, on_trial, only_acknowledges, status};
+pub use status::{ACKNOWLEDGE_WITHIN, on_trial, only_acknowledges, report, status};
 
 /// Boots that a trial gets before the boot loader gives it up. Three, so that an accidental power-off in the trial
 /// does not use up the only one.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER, node_plan::PlanError};
-use evenkeel_node_agent_core::machine::{ACKNOWLEDGE_WITHIN, only_acknowledges};
+use evenkeel_node_agent_core::machine::{ACKNOWLEDGE_WITHIN, only_acknowledges, report};
 use futures::{StreamExt as _, pin_mut};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::json;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -114,10 +113,8 @@ impl PlanWatch {
         self.unacknowledged.get_or_insert_with(Instant::now).elapsed() < ACKNOWLEDGE_WITHIN
     }
 
-    /// Writes the status as a whole: nothing is left of the one before.
     async fn write(&self, status: &NodePlanStatus) -> Result<(), kube::Error> {
-        let whole = json!([{ "op": "add", "path": "/status", "value": status }]);
-        let patch = Patch::<()>::Json(serde_json::from_value(whole).map_err(kube::Error::SerdeError)?);
+        let patch = Patch::Merge(report(status).map_err(kube::Error::SerdeError)?);
         let params =
             PatchParams { field_manager: Some(AGENT_FIELD_MANAGER.into()), ..PatchParams::default() };
         self.api.patch_status(&self.node, &params, &patch).await.map(|_| ())

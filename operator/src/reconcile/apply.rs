@@ -9,17 +9,19 @@ use std::{
 };
 
 use evenkeel_crds::{
-    ManagedOSImage, NodePlan, NodePlanSpec, condition::Time, names::OPERATOR_FIELD_MANAGER, node_plan::Target,
+    ManagedOSImage, NodePlan, NodePlanSpec, condition::Time, merge::replacing, names::OPERATOR_FIELD_MANAGER,
+    node_plan::Target,
 };
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::DeserializeGuard,
 };
+use serde_json::{Value, json};
 
 use super::{ReconcileError, checks};
 use crate::{
@@ -220,18 +222,30 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
     spec
 }
 
-/// The plan as it is to be. It belongs to its image object: without it nobody is left who could order anything.
+/// The change that an action is to a plan, on the version that was read. What a later version wrote there is left alone.
+/// The plan belongs to its image object: without it nobody is left who could order anything.
 ///
-/// Who owns which of its fields is not kept: the rights of operator and agents settle that, and the account of it, which the
-/// API server renews with each write, costs it more than the write itself. One empty entry ends it.
-fn ordered(plan: &NodePlan, image: &ManagedOSImage, policy: &Policy, action: &Action) -> NodePlan {
-    let mut next = NodePlan::new(&plan.name_any(), after(&plan.spec, policy, action));
-    next.metadata = plan.metadata.clone();
-    next.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+/// Who owns which field is not kept: the rights of operator and agents settle that, and the account of it, which the API
+/// server renews with each write, costs it more than the write itself. One empty entry ends it.
+fn change(
+    plan: &NodePlan,
+    image: &ManagedOSImage,
+    policy: &Policy,
+    action: &Action,
+) -> Result<Value, serde_json::Error> {
+    let known = serde_json::to_value(&plan.spec)?;
+    let wanted = serde_json::to_value(after(&plan.spec, policy, action))?;
     let others = plan.owner_references().iter().filter(|owner| owner.controller != Some(true)).cloned();
-    let ours = image.controller_owner_ref(&());
-    next.metadata.owner_references = Some(others.chain(ours).collect());
-    next
+    let owners: Vec<OwnerReference> = others.chain(image.controller_owner_ref(&())).collect();
+    Ok(json!({
+        "metadata": {
+            "uid": plan.uid(),
+            "resourceVersion": plan.resource_version(),
+            "ownerReferences": owners,
+            "managedFields": [{}],
+        },
+        "spec": replacing(&known, &wanted),
+    }))
 }
 
 async fn create_plan(
@@ -248,7 +262,7 @@ async fn create_plan(
     Ok(())
 }
 
-/// Writes the plan's spec as a whole, on the version that was read: an agent's report or another operator's order that
+/// Writes the plan's spec, on the version that was read: an agent's report or another operator's order that
 /// came in between makes this a conflict, and the decision is made again.
 async fn order(
     context: &Context,
@@ -260,9 +274,12 @@ async fn order(
     let what = format!("write the order of NodePlan {name}");
     let plan = seen_plan(context, name, &what)?;
     let Ok(plan) = &plan.0 else { return Err(ApiError::Conflict { what }) };
-    let next = ordered(plan, image, policy, action);
-    let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PostParams::default() };
-    let written = call(what, plans(context).replace(name, &params, &next)).await;
+    let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
+    let written = call(what, async {
+        let change = change(plan, image, policy, action).map_err(kube::Error::SerdeError)?;
+        plans(context).patch(name, &params, &Patch::Merge(change)).await
+    });
+    let written = written.await;
     let written = written.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
     context.seen.plans.wrote(DeserializeGuard(Ok(written)));
     Ok(())
@@ -300,7 +317,6 @@ mod tests {
         ManagedOSImageSpec,
         node_plan::{Disruption, LastTurn, Revert, RollbackCause, TurnOutcome},
     };
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     const IMAGE: &str =
         "r.example/os@sha256:0000000000000000000000000000000000000000000000000000000000000001";
@@ -364,15 +380,17 @@ mod tests {
             ..OwnerReference::default()
         };
         plan.metadata.resource_version = Some("7".into());
-        plan.metadata.labels = Some([("team".to_owned(), "a".to_owned())].into());
         plan.metadata.owner_references = Some(vec![owner("before", Some(true)), owner("other", None)]);
-        let next = ordered(&plan, &image, &policy(), &Action::Commit);
-        assert_eq!(next.spec.target, Some(Target::Committed));
-        assert_eq!((next.resource_version(), next.labels()), (plan.resource_version(), plan.labels()));
-        let owners: Vec<&str> = next.owner_references().iter().map(|owner| owner.uid.as_str()).collect();
+        let (since, until) = (Time(Timestamp::UNIX_EPOCH), Time(Timestamp::UNIX_EPOCH));
+        let turn = LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated };
+        let change = change(&plan, &image, &policy(), &Action::EndDisruption(turn)).unwrap();
+        assert_eq!(change["metadata"]["resourceVersion"], "7");
+        assert_eq!(change["metadata"]["managedFields"], json!([{}]));
+        let owners = change["metadata"]["ownerReferences"].as_array().unwrap();
+        let owners: Vec<&str> = owners.iter().map(|owner| owner["uid"].as_str().unwrap()).collect();
         assert_eq!(owners, ["other", "0a1b2c3d-uid"]);
-        let metadata = serde_json::to_value(&next.metadata).unwrap();
-        assert_eq!(metadata["managedFields"], serde_json::json!([{}]));
+        assert_eq!(change["spec"]["lastTurn"]["planId"], "p");
+        assert!(change["spec"].get("disruption").is_some_and(Value::is_null), "the record goes: {change}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use evenkeel_node_agent_core::{
     journal::Journal,
     machine::{
         ACKNOWLEDGE_WITHIN, Action, EntryFact, Facts, Orders, Outcome, TRIAL_TRIES, next, only_acknowledges,
-        record, resume, status,
+        record, report, resume, status,
     },
 };
 use http::HeaderValue;
@@ -24,7 +24,6 @@ use kube::{
     api::{Patch, PatchParams},
     core::Request,
 };
-use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
     time::{sleep, timeout},
@@ -198,12 +197,11 @@ impl Member {
 
     /// Writes the status as the agent does, and as the agent of this node.
     async fn write(&self, status: &NodePlanStatus) -> Result<()> {
-        let whole = serde_json::from_value(json!([{ "op": "add", "path": "/status", "value": status }]))?;
+        let change = Patch::Merge(report(status)?);
         let params =
             PatchParams { field_manager: Some(AGENT_FIELD_MANAGER.into()), ..PatchParams::default() };
         let plans = Request::new(NodePlan::url_path(&(), None));
-        let mut request =
-            plans.patch_subresource("status", &self.name, &params, &Patch::<()>::Json(whole))?;
+        let mut request = plans.patch_subresource("status", &self.name, &params, &change)?;
         request.headers_mut().insert(USER, HeaderValue::from_str(&self.user)?);
         request.headers_mut().insert(NODE_NAME, HeaderValue::from_str(&self.name)?);
         let _permit = self.permits.acquire().await?;

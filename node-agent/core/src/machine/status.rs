@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use evenkeel_crds::{
     condition::{Condition, ConditionStatus, Time, keep_transition_times},
-    node_plan::{Booted, HostFacts, NodePlanStatus, Phase, Progress, RolledBack, SlotState, SlotStatus},
+    merge::replacing,
+    node_plan::{
+        Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RolledBack, SlotState, SlotStatus,
+        StagingCost,
+    },
 };
+use serde_json::{Value, json};
 
 use super::facts::{EntryFact, Facts};
 use crate::journal::{Journal, Step};
@@ -46,7 +51,36 @@ pub fn status(
         rolled_back,
         bad_digests: journal.bad_digests.iter().map(|bad| bad.digest.clone()).collect(),
         host: Some(host),
-        conditions: keep_transition_times(conditions(phase, &reason, message, facts, generation), known),
+        conditions: keep_transition_times(conditions(phase, &reason, message, facts.now, generation), known),
+    }
+}
+
+/// The merge patch that writes a status, whatever of ours is there: an answer that was lost may have been to a write that was
+/// done. What a later version wrote there is left alone.
+pub fn report(status: &NodePlanStatus) -> Result<Value, serde_json::Error> {
+    let whatever = serde_json::to_value(every_field())?;
+    Ok(json!({ "status": replacing(&whatever, &serde_json::to_value(status)?) }))
+}
+
+/// A status that has all of its fields, but for what is in lists: those are replaced.
+fn every_field() -> NodePlanStatus {
+    NodePlanStatus {
+        observed_generation: Some(1),
+        plan_id: Some(String::new()),
+        phase: Phase::Idle,
+        progress: Some(Progress { seconds_left: Some(1), ..Progress::default() }),
+        staging: Some(StagingCost::default()),
+        slots: vec![SlotStatus::default()],
+        booted: Some(Booted { version: Some(String::new()), ..Booted::default() }),
+        error: Some(PlanError::default()),
+        rolled_back: Some(RolledBack {
+            cause: evenkeel_crds::node_plan::RollbackCause::User,
+            message: String::new(),
+            at: Time(jiff::Timestamp::UNIX_EPOCH),
+        }),
+        bad_digests: vec![String::new()],
+        host: Some(HostFacts::default()),
+        conditions: conditions(Phase::Idle, "", None, jiff::Timestamp::UNIX_EPOCH, None),
     }
 }
 
@@ -122,7 +156,7 @@ fn conditions(
     phase: Phase,
     reason: &str,
     message: Option<String>,
-    facts: &Facts,
+    now: jiff::Timestamp,
     generation: Option<i64>,
 ) -> Vec<Condition> {
     let stalled = matches!(phase, Phase::RolledBack | Phase::Failed);
@@ -133,7 +167,7 @@ fn conditions(
         status: if holds { ConditionStatus::True } else { ConditionStatus::False },
         reason: reason.to_owned(),
         message: message.clone(),
-        last_transition_time: Time(facts.now),
+        last_transition_time: Time(now),
         observed_generation: generation,
     };
     vec![
@@ -168,5 +202,13 @@ mod tests {
         assert_eq!(before.conditions[0].observed_generation, Some(1));
         assert!(only_acknowledges(&before, &status(Some(2), "one")));
         assert!(!only_acknowledges(&before, &status(Some(2), "two")));
+    }
+
+    #[test]
+    fn a_report_removes_what_is_not_so_any_more() {
+        let report = report(&NodePlanStatus { booted: Some(Booted::default()), ..NodePlanStatus::default() });
+        let report = report.unwrap();
+        assert!(report["status"].get("error").is_some_and(Value::is_null));
+        assert!(report["status"]["booted"].get("version").is_some_and(Value::is_null));
     }
 }

@@ -1,0 +1,33 @@
+//! Merge patches: what a part of an object is to be, and nothing of what others know of it.
+
+use serde_json::Value;
+
+/// The merge patch that makes what is like `known` what `wanted` says. What `known` has and `wanted` has not is removed; a
+/// field that neither has, such as one of a later version, is left alone.
+#[must_use]
+pub fn replacing(known: &Value, wanted: &Value) -> Value {
+    let (Value::Object(known), Value::Object(wanted)) = (known, wanted) else { return wanted.clone() };
+    let gone = known.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let kept = wanted.iter().map(|(key, value)| {
+        let value = known.get(key).map_or_else(|| value.clone(), |known| replacing(known, value));
+        (key.clone(), value)
+    });
+    Value::Object(gone.chain(kept).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_removed_and_lists_are_replaced() {
+        let known = json!({ "a": 1, "b": { "c": 1, "d": 2 }, "list": [1, 2], "scalar": 1 });
+        let wanted = json!({ "b": { "d": 3, "e": 4 }, "list": [3], "scalar": { "now": "not" } });
+        let patch = json!({
+            "a": null, "b": { "c": null, "d": 3, "e": 4 }, "list": [3], "scalar": { "now": "not" },
+        });
+        assert_eq!(replacing(&known, &wanted), patch);
+        assert_eq!(replacing(&json!({}), &wanted), wanted);
+    }
+}
