@@ -14,12 +14,8 @@ use crate::{
     stage::{self, Meter, StageError, StageRequest, Staged},
 };
 
-/// The first report of progress comes after this time, and so often the order is looked at.
+/// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(1500);
-/// Between two reports at the most. What takes long is told less often: a hundred nodes may stage at once.
-const REPORT_MAX: Duration = Duration::from_secs(10);
-/// The part of the time so far that passes until the next report.
-const REPORT_PART: u32 = 8;
 
 impl Agent {
     /// Stages `image`; `None` when the order changed meanwhile, and the next turn has to decide anew.
@@ -54,16 +50,14 @@ impl Agent {
         let meter_here = meter.clone();
         let mut staging = tokio::spawn(async move { stage::stage(&request, &meter_here).await });
         let mut facts = while_writing(facts, slot);
-        let begun = Instant::now();
-        let mut report_at = begun + REPORT;
+        let mut report_at = Instant::now() + REPORT;
         let staged = loop {
             tokio::select! {
                 staged = &mut staging => break staged,
                 () = sleep_until(report_at) => {
                     facts.now = jiff::Timestamp::now();
                     self.report_progress(&facts, &meter).await;
-                    let pause = (begun.elapsed() / REPORT_PART).clamp(REPORT, REPORT_MAX);
-                    report_at = Instant::now() + pause;
+                    report_at = Instant::now() + REPORT;
                 }
                 () = self.watch.changed(REPORT) => if !self.still_ordered(image, verification.as_ref()) {
                     tracing::info!(image, "the order has changed; staging ends");
