@@ -20,7 +20,8 @@ pub struct Drain {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub grace_period: Option<i64>,
-    /// Seconds from the begin of the drain, behind all `BeforeCordon` hooks, after which `onTimeout` says what becomes of a drain that did not end.
+    /// Seconds from the begin of the drain, behind all `BeforeCordon` hooks, after which `onTimeout` says what becomes of
+    /// a drain that did not end.
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: i64,
     /// What becomes of a drain that did not end in time.
