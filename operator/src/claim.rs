@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_crds::{ManagedOSImage, NodePlan};
-use k8s_openapi::jiff::Timestamp;
+use evenkeel_crds::ManagedOSImage;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use kube::{
     ResourceExt as _,
     core::{ParseExpressionError, Selector, SelectorExt as _},
@@ -20,17 +20,21 @@ pub struct Claimant {
     pub created: Option<Timestamp>,
     /// What it selects; nothing while it is being deleted or when its selector cannot be read.
     pub selector: Option<Selector>,
+    /// Whether it cannot be read what it selects: then it is what it has.
+    pub keeps: bool,
 }
 
 impl Claimant {
     /// An image object's claim.
     pub fn of(image: &ManagedOSImage) -> Self {
-        let selector = selector(image).ok().filter(|_| image.metadata.deletion_timestamp.is_none());
+        let deleting = image.metadata.deletion_timestamp.is_some();
+        let selector = selector(image).ok();
         Self {
             name: image.name_any(),
             uid: image.uid().unwrap_or_default(),
             created: image.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            selector,
+            keeps: selector.is_none() && !deleting,
+            selector: selector.filter(|_| !deleting),
         }
     }
 
@@ -55,16 +59,17 @@ pub struct Claim {
     pub other: Option<String>,
 }
 
-/// What `me` is to a node with these labels and this plan: the oldest that selects a node shall have it, and gets it
+/// What `me` is to a node with these labels and a plan with this metadata: the oldest that selects a node shall have it, and gets it
 /// once the one that has it has let go.
 pub fn claim(
     me: &Claimant,
     all: &[Claimant],
     labels: &BTreeMap<String, String>,
-    plan: Option<&NodePlan>,
+    plan: Option<&ObjectMeta>,
 ) -> Claim {
     let owner = plan.and_then(|plan| {
-        let uids: Vec<&String> = plan.owner_references().iter().map(|owner| &owner.uid).collect();
+        let owners = plan.owner_references.iter().flatten();
+        let uids: Vec<&String> = owners.map(|owner| &owner.uid).collect();
         all.iter().find(|image| uids.contains(&&image.uid))
     });
     let rightful = all
@@ -77,6 +82,9 @@ pub fn claim(
         // A plan that nobody owns goes with the node.
         None => plan.is_some() && rightful.is_some_and(|rightful| is_me(&rightful)),
     };
+    if me.keeps && plan_is_ours {
+        return Claim { selected: true, plan_is_ours, other: None };
+    }
     let other = rightful.filter(|image| !is_me(image)).or(owner.filter(|image| !is_me(image)));
     Claim { selected: me.selects(labels), plan_is_ours, other: other.map(|image| image.name.clone()) }
 }
@@ -84,7 +92,7 @@ pub fn claim(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::Resource as _;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     fn image(name: &str, second: i64, labels: &[(&'static str, &'static str)]) -> Claimant {
         Claimant {
@@ -92,17 +100,13 @@ mod tests {
             uid: format!("uid-{name}"),
             created: Timestamp::from_second(second).ok(),
             selector: Some(labels.iter().copied().collect()),
+            keeps: false,
         }
     }
 
-    fn plan_of(name: &str) -> NodePlan {
-        let mut plan = NodePlan::new("n1", evenkeel_crds::NodePlanSpec::default());
-        let owner = k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
-            uid: format!("uid-{name}"),
-            ..Default::default()
-        };
-        plan.meta_mut().owner_references = Some(vec![owner]);
-        plan
+    fn plan_of(name: &str) -> ObjectMeta {
+        let owner = OwnerReference { uid: format!("uid-{name}"), ..OwnerReference::default() };
+        ObjectMeta { owner_references: Some(vec![owner]), ..ObjectMeta::default() }
     }
 
     #[test]
@@ -135,6 +139,20 @@ mod tests {
         assert_eq!(claim(&all[1], &all, &labels, None).other, None);
         assert!(claim(&all[0], &all, &labels, Some(&plan_of("gone"))).plan_is_ours);
         assert_eq!(claim(&all[1], &all, &labels, Some(&plan_of("gone"))).other.as_deref(), Some("gone"));
+    }
+
+    #[test]
+    fn an_image_whose_selector_cannot_be_read_keeps_what_it_has_and_gets_nothing() {
+        let wrong = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "old", "uid": "uid-old" },
+            "spec": { "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } },
+        }));
+        let all = [Claimant::of(&wrong.unwrap()), image("young", 2, &[])];
+        let (labels, plan) = (BTreeMap::new(), plan_of("old"));
+        let kept = Claim { selected: true, plan_is_ours: true, other: None };
+        assert_eq!(claim(&all[0], &all, &labels, Some(&plan)), kept);
+        assert_eq!(claim(&all[1], &all, &labels, Some(&plan)).other.as_deref(), Some("old"));
+        assert!(!claim(&all[0], &all, &labels, None).selected);
     }
 
     #[test]

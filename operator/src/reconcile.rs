@@ -133,28 +133,25 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
         return Ok(Action::requeue(SOON));
     }
     let seen = ImageSeen::of(&image.status.clone().unwrap_or_default());
-    let mut policy = match validate::validate(image, gathered.image.as_deref(), &gathered.unreadable) {
-        Ok(policy) => policy,
-        Err(problem) => {
-            update_status::update(context, image, seen, Some(&problem), None).await?;
-            return Ok(Action::requeue(AT_LEAST));
-        }
-    };
+    let mut followed = validate::validate(image, gathered.image.as_deref(), &gathered.unreadable);
     let now = Timestamp::now();
-    policy.minimum = resolve::minimum(image, &context.seen);
+    followed.policy.minimum = resolve::minimum(image, &context.seen);
+    let policy = &followed.policy;
     let begun = Instant::now();
-    let mut decision = plan(&policy, &gathered.snapshot, now);
+    let mut decision = plan(policy, &gathered.snapshot, now);
     context.metrics.decided(begun.elapsed());
     decision.report.notes = validate::wishes(image).wrong;
-    if let Some(problem) = refuse(&policy, &gathered, now, &decision) {
+    followed.restrain(&gathered, now, &mut decision);
+    if let Some(problem) = refuse(policy, &gathered, now, &decision) {
         update_status::update(context, image, seen, Some(&problem), None).await?;
         return Ok(Action::requeue(AT_LEAST));
     }
     checks::ask(context, image, &gathered.snapshot, &decision.report);
-    let applied = apply::apply(context, image, &policy, &gathered.snapshot, &decision).await;
+    let applied = apply::apply(context, image, policy, &gathered.snapshot, &decision).await;
     let told = Some((&decision.report, &gathered.snapshot));
-    lifecycle::publish(context, &policy, &gathered.snapshot).await;
-    let shown = update_status::update(context, image, seen, gathered.problem.as_ref(), told).await;
+    lifecycle::publish(context, policy, &gathered.snapshot).await;
+    let problem = followed.problem.as_ref().or(gathered.problem.as_ref());
+    let shown = update_status::update(context, image, seen, problem, told).await;
     let again = applied?;
     checks::tidy(context, image, &gathered.snapshot, &decision.report).await?;
     let held_back = shown?;

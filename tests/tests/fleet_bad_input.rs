@@ -9,13 +9,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use evenkeel_crds::node_plan::Phase;
-use evenkeel_e2e::{process::Port, registry::Pushed};
+use evenkeel_crds::{NodePlan, node_plan::Phase};
+use evenkeel_e2e::{process::Port, registry::Pushed, wait};
 use evenkeel_node_agent::disk::Disk;
 use evenkeel_node_agent_core::layout::Role;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     os_image::OsImage,
+    watch::World,
+};
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -263,5 +268,51 @@ async fn a_registry_that_is_away_when_a_node_stages_is_named_and_found_again() -
     );
     fleet.registry.restart().await?;
     fleet.until_all_run(&second.digest, LIMIT).await?;
+    Ok(())
+}
+
+/// A node on trial is kept whatever is wrong elsewhere: without that its guard would take it back, and blame the image.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_trial_is_kept_although_the_spec_or_another_plan_cannot_be_read() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let soak = |seconds: u32| json!({ "rollout": { "soakSeconds": seconds } });
+    fleet.want("os", &second.tagged, soak(6)).await?;
+    fleet.until("node-1 is on trial", LIMIT, |world| world.phase("node-1") == Phase::Trial).await?;
+    let windows = json!([{ "cron": "0 25 * * *", "durationSeconds": 60 }]);
+    let wrong = json!({ "rollout": { "soakSeconds": 6, "windows": windows } });
+    fleet.want("os", &second.tagged, wrong).await?;
+    let stuck = |world: &World, reason: &str| {
+        world.condition("os", "Stalled").is_some_and(|(status, said, _)| status == "True" && said == reason)
+    };
+    let kept = |world: &World| {
+        stuck(world, "InvalidSpec") && world.runs("node-1", &second.digest) && world.serves("node-1")
+    };
+    fleet.until("node-1 is kept", LIMIT, kept).await?;
+    assert_eq!(fleet.machine("node-2")?.boots().len(), 1, "nothing is started");
+    fleet.want("os", &second.tagged, soak(0)).await?;
+    fleet.until_all_run(&second.digest, LIMIT).await?;
+
+    let third = fleet.publish(&OsImage::good("3")).await?;
+    fleet.want("os", &third.tagged, soak(6)).await?;
+    fleet.until("node-1 is on trial", LIMIT, |world| world.phase("node-1") == Phase::Trial).await?;
+    // The API server takes an offset that no clock on Earth has; from then on a watch of all plans shows nothing.
+    let patch = Patch::Merge(json!({ "spec": { "orderedAt": "2026-01-01T00:00:00+99:99" } }));
+    let plans: Api<DynamicObject> = Api::all_with(fleet.client.clone(), &ApiResource::erase::<NodePlan>(&()));
+    plans.patch("node-2", &PatchParams::default(), &patch).await?;
+    wait::until(LIMIT, async || {
+        let plan = plans.get("node-1").await?;
+        ensure!(plan.data["status"]["phase"] == "Committed", "it is not kept: {}", fleet.account());
+        Ok(())
+    })
+    .await?;
+    let told = |world: &World| stuck(world, "PlanUnreadable") && world.serves("node-1");
+    let world = fleet.until("node-1 serves, and the plan is named", LIMIT, told).await?;
+    assert!(world.condition("os", "Stalled").unwrap().2.contains("node-2"));
+    assert!(world.serves("node-2") && fleet.machine("node-2")?.boots().len() == 2, "node-2 was touched");
+    let finished = world.images["os"].status.as_ref().and_then(|status| status.rollout.clone()?.finished_at);
+    assert!(finished.is_none(), "a node is left");
+    plans.delete("node-2", &DeleteParams::default()).await?;
+    fleet.until_all_run(&third.digest, LIMIT).await?;
     Ok(())
 }

@@ -22,6 +22,10 @@ pub async fn judge(context: &Context, gate: &JobGate, question: &Question) -> Re
         step: &step,
         timeout_seconds: timeout,
     };
+    if let Err(why) = jobs::build(&of, &gate.template, "") {
+        // No error that passes, and so none that `onError` is asked about.
+        return Ok(Verdict::NotMet(why));
+    }
     let Some(job) = jobs::get(context, &of).await? else {
         return Ok(match jobs::run(context, &of, &gate.template).await? {
             Ok(()) => Verdict::NotMet(format!("Job {} was just made", of.name())),

@@ -32,6 +32,7 @@ use crate::{
 const DRAINS_AT_ONCE: usize = 16;
 
 /// What was gathered.
+#[derive(Default)]
 pub struct Gathered {
     /// The image by digest, once it is resolved.
     pub image: Option<String>,
@@ -153,7 +154,7 @@ async fn look_at_drains(
     let mut looks = Vec::new();
     for (name, node) in snapshot.nodes.iter().filter(|(_, node)| drains(node)) {
         let forced = node.disruption().is_some_and(|record| is_forced(drain, record, now));
-        // A selector that cannot be used is said by the validation, and nothing is done.
+        // A selector that cannot be used is said by the validation, and nothing is asked to leave.
         let Ok(rules) = drain::Rules::new(drain, forced, now) else { return Ok(()) };
         looks.push(
             async move { (name.clone(), drain::look(context, name, &rules, context.refused(name)).await) },

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use evenkeel_crds::{ManagedOSImage, NodePlan, names::CORDONED_BY};
 use evenkeel_operator_core::{Checks, DrainSeen, NodeSeen, PlanSeen, Snapshot};
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 
 use crate::{
     claim::{Claim, Claimant, claim},
@@ -43,10 +43,8 @@ fn fleet(
         let name = node.name_any();
         let guarded = plans.remove(&name);
         let plan = guarded.as_ref().and_then(|plan| plan.0.as_ref().ok());
-        let claim = claim(&me, &all, node.labels(), plan);
-        if let (Some(Err(invalid)), true) = (guarded.as_ref().map(|plan| &plan.0), claim.selected) {
-            unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
-        }
+        let claim = claim(&me, &all, node.labels(), guarded.as_ref().map(|plan| plan.meta()));
+        let invalid = guarded.as_ref().and_then(|plan| plan.0.as_ref().err());
         let mut seen = node_seen(node, plan, &claim);
         seen.checks.avoided = marks::is_avoided(node, &me.uid);
         let orphaned = |by: &String| !images.iter().any(|image| image.name_any() == *by);
@@ -57,7 +55,15 @@ fn fleet(
         let held = claim.plan_is_ours
             || seen.checks.avoided
             || seen.cordoned_by.as_deref() == Some(me.name.as_str());
-        if claim.selected || held {
+        if let Some(invalid) = invalid {
+            // Nobody knows whether it is in its turn: nothing is done to it, not even what is done without a plan.
+            if claim.selected || held {
+                unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
+            }
+            if seen.control_plane {
+                snapshot.other_controllers_down.insert(name);
+            }
+        } else if claim.selected || held {
             snapshot.nodes.insert(name, seen);
         } else if seen.control_plane && (!seen.ready || seen.unschedulable || in_turn(plan)) {
             snapshot.other_controllers_down.insert(name);
@@ -66,7 +72,7 @@ fn fleet(
     // What is left are plans without a Node.
     for (name, guarded) in plans {
         let Ok(plan) = &guarded.0 else { continue };
-        let claim = claim(&me, &all, &BTreeMap::new(), Some(plan));
+        let claim = claim(&me, &all, &BTreeMap::new(), Some(&plan.metadata));
         if claim.plan_is_ours {
             let node = Node::default();
             snapshot.nodes.insert(name, NodeSeen { gone: true, ..node_seen(&node, Some(plan), &claim) });
