@@ -55,18 +55,20 @@ fn fleet(
         let held = claim.plan_is_ours
             || seen.checks.avoided
             || seen.cordoned_by.as_deref() == Some(me.name.as_str());
-        if let Some(invalid) = invalid {
+        let ours = claim.plan_is_ours || claim.selected && claim.other.is_none();
+        let down = !seen.ready || seen.unschedulable || invalid.is_some() || in_turn(plan);
+        if seen.control_plane && down && (!ours || invalid.is_some()) {
+            snapshot.other_controllers_down.insert(name.clone());
+        }
+        if !claim.selected && !held {
+            continue;
+        }
+        match invalid {
             // Nobody knows whether it is in its turn: nothing is done to it, not even what is done without a plan.
-            if claim.selected || held {
-                unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
+            Some(invalid) => unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error)),
+            None => {
+                snapshot.nodes.insert(name, seen);
             }
-            if seen.control_plane {
-                snapshot.other_controllers_down.insert(name);
-            }
-        } else if claim.selected || held {
-            snapshot.nodes.insert(name, seen);
-        } else if seen.control_plane && (!seen.ready || seen.unschedulable || in_turn(plan)) {
-            snapshot.other_controllers_down.insert(name);
         }
     }
     // What is left are plans without a Node.
@@ -118,7 +120,73 @@ fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    /// An image object that was made in that second.
+    fn image(name: &str, second: u8, selector: &Value) -> Arc<Guarded<ManagedOSImage>> {
+        let created = format!("2026-01-01T00:00:{second:02}Z");
+        let value = json!({
+            "apiVersion": "evenkeel.dev/v1alpha1", "kind": "ManagedOSImage",
+            "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": created },
+            "spec": { "nodeSelector": selector },
+        });
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    fn controller(name: &str, ready: &str) -> Arc<Node> {
+        let labels = json!({ "node-role.kubernetes.io/control-plane": "", "name": name });
+        let conditions = json!([{ "type": "Ready", "status": ready }]);
+        let node =
+            json!({ "metadata": { "name": name, "labels": labels }, "status": { "conditions": conditions } });
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    fn plan(node: &str, of: &str, spec: &Value) -> Arc<Guarded<NodePlan>> {
+        let owner = json!({ "apiVersion": "v1", "kind": "K", "name": of, "uid": format!("uid-{of}") });
+        let value = json!({
+            "apiVersion": "evenkeel.dev/v1alpha1", "kind": "NodePlan",
+            "metadata": { "name": node, "ownerReferences": [owner] }, "spec": spec,
+        });
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    fn turn() -> Value {
+        let record = json!({ "since": "2026-01-01T00:00:00Z", "foundCordoned": false, "bootIdBefore": "b", "attempt": 1 });
+        json!({ "disruption": record })
+    }
+
+    #[test]
+    fn control_plane_nodes_that_are_down_hold_ours_whoever_has_them() {
+        let of_c1 = json!({ "matchLabels": { "name": "c1" } });
+        let images = [image("older", 1, &of_c1), image("younger", 2, &json!({}))];
+        let down = |at: usize, ready: &str, plan: &Arc<Guarded<NodePlan>>| -> Vec<String> {
+            let nodes = [controller("c1", ready), controller("c2", "True"), controller("c3", "True")];
+            let me = images[at].0.as_ref().unwrap();
+            fleet(me, &images, &nodes, vec![Arc::clone(plan)]).0.other_controllers_down.into_iter().collect()
+        };
+        let (older, younger) = (plan("c1", "older", &turn()), plan("c1", "younger", &turn()));
+        let idle = plan("c1", "older", &json!({}));
+        assert_eq!(down(1, "True", &older), ["c1"], "the older has it in its turn");
+        assert_eq!(down(1, "False", &idle), ["c1"]);
+        assert!(down(1, "True", &idle).is_empty());
+        assert!(
+            down(0, "True", &older).is_empty() && down(0, "False", &idle).is_empty(),
+            "its own are counted"
+        );
+        assert_eq!(down(0, "True", &younger), ["c1"], "the younger has not let go of it yet");
+        assert!(down(1, "True", &younger).is_empty(), "its turn is the younger's own");
+    }
+
+    #[test]
+    fn a_node_whose_plan_cannot_be_read_is_left_out_and_named() {
+        let images = [image("os", 1, &json!({}))];
+        let plan = plan("c1", "os", &json!({ "orderedAt": "2026-01-01T00:00:00+99:99" }));
+        let nodes = [controller("c1", "True"), controller("c2", "True")];
+        let (seen, unreadable) = fleet(images[0].0.as_ref().unwrap(), &images, &nodes, vec![plan]);
+        assert_eq!(seen.nodes.keys().collect::<Vec<_>>(), ["c2"]);
+        assert!(unreadable[0].contains("NodePlan c1"), "{unreadable:?}");
+        assert!(seen.other_controllers_down.contains("c1"), "it may be in its turn");
+    }
 
     #[test]
     fn a_node_is_what_its_object_says() {
