@@ -1,8 +1,8 @@
 //! Conditions as kstatus understands them, and how a new set replaces an old one.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, fmt::temporal::Pieces};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// `True`, `False` or `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,10 +37,24 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
-/// A point in time, RFC 3339, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A point in time, RFC 3339, in UTC. The last hours of the year 9999, which stand for "never", are those before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Time(pub Timestamp);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().or_else(|error| latest(&text).ok_or(error)).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The latest time that there is, if the text is one of the year 9999 that comes after it: the API server takes those.
+fn latest(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let is_whole = pieces.time().is_some() && pieces.to_numeric_offset().is_some();
+    (is_whole && pieces.date().year() == 9999).then_some(Timestamp::MAX)
+}
 
 impl JsonSchema for Time {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -65,4 +79,28 @@ pub fn keep_transition_times(mut new: Vec<Condition>, old: &[Condition]) -> Vec<
         }
     }
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_the_api_server_takes_it() {
+        let read = |text: &str| serde_json::from_value::<Time>(text.into()).map(|time| time.0);
+        let noon: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        for text in ["2026-01-01T12:00:00Z", "2026-01-01t12:00:00z", "2026-01-01T13:00:00.000+01:00"] {
+            assert_eq!(read(text).unwrap(), noon, "{text}");
+        }
+        for text in
+            ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999-12:00", "9999-12-30T22:00:00-00:01"]
+        {
+            assert_eq!(read(text).unwrap(), Timestamp::MAX, "{text}");
+        }
+        let soon = read("9999-12-30T21:00:00Z").unwrap();
+        assert!(soon < Timestamp::MAX && serde_json::to_value(Time(Timestamp::MAX)).is_ok());
+        for text in ["9999-12-31", "9999-12-31T23:59:59", "2026-01-01T00:00:00+99:99", "never"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 }

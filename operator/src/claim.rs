@@ -1,6 +1,6 @@
 //! Which image object has a node when several select it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use evenkeel_crds::ManagedOSImage;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
@@ -8,6 +8,8 @@ use kube::{
     ResourceExt as _,
     core::{ParseExpressionError, Selector, SelectorExt as _},
 };
+
+use crate::seen::Guarded;
 
 /// One image object, as far as it matters for who has what.
 #[derive(Clone, Debug)]
@@ -36,6 +38,27 @@ impl Claimant {
             keeps: selector.is_none() && !deleting,
             selector: selector.filter(|_| !deleting),
         }
+    }
+
+    /// The claim of an object of which nothing but its metadata can be read.
+    fn unreadable(metadata: &ObjectMeta) -> Self {
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            selector: None,
+            keeps: metadata.deletion_timestamp.is_none(),
+        }
+    }
+
+    /// The claims of all image objects. One that this version cannot read keeps its nodes: a younger one would take them
+    /// in the middle of their turns.
+    pub fn of_all(images: &[Arc<Guarded<ManagedOSImage>>]) -> Vec<Self> {
+        let of = |image: &Arc<Guarded<ManagedOSImage>>| match &image.0 {
+            Ok(image) => Self::of(image),
+            Err(invalid) => Self::unreadable(&invalid.metadata),
+        };
+        images.iter().map(of).collect()
     }
 
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -153,6 +176,24 @@ mod tests {
         assert_eq!(claim(&all[0], &all, &labels, Some(&plan)), kept);
         assert_eq!(claim(&all[1], &all, &labels, Some(&plan)).other.as_deref(), Some("old"));
         assert!(!claim(&all[0], &all, &labels, None).selected);
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_keeps_its_nodes_from_a_younger_one() {
+        let image = |name: &str, until: &str| -> Arc<Guarded<ManagedOSImage>> {
+            let pauses = serde_json::json!([{ "owner": "me", "until": until }]);
+            let value = serde_json::json!({
+                "apiVersion": "evenkeel.dev/v1alpha1", "kind": "ManagedOSImage",
+                "metadata": { "name": name, "uid": format!("uid-{name}") },
+                "spec": { "rollout": { "pauses": pauses } },
+            });
+            Arc::new(serde_json::from_value(value).unwrap())
+        };
+        let images = [image("old", "2026-01-01T00:00:00+99:99"), image("young", "2026-01-01T00:00:00Z")];
+        assert!(images[0].0.is_err(), "it can be read");
+        let all = Claimant::of_all(&images);
+        let young = claim(&all[1], &all, &BTreeMap::new(), Some(&plan_of("old")));
+        assert_eq!(young, Claim { selected: true, plan_is_ours: false, other: Some("old".into()) });
     }
 
     #[test]

@@ -30,8 +30,7 @@ fn fleet(
     plans: Vec<Arc<Guarded<NodePlan>>>,
 ) -> (Snapshot, Vec<String>) {
     let me = Claimant::of(image);
-    let mut all: Vec<Claimant> =
-        images.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(Claimant::of).collect();
+    let mut all = Claimant::of_all(images);
     if !all.iter().any(|claimant| claimant.uid == me.uid) {
         all.push(me.clone());
     }
