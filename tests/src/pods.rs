@@ -40,9 +40,14 @@ impl Fleet {
             },
         });
         self.create(&sets, set).await?;
+        self.budget(name, name).await
+    }
+
+    /// A budget that lets no pod of a workload go.
+    pub async fn budget(&self, name: &str, of: &str) -> Result<()> {
         let budget = json!({
             "metadata": { "name": name },
-            "spec": { "minAvailable": 1, "selector": { "matchLabels": labels } },
+            "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": of } } },
         });
         let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(self.client.clone());
         self.create(&budgets, budget).await?;

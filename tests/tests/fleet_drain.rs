@@ -71,6 +71,10 @@ async fn an_overdue_drain_goes_on_or_gives_up_or_deletes_as_was_asked() -> Resul
     fleet.want("os", &second.tagged, drain("Retry")).await?;
     fleet.until_event("os", &["DrainOverdue", "node-1", "disruption budget web"]).await?;
     assert_eq!(fleet.cordoned().await?, ["node-1"], "it goes on");
+    // With two of them the API server says that it does not know what to do.
+    fleet.budget("web-too", "web").await?;
+    let named = |world: &World| world.summary("os").contains("more than one PodDisruptionBudget");
+    fleet.until("what the API server says is shown", ROLLOUT, named).await?;
     fleet.want("os", &second.tagged, drain("Force")).await?;
     let forbidden = |world: &World| world.summary("os").contains("operator.forceDrain");
     fleet.until("the right that is missing is named", ROLLOUT, forbidden).await?;

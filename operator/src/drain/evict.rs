@@ -129,9 +129,7 @@ async fn ask(
         Ok(_) => Ok(None),
         Err(error) if error.is_stale() => Ok(None),
         Err(error) if error.code() == Some(429) => Ok(Some(keeper(&error, pod))),
-        // Such as a pod with two disruption budgets, which the API server does not evict at all.
-        Err(error) if dry_run && error.code().is_some() => Ok(Some(with_causes(&error))),
-        Err(error) => Err(error),
+        Err(error) => refusal(error).map(Some),
     }
 }
 
@@ -143,12 +141,27 @@ async fn delete(clients: &Clients, pod: &Pod, rules: &Rules<'_>) -> Result<Optio
     match call(what, api.delete(&pod.name_any(), &delete_options(pod, rules, false))).await {
         Ok(_) => Ok(None),
         Err(error) if error.is_stale() => Ok(None),
-        Err(error) if error.code() == Some(403) => Ok(Some(format!(
+        Err(error) if is_without_right(&error) => Ok(Some(format!(
             "pod {}: the operator may not delete pods (the chart's operator.forceDrain gives it the right)",
             title(pod)
         ))),
-        Err(error) => Err(error),
+        Err(error) => refusal(error).map(Some),
     }
+}
+
+/// What the API server says about a pod that it keeps, whatever the reason: it does not evict one with two disruption
+/// budgets at all, and an admission webhook may forbid it. That is of this pod, and keeps no other from being asked. An API
+/// server that is away or does not know us says nothing about a pod.
+fn refusal(error: ApiError) -> Result<String, ApiError> {
+    match error.code() {
+        None | Some(401) => Err(error),
+        Some(_) => Ok(with_causes(&error)),
+    }
+}
+
+/// Whether a deletion was refused because of our rights, and not by an admission webhook, which gives the same code.
+fn is_without_right(error: &ApiError) -> bool {
+    error.code() == Some(403) && with_causes(error).contains("cannot delete")
 }
 
 /// What keeps a pod, as the refusal of its eviction tells it: the disruption budget is named in its causes.
