@@ -48,6 +48,9 @@ pub struct ChannelPosition {
     /// Its image when it was let in. Where a person has to approve, another image under the same name is not taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The oldest version from which a node may go to it, for as long as that image is what nodes get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
     /// Name of a newer one that waits for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<String>,

@@ -45,7 +45,11 @@ pub fn reference(image: &ManagedOSImage, seen: &Seen) -> Result<String, Problem>
 
 /// The oldest version from which nodes may go to what an image object asks for, if it says so.
 pub fn minimum(image: &ManagedOSImage, seen: &Seen) -> Option<String> {
-    version(image, seen).ok()??.spec.min_version
+    match position(image).filter(|position| position.version.is_some()) {
+        // As its image, whatever becomes of the version's object.
+        Some(followed) => followed.min_version.clone(),
+        None => version(image, seen).ok()??.spec.min_version,
+    }
 }
 
 /// The version that an image object names, or that its channel has for it; `None` if it names none.
@@ -257,6 +261,15 @@ mod tests {
         assert_eq!(tag(&format!("registry.example/os:1@{digest}")).as_deref(), Some("1"));
         assert_eq!(tag(&format!("registry.example:5000/os@{digest}")), None);
         assert_eq!(tag("registry.example:5000"), None);
+    }
+
+    #[test]
+    fn from_where_nodes_may_come_is_known_without_the_versions_object() {
+        let image = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "os" }, "spec": { "channel": { "name": "stable" } },
+            "status": { "channel": { "name": "stable", "version": "v2", "image": "r.example/os:2", "minVersion": "1.5" } },
+        }));
+        assert_eq!(minimum(&image.unwrap(), &Seen::nothing()).as_deref(), Some("1.5"));
     }
 
     #[test]

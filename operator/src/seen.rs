@@ -227,6 +227,21 @@ impl Seen {
         }
     }
 
+    /// A cluster of which nothing was seen.
+    #[cfg(test)]
+    pub fn nothing() -> Self {
+        use kube::runtime::reflector::store;
+        Self {
+            nodes: Kind::new(store().0),
+            plans: Kind::new(store().0),
+            versions: Kind::new(store().0),
+            images: Kind::new(store().0),
+            attachments: store().0,
+            jobs: store().0,
+            changed: Arc::default(),
+        }
+    }
+
     /// Waits until everything was listed once.
     pub async fn ready(&self) {
         // The writers live in tasks that end with the process only.

@@ -42,6 +42,24 @@ pub fn decide(
     approval: Option<&Approval>,
     now: Timestamp,
 ) -> Result<ChannelPosition, NotAConstraint> {
+    let mut position = choose(follow, before, candidates, approval, now)?;
+    let of_the_image = |one: &&Candidate<'_>| {
+        position.version.as_deref() == Some(one.name) && position.image == one.spec.metadata.upgrade_image
+    };
+    // Once the version's object is gone, nobody else knows from where nodes may come.
+    if let Some(one) = candidates.iter().find(of_the_image) {
+        position.min_version.clone_from(&one.spec.min_version);
+    }
+    Ok(position)
+}
+
+fn choose(
+    follow: &FollowedChannel,
+    before: Option<&ChannelPosition>,
+    candidates: &[Candidate<'_>],
+    approval: Option<&Approval>,
+    now: Timestamp,
+) -> Result<ChannelPosition, NotAConstraint> {
     let constraint = order::constraint(follow.constraint.as_deref())?;
     let satisfying =
         |one: &Candidate<'_>| order::parse(&one.spec.version).filter(|version| constraint.matches(version));
@@ -66,6 +84,7 @@ pub fn decide(
     let take = |one: &Candidate<'_>, by: Option<String>| ChannelPosition {
         version: Some(one.name.to_owned()),
         image: one.spec.metadata.upgrade_image.clone(),
+        min_version: None,
         available: None,
         approved_by: by,
         since: Some(Time(now)),
@@ -191,6 +210,33 @@ mod tests {
             assert_eq!((after.version.as_deref(), after.image.as_deref()), (Some("v1"), Some(expected)));
             assert_eq!(decided(promotion, &second, Some(&after)), after, "and that is that");
         }
+    }
+
+    #[test]
+    fn from_where_nodes_may_come_is_kept_when_the_version_is_deleted() {
+        let version = |version: &str, image: &str, minimum: Option<&str>| {
+            let metadata =
+                VersionMetadata { upgrade_image: Some(image.into()), ..VersionMetadata::default() };
+            let min_version = minimum.map(str::to_owned);
+            ManagedOSVersionSpec { version: version.into(), min_version, metadata, ..Default::default() }
+        };
+        let follow = FollowedChannel { name: "os".into(), promotion: Promotion::Automatic, constraint: None };
+        let decided = |before: Option<&ChannelPosition>, all: &[(&str, &ManagedOSVersionSpec)]| {
+            let all: Vec<_> =
+                all.iter().map(|(name, spec)| Candidate { name, spec, retired: false }).collect();
+            decide(&follow, before, &all, None, Timestamp::UNIX_EPOCH).unwrap()
+        };
+        let minimum = |position: &ChannelPosition| position.min_version.clone();
+        let first = version("1.1", "os:1", Some("1.0"));
+        let here = decided(None, &[("v1", &first)]);
+        assert_eq!(minimum(&here).as_deref(), Some("1.0"));
+        let raised = decided(Some(&here), &[("v1", &version("1.1", "os:1", Some("1.1")))]);
+        assert_eq!(minimum(&raised).as_deref(), Some("1.1"), "the channel has thought better of it");
+        assert_eq!(decided(Some(&raised), &[]), raised, "deleted");
+        let unknown = ChannelPosition { min_version: None, ..here };
+        assert_eq!(minimum(&decided(Some(&unknown), &[("v1", &first)])).as_deref(), Some("1.0"));
+        let second = decided(Some(&raised), &[("v1", &first), ("v2", &version("1.2", "os:2", None))]);
+        assert_eq!((second.version.as_deref(), minimum(&second)), (Some("v2"), None));
     }
 
     #[test]
