@@ -92,6 +92,8 @@ pub struct PastRollout {
 pub enum RolloutResult {
     /// Every node ran the image.
     Finished,
+    /// Nothing was left to do, and not every node ran the image: it failed on some, or they could not have it.
+    Incomplete,
     /// Another image was asked for before.
     Superseded,
     /// Another image was asked for after this one had stopped because of failures.

@@ -26,29 +26,33 @@ pub fn of(
         add(&mut history, left, result, &before.nodes, Time(now));
     }
     if let Some((rollout, at)) = rollout.and_then(|rollout| Some((rollout, rollout.finished_at?))) {
-        add(&mut history, rollout, RolloutResult::Finished, nodes, at);
+        let whole = nodes.updated >= nodes.total;
+        let result = if whole { RolloutResult::Finished } else { RolloutResult::Incomplete };
+        add(&mut history, rollout, result, nodes, at);
     }
     history
 }
 
-/// A node that joins later ends the rollout once more: that is no other rollout.
+/// A node that joins later, or is mended, ends the rollout once more: that is no other rollout.
 fn add(history: &mut Vec<PastRollout>, of: &Progress, result: RolloutResult, nodes: &NodeCounts, at: Time) {
-    if history.iter().any(|past| past.digest == of.digest && past.started_at == of.started_at) {
-        return;
+    let past = PastRollout {
+        digest: of.digest.clone(),
+        version: of.version.clone(),
+        started_at: of.started_at,
+        ended_at: at,
+        result,
+        updated: nodes.updated,
+        failed: nodes.failed,
+        total: nodes.total,
+    };
+    let same = |known: &&mut PastRollout| known.digest == past.digest && known.started_at == past.started_at;
+    match history.iter_mut().find(same) {
+        Some(known) if known.result == RolloutResult::Incomplete && result == RolloutResult::Finished => {
+            *known = past;
+        }
+        Some(_) => {}
+        None => history.insert(0, past),
     }
-    history.insert(
-        0,
-        PastRollout {
-            digest: of.digest.clone(),
-            version: of.version.clone(),
-            started_at: of.started_at,
-            ended_at: at,
-            result,
-            updated: nodes.updated,
-            failed: nodes.failed,
-            total: nodes.total,
-        },
-    );
     history.truncate(HISTORY_MAX);
 }
 
@@ -84,6 +88,20 @@ mod tests {
         assert_eq!(status.history[0].digest, "sha256:2400");
         assert_eq!((status.history[0].ended_at, status.history[0].updated), (at(2450), 3));
         assert!(status.history.iter().all(|past| past.result == RolloutResult::Finished));
+    }
+
+    #[test]
+    fn a_rollout_that_ends_without_every_node_is_incomplete_until_they_are_mended() {
+        let mut status = ManagedOSImageStatus::default();
+        let mut ended = |updated, failed| {
+            let nodes = NodeCounts { total: 3, updated, failed, ..NodeCounts::default() };
+            status.history = of(&status, Some(&rollout(0, true)), &nodes, at(50).0);
+            let [past] = &status.history[..] else { panic!("{:?}", status.history) };
+            (past.result, past.updated, past.failed)
+        };
+        assert_eq!(ended(2, 1), (RolloutResult::Incomplete, 2, 1));
+        assert_eq!(ended(3, 0), (RolloutResult::Finished, 3, 0));
+        assert_eq!(ended(2, 1), (RolloutResult::Finished, 3, 0), "what fails later is another story");
     }
 
     #[test]
