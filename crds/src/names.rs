@@ -6,7 +6,8 @@ pub const GROUP: &str = "evenkeel.dev";
 pub const OPERATOR_FIELD_MANAGER: &str = "evenkeel-operator";
 /// Field manager of the agent's status.
 pub const AGENT_FIELD_MANAGER: &str = "evenkeel-agent";
-/// Finalizer on a `ManagedOSImage`: cordons that the operator set are lifted before the object goes.
+/// Finalizer on a `ManagedOSImage`, and on the `NodePlan` of a node in its turn: what was begun is finished, and cordons that
+/// the operator set are lifted, before the object goes.
 pub const FINALIZER: &str = "evenkeel.dev/restore-nodes";
 /// Annotation on a Node that the operator cordoned; the value is the owning `ManagedOSImage`'s name.
 pub const CORDONED_BY: &str = "evenkeel.dev/cordoned-by";

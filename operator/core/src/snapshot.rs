@@ -45,6 +45,8 @@ pub struct NodeSeen {
     pub conditions: BTreeMap<String, String>,
     /// Its plan, if this image object has it.
     pub plan: Option<PlanSeen>,
+    /// Whether somebody has deleted that plan; it goes when the node's turn ends.
+    pub plan_deleted: bool,
     /// How far it is drained; looked at only for nodes whose turn it is.
     pub drain: DrainSeen,
     /// What else was asked of the cluster about it.

@@ -273,6 +273,19 @@ fn a_deletion_does_not_wait_for_a_machine_that_is_lost() {
 }
 
 #[test]
+fn a_plan_that_was_deleted_ends_a_turn_before_the_reboot_and_that_of_a_machine_that_is_lost() {
+    let deleted = |target, phase, minutes| {
+        let mut node = in_turn(target, phase);
+        (node.plan_deleted, node.ready) = (true, false);
+        action(&decide(&policy(), &[("n1", node)], now() + SignedDuration::from_mins(minutes)), "n1")
+    };
+    assert_eq!(deleted(Target::Staged, Phase::Staged, 0), Some(Action::Uncordon));
+    assert_eq!(deleted(Target::Booted, Phase::Trial, 0), None, "it is finished");
+    assert_eq!(deleted(Target::Reverted, Phase::Rebooting, 20), None, "it may still come back");
+    assert_eq!(deleted(Target::Reverted, Phase::Rebooting, 31), Some(Action::Uncordon));
+}
+
+#[test]
 fn a_control_plane_node_waits_for_those_of_other_images() {
     let mut controller = ordered(Target::Staged, Phase::Staged);
     controller.control_plane = true;

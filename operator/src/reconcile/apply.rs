@@ -9,7 +9,10 @@ use std::{
 };
 
 use evenkeel_crds::{
-    ManagedOSImage, NodePlan, NodePlanSpec, condition::Time, merge::replacing, names::OPERATOR_FIELD_MANAGER,
+    ManagedOSImage, NodePlan, NodePlanSpec,
+    condition::Time,
+    merge::replacing,
+    names::{FINALIZER, OPERATOR_FIELD_MANAGER},
     node_plan::Target,
 };
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
@@ -234,7 +237,8 @@ fn change(
     action: &Action,
 ) -> Result<Value, serde_json::Error> {
     let known = serde_json::to_value(&plan.spec)?;
-    let wanted = serde_json::to_value(after(&plan.spec, policy, action))?;
+    let spec = after(&plan.spec, policy, action);
+    let wanted = serde_json::to_value(&spec)?;
     let others = plan.owner_references().iter().filter(|owner| owner.controller != Some(true)).cloned();
     let owners: Vec<OwnerReference> = others.chain(image.controller_owner_ref(&())).collect();
     Ok(json!({
@@ -242,10 +246,25 @@ fn change(
             "uid": plan.uid(),
             "resourceVersion": plan.resource_version(),
             "ownerReferences": owners,
+            "finalizers": finalizers(plan, &spec),
             "managedFields": [{}],
         },
         "spec": replacing(&known, &wanted),
     }))
+}
+
+/// A plan stays until its node's turn has ended, whoever deletes it: without it the agent is told nothing more, and a
+/// deletion in the foreground takes those of all nodes in their turn at once. One that is being deleted cannot be held any
+/// more.
+fn finalizers(plan: &NodePlan, spec: &NodePlanSpec) -> Vec<String> {
+    let is_late = plan.metadata.deletion_timestamp.is_some() && !has_finalizer(plan);
+    let ours = (spec.disruption.is_some() && !is_late).then(|| FINALIZER.to_owned());
+    let others = plan.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
+    others.chain(ours).collect()
+}
+
+fn has_finalizer(plan: &NodePlan) -> bool {
+    plan.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 async fn create_plan(
@@ -274,25 +293,50 @@ async fn order(
     let what = format!("write the order of NodePlan {name}");
     let plan = seen_plan(context, name, &what)?;
     let Ok(plan) = &plan.0 else { return Err(ApiError::Conflict { what }) };
+    let change = change(plan, image, policy, action).map_err(kube::Error::SerdeError);
+    write(context, plan, change, what).await.map(|_| ())
+}
+
+/// The answer is the plan as it is then, if it is still there: one that was deleted goes with its finalizer.
+async fn write(
+    context: &Context,
+    plan: &NodePlan,
+    change: Result<Value, kube::Error>,
+    what: String,
+) -> Result<Option<NodePlan>, ApiError> {
+    let name = plan.name_any();
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
-    let written = call(what, async {
-        let change = change(plan, image, policy, action).map_err(kube::Error::SerdeError)?;
-        plans(context).patch(name, &params, &Patch::Merge(change)).await
-    });
+    let written = call(what, async { plans(context).patch(&name, &params, &Patch::Merge(change?)).await });
     let written = written.await;
-    let written = written.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
-    context.seen.plans.wrote(DeserializeGuard(Ok(written)));
-    Ok(())
+    let written = written.inspect_err(|error| note_gone(context, &name, plan.uid(), error))?;
+    if written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty() {
+        context.seen.plans.deleted(&name, plan.uid());
+        return Ok(None);
+    }
+    context.seen.plans.wrote(DeserializeGuard(Ok(written.clone())));
+    Ok(Some(written))
 }
 
 async fn delete_plan(context: &Context, name: &str) -> Result<(), ApiError> {
     let what = format!("delete NodePlan {name}");
     let plan = seen_plan(context, name, &what)?;
-    let preconditions = Preconditions { uid: plan.uid(), resource_version: plan.resource_version() };
+    let (uid, mut resource_version) = (plan.uid(), plan.resource_version());
+    if let Ok(plan) = &plan.0
+        && has_finalizer(plan)
+    {
+        // The record of a turn whose node is gone.
+        let kept = finalizers(plan, &NodePlanSpec::default());
+        let metadata = json!({ "uid": uid, "resourceVersion": resource_version, "finalizers": kept });
+        match write(context, plan, Ok(json!({ "metadata": metadata })), what.clone()).await? {
+            Some(let_go) => resource_version = let_go.resource_version(),
+            None => return Ok(()),
+        }
+    }
+    let preconditions = Preconditions { uid: uid.clone(), resource_version };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     let deleted = call(what, plans(context).delete(name, &params)).await;
-    deleted.inspect_err(|error| note_gone(context, name, plan.uid(), error))?;
-    context.seen.plans.deleted(name, plan.uid());
+    deleted.inspect_err(|error| note_gone(context, name, uid.clone(), error))?;
+    context.seen.plans.deleted(name, uid);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
         && !(record.going_back && plan.spec.target == Some(Target::Committed));
     if told {
         let at = failure::lost_at(policy, record, plan.spec.target);
-        if policy.deleting && now >= at {
+        if (policy.deleting || node.plan_deleted) && now >= at {
             return give_back(turn, decision);
         }
         if now < at {
@@ -51,6 +51,7 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
 /// Whether a turn ends before its reboot, because the node shall not have this image any more.
 fn is_dropped(turn: &Turn) -> bool {
     turn.policy.deleting
+        || turn.node.plan_deleted
         || turn.fleet.verdict.stopped.is_some()
         || !turn.node.selected
         || turn.node.claimed_by_other.is_some()

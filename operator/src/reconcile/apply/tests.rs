@@ -86,6 +86,19 @@ fn an_approval_and_the_records_deadline_are_one_write() {
 }
 
 #[test]
+fn a_plan_is_held_from_the_record_of_its_turn_on_to_its_end() {
+    let mut plan = NodePlan::new("n1", NodePlanSpec::default());
+    let held = |plan: &NodePlan| (finalizers(plan, &in_turn()), finalizers(plan, &NodePlanSpec::default()));
+    plan.metadata.finalizers = Some(vec!["example.com/other".into()]);
+    let (other, ours) = ("example.com/other".to_owned(), FINALIZER.to_owned());
+    assert_eq!(held(&plan), (vec![other.clone(), ours.clone()], vec![other.clone()]));
+    plan.metadata.deletion_timestamp = serde_json::from_value("2026-01-01T00:00:00Z".into()).ok();
+    assert_eq!(held(&plan).0, [other.as_str()], "the API server would refuse it");
+    plan.metadata.finalizers = Some(vec![ours.clone()]);
+    assert_eq!(held(&plan), (vec![ours], Vec::new()));
+}
+
+#[test]
 fn a_node_has_the_time_to_go_back_from_when_it_is_told() {
     let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(1_800_000_000).unwrap());
     let order = Revert { cause: RollbackCause::ClusterGate, message: "late".into() };

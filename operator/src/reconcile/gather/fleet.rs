@@ -109,6 +109,7 @@ fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
             spec: plan.spec.clone(),
             status: plan.status.clone().unwrap_or_default(),
         }),
+        plan_deleted: ours.is_some_and(|plan| plan.metadata.deletion_timestamp.is_some()),
         drain: DrainSeen::NotLookedAt,
         checks: Checks::default(),
         claimed_by_other: claim.other.clone(),
