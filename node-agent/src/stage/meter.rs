@@ -16,6 +16,8 @@ use crate::slot::WriteCost;
 
 /// The rate is that of this time: long enough to be steady, short enough to tell when a link has become slow.
 const WINDOW: Duration = Duration::from_secs(10);
+/// What would take longer than a day stands still, or has only begun: that is no estimate.
+const ESTIMATE_MAX: u64 = 24 * 3600;
 /// Looks that are remembered; whoever looks more often gets the rate of a shorter time.
 const LOOKS_MAX: usize = 64;
 
@@ -54,8 +56,8 @@ impl Meter {
         let (now, done) = (Instant::now(), self.applied.load(Ordering::Relaxed));
         let total = self.total.load(Ordering::Relaxed);
         let rate = self.rate(now, done);
-        let left = total.saturating_sub(done).checked_div(rate).map(signed);
-        let seconds_left = left.filter(|_| total > 0);
+        let left = total.saturating_sub(done).checked_div(rate);
+        let seconds_left = left.filter(|seconds| total > 0 && *seconds <= ESTIMATE_MAX).map(signed);
         Progress {
             bytes_done: signed(done),
             bytes_total: signed(total),
@@ -108,6 +110,16 @@ fn signed(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_hardly_begun_has_no_estimate() {
+        let meter = Meter::default();
+        meter.total.store(1 << 30, Ordering::Relaxed);
+        meter.applied.store(1 << 20, Ordering::Relaxed);
+        let hour_ago = meter.started.checked_sub(Duration::from_hours(1)).unwrap();
+        meter.looks.lock().unwrap().push_front((hour_ago, (1 << 20) - 36_000));
+        assert_eq!(meter.progress().seconds_left, None, "ten bytes in a second");
+    }
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
