@@ -65,6 +65,15 @@ impl ApiError {
         matches!(self, Self::Conflict { .. } | Self::NotFound { .. })
     }
 
+    /// Whether it is not known if a write was done: no answer came, or one that says that the server gave up on it.
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::NotFound { .. } => false,
+            Self::Timeout { .. } => true,
+            Self::Failed { .. } => self.code().is_none_or(|code| code >= 500),
+        }
+    }
+
     /// The HTTP status that the API server answered with, if it did.
     pub fn code(&self) -> Option<u16> {
         match self {
@@ -126,5 +135,26 @@ impl Clients {
         config.default_retry = false;
         let evictions = ClientBuilder::try_from(config)?.with_layer(requests).build();
         Ok(Self { main, evictions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn whether_a_write_was_done_is_known_only_by_an_answer() {
+        let what = || "write".to_owned();
+        let refused = |code| ApiError::Failed {
+            what: what(),
+            source: Box::new(kube::Error::Api(Box::new(Status { code, ..Status::default() }))),
+        };
+        let cut = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let cut = ApiError::Failed { what: what(), source: Box::new(kube::Error::Service(cut.into())) };
+        assert!(cut.is_unanswered() && ApiError::Timeout { what: what() }.is_unanswered());
+        assert!(refused(500).is_unanswered() && refused(504).is_unanswered(), "the store may have done it");
+        assert!(!refused(403).is_unanswered() && !refused(429).is_unanswered());
+        assert!(!ApiError::Conflict { what: what() }.is_unanswered());
     }
 }

@@ -1,10 +1,11 @@
 //! What the watches have shown of the cluster, and what we wrote since.
 //!
 //! A watch is always a little late. A decision that did not know of the last write could begin a second node's turn, so
-//! the API server's answer to each write stands in for the cached object until the watch has caught up.
+//! the API server's answer to each write stands in for the cached object until the watch has caught up. Where no answer
+//! came, the object is looked up.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -24,8 +25,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::watch::{
-    Reading, node_says_more, reflect, reflect_some, trim_attachment, trim_job, trim_node, trim_plan,
+use crate::{
+    api::{ApiError, call},
+    watch::{
+        Reading, node_says_more, reflect, reflect_some, trim_attachment, trim_job, trim_node, trim_plan,
+    },
 };
 
 /// An object that may not be of the form that this version knows.
@@ -58,11 +62,13 @@ pub struct Kind<K: Resource<DynamicType = ()> + Clone + 'static> {
 struct Written<K> {
     writes: HashMap<String, (Instant, Write<K>)>,
     gone: HashMap<String, Instant>,
+    /// Objects of which it is not known whether they were written.
+    unanswered: BTreeSet<String>,
 }
 
 impl<K> Default for Written<K> {
     fn default() -> Self {
-        Self { writes: HashMap::new(), gone: HashMap::new() }
+        Self { writes: HashMap::new(), gone: HashMap::new(), unanswered: BTreeSet::new() }
     }
 }
 
@@ -130,6 +136,29 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Kind<K> {
         }
         all.sort_unstable_by(|one, other| one.meta().name.cmp(&other.meta().name));
         all
+    }
+
+    /// Takes note that no answer came to a write.
+    pub fn unanswered(&self, name: &str) {
+        self.written().unanswered.insert(name.to_owned());
+    }
+
+    /// Asks the API server for all objects of which it is not known whether they were written. Nothing may be decided
+    /// before: what was done and not seen would be done again, for another object.
+    pub async fn look_up(&self, api: &Api<K>) -> Result<(), ApiError>
+    where
+        K: DeserializeOwned + Debug,
+    {
+        let names = self.written().unanswered.clone();
+        for name in names {
+            let what = format!("look up whether {name} was written");
+            match call(what, api.get_opt(&name)).await? {
+                Some(object) => self.wrote(object),
+                None => self.forget(&name),
+            }
+            self.written().unanswered.remove(&name);
+        }
+        Ok(())
     }
 
     /// Takes note of the API server's answer to a write.

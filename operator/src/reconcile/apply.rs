@@ -308,7 +308,12 @@ async fn write(
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
     let written = call(what, async { plans(context).patch(&name, &params, &Patch::Merge(change?)).await });
     let written = written.await;
-    let written = written.inspect_err(|error| note_gone(context, &name, plan.uid(), error))?;
+    let written = written.inspect_err(|error| {
+        note_gone(context, &name, plan.uid(), error);
+        if error.is_unanswered() {
+            context.seen.plans.unanswered(&name);
+        }
+    })?;
     if written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty() {
         context.seen.plans.deleted(&name, plan.uid());
         return Ok(None);

@@ -17,7 +17,7 @@ use evenkeel_operator_core::{DrainSeen, NodeSeen, PlanSeen, Snapshot, drain::is_
 use evenkeel_registry::Resolved;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use kube::{Api, ResourceExt as _};
 
 use super::checks;
 use crate::{
@@ -50,6 +50,7 @@ pub struct Gathered {
 
 /// Gathers what one look at `image` needs.
 pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<Gathered, ApiError> {
+    context.seen.plans.look_up(&Api::all(context.clients.main.clone())).await?;
     let asked = ask_registry(context, image);
     let (snapshot, unreadable) = fleet::seen(context, image);
     let mut gathered = Gathered {

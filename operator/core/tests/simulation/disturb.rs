@@ -71,6 +71,10 @@ fn to_objects(world: &mut World, dice: &mut Dice, name: &str) {
             node.claimed_by_other = other.is_none().then(|| "older".to_owned());
         }
         6 => return world.delete_plan(name),
+        7 if !node.gone => {
+            node.domain = format!("zone-{}", dice.roll(3));
+            world.seen.add("moved");
+        }
         _ => return,
     }
     world.touch(name, true, false);

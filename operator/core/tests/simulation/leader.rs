@@ -21,6 +21,8 @@ pub struct Leader {
     pub departures: BTreeMap<String, Departure>,
     /// Whether it has asked no gate yet: the answers are in nobody's keeping but its own.
     pub has_asked: bool,
+    /// Plans that it wrote without an answer: it looks them up before it decides anything.
+    pub unanswered: Vec<String>,
     /// How far its clock is off.
     pub skew: SignedDuration,
 }
@@ -34,6 +36,7 @@ impl Leader {
             policy: world.policy.clone(),
             departures: BTreeMap::new(),
             has_asked: false,
+            unanswered: Vec::new(),
             skew,
         };
         for name in world.nodes.keys() {

@@ -63,6 +63,9 @@ pub fn calm(leader: &mut Leader, world: &mut World, dice: &mut Dice) -> Look {
 
 fn decide(leader: &mut Leader, world: &mut World, dice: &mut Dice) -> Decision {
     leader.view.etcd.clone_from(&world.etcd);
+    for name in std::mem::take(&mut leader.unanswered) {
+        leader.show(world, &name, false, true);
+    }
     let now = world.now + leader.skew;
     let decision = plan(&leader.policy, &leader.view, now);
     leader.has_asked = true;
@@ -128,6 +131,11 @@ fn write(
         world.begin(leader, name, record.going_back);
     }
     world.write(&leader.policy, name, action);
+    if faults && dice.one_in(20) {
+        world.seen.add("lost answer");
+        leader.unanswered.push(name.to_owned());
+        return Written::Conflict;
+    }
     leader.show(world, name, to_node, !to_node);
     Written::Done
 }

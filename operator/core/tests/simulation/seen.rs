@@ -12,7 +12,7 @@ use evenkeel_operator_core::{
 pub struct Seen(BTreeMap<&'static str, u64>);
 
 /// What has to come up in a thousand schedules.
-const EXPECTED: [&str; 33] = [
+const EXPECTED: [&str; 35] = [
     "approval",
     "budget",
     "clock jumped",
@@ -28,7 +28,9 @@ const EXPECTED: [&str; 33] = [
     "halted",
     "held back",
     "lost",
+    "lost answer",
     "machine replaced",
+    "moved",
     "more attempts",
     "operator killed",
     "operator's node",
