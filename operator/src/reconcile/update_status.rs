@@ -107,6 +107,10 @@ pub(super) async fn write(
     });
     let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
     let what = format!("write the status of ManagedOSImage {name}");
+    if !context.leadership.holds() {
+        // The lease was lost in the middle of a look, as when the process stood still: another one says how it is.
+        return Err(ApiError::Conflict { what });
+    }
     let written = call(what, api.patch_status(&name, &params, &Patch::Apply(&document))).await?;
     context.seen.images.wrote(DeserializeGuard(Ok(written)));
     Ok(())
