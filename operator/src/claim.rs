@@ -82,8 +82,8 @@ pub struct Claim {
     pub other: Option<String>,
 }
 
-/// What `me` is to a node with these labels and a plan with this metadata: the oldest that selects a node shall have it, and gets it
-/// once the one that has it has let go.
+/// What `me` is to a node with these labels and a plan with this metadata: the oldest that selects a node shall have it,
+/// and gets it once the one that has it has let go.
 pub fn claim(
     me: &Claimant,
     all: &[Claimant],

@@ -35,8 +35,8 @@ impl Told {
     }
 }
 
-/// What an action on a node tells: that its turn begins, that it goes wrong, and how it ended. It is told before it is done: an operator that is killed in between says it twice,
-/// never not at all.
+/// What an action on a node tells: that its turn begins, that it goes wrong, and how it ended. It is told before it is
+/// done: an operator that is killed in between says it twice, never not at all.
 pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
     let plan = node.plan.as_ref();
     let image = plan.and_then(|plan| plan.spec.image.as_deref()).unwrap_or("its image");

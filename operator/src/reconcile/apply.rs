@@ -13,7 +13,7 @@ use evenkeel_crds::{
     condition::Time,
     merge::replacing,
     names::{FINALIZER, OPERATOR_FIELD_MANAGER},
-    node_plan::Target,
+    node_plan::{Disruption, Target},
 };
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
 use futures::{StreamExt as _, stream};
@@ -75,8 +75,8 @@ struct Stop {
     at: Instant,
 }
 
-/// One action. None begins after one has failed, or too late; and what has begun is waited for: an answer that nobody hears would be a
-/// write that the next decision does not know of.
+/// One action. None begins after one has failed, or too late; and what has begun is waited for: an answer that nobody
+/// hears would be a write that the next decision does not know of.
 async fn step(
     context: &Context,
     image: &Arc<ManagedOSImage>,
@@ -182,32 +182,16 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
         Action::ApproveReboot { deadline } => {
             spec.target = Some(Target::Booted);
             spec.not_after = Some(Time(*deadline));
-            if let Some(record) = &mut spec.disruption {
-                record.deadline = Some(Time(*deadline));
-            }
+            note(&mut spec, |record| record.deadline = Some(Time(*deadline)));
         }
-        Action::MarkDraining(at) => {
-            if let Some(record) = &mut spec.disruption {
-                record.draining_since = Some(Time(*at));
-            }
-        }
-        Action::MarkDrained(at) => {
-            if let Some(record) = &mut spec.disruption {
-                record.drained_at = Some(Time(*at));
-            }
-        }
-        Action::MarkHealthy(since) => {
-            if let Some(record) = &mut spec.disruption {
-                record.healthy_since = since.map(Time);
-            }
-        }
+        Action::MarkDraining(at) => note(&mut spec, |record| record.draining_since = Some(Time(*at))),
+        Action::MarkDrained(at) => note(&mut spec, |record| record.drained_at = Some(Time(*at))),
+        Action::MarkHealthy(since) => note(&mut spec, |record| record.healthy_since = since.map(Time)),
         Action::Commit => spec.target = Some(Target::Committed),
         Action::Revert { order, at } => {
             spec.target = Some(Target::Reverted);
             spec.revert = Some(order.clone());
-            if let Some(record) = &mut spec.disruption {
-                record.deadline = record.deadline.max(Some(Time(*at)));
-            }
+            note(&mut spec, |record| record.deadline = record.deadline.max(Some(Time(*at))));
         }
         Action::EndDisruption(turn) => {
             spec.disruption = None;
@@ -223,6 +207,13 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
         | Action::Uncordon => {}
     }
     spec
+}
+
+/// Writes something down of the node's turn.
+fn note(spec: &mut NodePlanSpec, write: impl FnOnce(&mut Disruption)) {
+    if let Some(record) = &mut spec.disruption {
+        write(record);
+    }
 }
 
 /// The change that an action is to a plan, on the version that was read. What a later version wrote there is left alone.

@@ -151,8 +151,13 @@ pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> 
 }
 
 /// Whether the node said how its attempt ended.
-pub fn has_ended(node: &NodeSeen) -> bool {
+fn has_ended(node: &NodeSeen) -> bool {
     matches!(node.phase(), Phase::RolledBack | Phase::Failed | Phase::Committed)
+}
+
+/// Whether nothing is left of the node's turn but that it is not Ready.
+pub fn stays_away(node: &NodeSeen) -> bool {
+    !node.ready && has_ended(node)
 }
 
 /// Whether the machine itself refuses the image for good.

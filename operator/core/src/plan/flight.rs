@@ -67,7 +67,7 @@ fn our_cordon(turn: &Turn) -> bool {
 /// Gives the node back: our cordon is lifted, and only once that was seen the record goes.
 pub fn finish(turn: &Turn, decision: &mut Decision) {
     let Turn { policy, node, .. } = *turn;
-    if our_cordon(turn) && !node.ready && failure::has_ended(node) {
+    if our_cordon(turn) && failure::stays_away(node) {
         let why = "the node is not Ready after its reboot".to_owned();
         return turn.say_unless_lost(NodeState::Halted(why), decision);
     }

@@ -66,11 +66,10 @@ impl<'a> Turns<'a> {
         let closed = everything.clone().or_else(|| window(policy, fleet, now, decision));
         let unstaged = everything.or_else(|| staging_window(policy, now, decision));
         let in_turn = |node: &&NodeSeen| {
-            let stays_away = !node.ready && failure::has_ended(node);
             node.ours()
                 && node.disruption().is_some()
                 && failure::lost(policy, node, now).is_none()
-                && !stays_away
+                && !failure::stays_away(node)
         };
         let domain = snapshot.nodes.values().find(in_turn).map(|node| node.domain.as_str());
         let ahead = snapshot.nodes.values().filter(|node| node.disruption().is_some()).count();
