@@ -6,6 +6,7 @@
 // The lint takes the arguments of one printer column for repetitions of another's.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod cloud_config;
 pub mod condition;
 pub mod drain;
 pub mod following;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cloud_config::CloudConfig,
     condition::{Condition, Time},
     drain::Drain,
     following::{ChannelPosition, FollowedChannel},
@@ -69,6 +70,11 @@ pub struct ManagedOSImageSpec {
     /// A channel whose newest version is the one to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<FollowedChannel>,
+    /// Configuration of the nodes beside the image, in the dialect of Elemental and Kairos (`stages`) or in cloud-init's.
+    /// It is applied at each boot, after what the machine has of its own; a change is rolled out as a new image is.
+    /// Everybody who may read this object or node plans can read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_config: Option<CloudConfig>,
     /// Which nodes. An absent or empty selector selects all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
@@ -266,7 +272,7 @@ pub struct ManagedOSImageStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejected {
-    /// Digest of the image, `sha256:…`.
+    /// Digest of the image, `sha256:…`; with a cloud-config `+` and the beginning of that one's SHA-256.
     pub digest: String,
     /// The node on which it failed.
     pub node: String,

@@ -39,5 +39,6 @@ pub const RUN_NOW: &str = "evenkeel.dev/run-now";
 /// Annotation on a `ManagedOSImage`: the rollout goes on after a step. `STEP NAME`: the step as the status line gives it,
 /// and who approves.
 pub const APPROVE: &str = "evenkeel.dev/approve";
-/// Annotation on a `ManagedOSImage`: the digest of an image that failed before and may be tried all the same.
+/// Annotation on a `ManagedOSImage`: what failed before and may be tried all the same, as
+/// `status.denied` names it.
 pub const ALLOW_DIGEST: &str = "evenkeel.dev/allow-digest";

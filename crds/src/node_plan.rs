@@ -12,7 +12,12 @@ pub use status::{
     SlotStatus, StagingCost,
 };
 
-use crate::{condition::Time, managed_os_image::Pull, verification::Verification};
+use crate::{
+    cloud_config::{OrderedCloudConfig, release},
+    condition::Time,
+    managed_os_image::Pull,
+    verification::Verification,
+};
 
 /// One node's plan. Without `planId`, `image` and `target` it orders nothing, and the agent only reports.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -52,6 +57,8 @@ use crate::{condition::Time, managed_os_image::Pull, verification::Verification}
     .message("a target of Reverted needs revert: the cause is part of the order"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || oldSelf.image == self.image")
     .message("an order's image does not change: a new image needs a new planId"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || (has(oldSelf.cloudConfig) == has(self.cloudConfig) && (!has(self.cloudConfig) || oldSelf.cloudConfig.sha256 == self.cloudConfig.sha256))")
+    .message("an order's cloudConfig does not change: another one needs a new planId"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.planId) || !has(self.planId) || oldSelf.planId != self.planId || !has(oldSelf.target) || !has(self.target) || self.target == 'Reverted' || oldSelf.target == 'Staged' || (oldSelf.target == 'Booted' && self.target != 'Staged') || (oldSelf.target == 'Committed' && self.target == 'Committed')")
     .message("an order's target moves forward only: Staged, Booted, Committed, and Reverted from any of them"))]
 pub struct NodePlanSpec {
@@ -64,6 +71,9 @@ pub struct NodePlanSpec {
     #[schemars(length(max = 512))]
     #[x_kube(validation = crate::form::pinned_image())]
     pub image: Option<String>,
+    /// The cluster's cloud-config, which is kept in the slot with the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_config: Option<OrderedCloudConfig>,
     /// How far the agent may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -182,6 +192,8 @@ pub struct Order {
     pub plan_id: String,
     /// `repository@sha256:…`.
     pub image: String,
+    /// SHA-256 of the cloud-config that comes with it.
+    pub cloud_config: Option<String>,
     /// How far to go.
     pub target: Target,
 }
@@ -189,13 +201,19 @@ pub struct Order {
 impl NodePlanSpec {
     /// The order, if there is one.
     pub fn order(&self) -> Option<Order> {
-        Some(Order { plan_id: self.plan_id.clone()?, image: self.image.clone()?, target: self.target? })
+        Some(Order {
+            plan_id: self.plan_id.clone()?,
+            image: self.image.clone()?,
+            cloud_config: self.cloud_config.as_ref().map(|config| config.sha256.clone()),
+            target: self.target?,
+        })
     }
 }
 
 impl Order {
-    /// The digest part of the image, `sha256:…`.
-    pub fn digest(&self) -> &str {
-        self.image.rsplit_once('@').map_or("", |(_, digest)| digest)
+    /// What the node is to run: the image's digest, and with a cloud-config a part of that one's.
+    pub fn release(&self) -> String {
+        let digest = self.image.rsplit_once('@').map_or("", |(_, digest)| digest);
+        release(digest, self.cloud_config.as_deref())
     }
 }

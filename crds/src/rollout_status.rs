@@ -9,7 +9,7 @@ use crate::condition::Time;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Progress {
-    /// Digest of the image, `sha256:…`.
+    /// Digest of the image, `sha256:…`; with a cloud-config `+` and the beginning of that one's SHA-256.
     pub digest: String,
     /// The image's version.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct Approval {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Denied {
-    /// Its digest, `sha256:…`.
+    /// Its digest, `sha256:…`; with a cloud-config `+` and the beginning of that one's SHA-256.
     pub digest: String,
     /// What happened on the node that is named first.
     #[schemars(length(max = 512))]
@@ -67,7 +67,7 @@ pub struct Denied {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PastRollout {
-    /// Digest of the image, `sha256:…`.
+    /// Digest of the image, `sha256:…`; with a cloud-config `+` and the beginning of that one's SHA-256.
     pub digest: String,
     /// The image's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -194,7 +194,7 @@ fn entry_body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryB
         title: format!("Evenkeel {} (slot {})", record.version, slot.name),
         generation,
         slot: slot.name.clone(),
-        digest: record.digest.clone(),
+        digest: record.release(),
         part_uuid: slot.part_uuid.clone(),
         root_hash: record.root_hash.clone(),
         blocks: record.filesystem_length / BLOCK as u64,

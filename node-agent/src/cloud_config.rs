@@ -1,4 +1,5 @@
-//! The machine's own cloud-config: kept on the oem partition, applied at each boot. What documents may say is the core's.
+//! The machine's cloud-config, applied at each boot: its own, which is kept on the oem partition, and the cluster's, which is
+//! kept in the slot with the image. What documents may say is the core's.
 
 mod apply;
 mod files;
@@ -14,6 +15,7 @@ use std::{
 use evenkeel_node_agent_core::{
     cloud_config::{CloudConfig, DOCUMENT_BYTES_MAX, parse},
     layout::Role,
+    machine::RunningSlot,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -121,6 +123,41 @@ pub fn documents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CloudCon
     Ok((paths, too_many))
 }
 
+/// What the cluster's document says that came with the slot that runs; one that cannot be had or is damaged is told and left
+/// out.
+pub fn of_the_cluster(disk: &Disk, running: &RunningSlot) -> CloudConfig {
+    let slot = &running.name;
+    let document =
+        match disk.slot(slot).map_err(anyhow::Error::from).and_then(|region| Ok(region.read_record()?)) {
+            Ok(record) if record.release() == running.digest => record.cloud_config,
+            Ok(record) => {
+                let (found, runs) = (record.release(), &running.digest);
+                tracing::error!(
+                    slot,
+                    found,
+                    runs,
+                    "the cluster's cloud-config is left out: the slot is of another image"
+                );
+                None
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(
+                    slot,
+                    error,
+                    "the cluster's cloud-config is left out: its slot's record cannot be read"
+                );
+                None
+            }
+        };
+    document.map_or_else(CloudConfig::default, |document| {
+        parsed("the cluster's", &document).unwrap_or_else(|error| {
+            tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "left out");
+            CloudConfig::default()
+        })
+    })
+}
+
 fn is_document(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
@@ -134,7 +171,12 @@ fn read_document(path: &Path) -> Result<CloudConfig, CloudConfigError> {
         )));
     }
     let text = fs::read_to_string(path).map_err(CloudConfigError::io("read", path))?;
-    let parsed = parse(&text).map_err(|source| CloudConfigError::Document { name: name.clone(), source })?;
+    parsed(&name, &text)
+}
+
+fn parsed(name: &str, text: &str) -> Result<CloudConfig, CloudConfigError> {
+    let parsed =
+        parse(text).map_err(|source| CloudConfigError::Document { name: name.to_owned(), source })?;
     for key in parsed.unknown {
         tracing::warn!(document = name, key, "not supported, and left out");
     }

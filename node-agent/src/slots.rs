@@ -45,6 +45,8 @@ pub struct SlotReport {
     pub image: Option<String>,
     /// `sha256:…`.
     pub digest: Option<String>,
+    /// The cluster's cloud-config that comes with it.
+    pub cloud_config: Option<String>,
     /// The image's version.
     pub version: Option<String>,
     /// Labels of the image.
@@ -133,6 +135,7 @@ pub fn report(disk: &Disk, entries: &[BootEntry], memory: &Memory) -> Result<Vec
                 },
                 image: record.as_ref().map(|record| record.image.clone()),
                 digest: record.as_ref().map(|record| record.digest.clone()),
+                cloud_config: record.as_ref().and_then(|record| record.cloud_config.clone()),
                 version: record.as_ref().map(|record| record.version.clone()),
                 labels: record.as_ref().map(|record| record.labels.clone()).unwrap_or_default(),
                 written_at: record.as_ref().map(|record| record.written_at),
@@ -174,7 +177,7 @@ fn fact(
     let entry = own.max_by_key(|entry| entry.body.generation);
     let content = record.map(|record| SlotContent {
         image: record.image.clone(),
-        digest: record.digest.clone(),
+        digest: record.release(),
         version: record.version.clone(),
         written_at: record.written_at,
     });

@@ -47,6 +47,8 @@ pub struct StageRequest {
     pub registry: RegistryOptions,
     /// Who must have signed the image; absent: nobody.
     pub trust: Option<Policy>,
+    /// The cluster's cloud-config, which is kept with the image.
+    pub cloud_config: Option<String>,
     /// The plan that wants it; absent when a person does.
     pub plan_id: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod checks;
+mod cloud_config;
 mod finalizer;
 mod gather;
 mod promote;

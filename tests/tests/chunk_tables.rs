@@ -63,6 +63,7 @@ impl Place {
         };
         let pull = Pull { plain_http: true, ..Pull::default() };
         let request = StageRequest {
+            cloud_config: None,
             disk,
             slot: slot.to_owned(),
             image: image.to_owned(),

@@ -37,7 +37,7 @@ pub struct NodePlanStatus {
     /// Why the old slot runs again, with phase `RolledBack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
-    /// Digests that failed on this node; they are not tried again here.
+    /// What failed on this node, as `booted.digest` would say it; it is not tried again here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub bad_digests: Vec<String>,
@@ -119,7 +119,7 @@ pub struct SlotStatus {
     /// The image's reference as it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The image's digest, `sha256:…`.
+    /// The image's digest, `sha256:…`; with a cloud-config from the cluster `+` and the beginning of that one's SHA-256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The image's version.
@@ -158,7 +158,7 @@ pub struct Booted {
     /// The slot's name.
     #[schemars(length(max = 16))]
     pub slot: String,
-    /// Digest of the image in it.
+    /// Digest of the image in it, `sha256:…`; with a cloud-config from the cluster `+` and the beginning of that one's SHA-256.
     pub digest: String,
     /// The image's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,9 +15,12 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_crds::cloud_config::release;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::digest::hex;
 
 /// Bytes at the end of each slot that belong to the record: 64 KiB holds 127 layers and all labels of real images.
 pub const RECORD_LENGTH: u64 = 64 << 10;
@@ -53,6 +56,9 @@ pub struct SlotRecord {
     /// Kernel options that the image asks for, as [`crate::kernel_options::of_image`] gives them.
     #[serde(default)]
     pub kernel_options: String,
+    /// The cluster's cloud-config for the machine, a document that [`crate::cloud_config`] reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_config: Option<String>,
     /// The plan that the slot was written for; absent when a person wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_id: Option<String>,
@@ -99,7 +105,8 @@ pub enum RecordError {
     Damaged(String),
     /// The record does not fit its place.
     #[error(
-        "the slot record needs {needed} bytes and has {RECORD_LENGTH}: the image has too many layers or labels"
+        "the slot record needs {needed} bytes and has {RECORD_LENGTH}: the image has too many layers or labels, or the \
+         cloud-config is too long"
     )]
     TooLarge {
         /// Bytes that it needs.
@@ -108,6 +115,12 @@ pub enum RecordError {
 }
 
 impl SlotRecord {
+    /// What runs when this slot is booted, image and cloud-config, as plans name it.
+    pub fn release(&self) -> String {
+        let sha256 = self.cloud_config.as_ref().map(|document| hex(&Sha256::digest(document)));
+        release(&self.digest, sha256.as_deref())
+    }
+
     /// Encodes the record, padded with zeros to `RECORD_LENGTH`.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let body = serde_json::to_vec(self).map_err(|error| RecordError::Damaged(error.to_string()))?;

@@ -18,9 +18,13 @@ const BOOT_UNIT: &str = "evenkeel-cloud-config-boot.service";
 const NETWORK_UNIT: &str = "evenkeel-cloud-config-network.service";
 
 pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
-    let config = cloud_config::read(&disk::open(&args.disk)?)?;
-    let digest = running_slot(Path::new("/proc"))?.map(|slot| slot.digest);
-    let machine = Machine::this(digest.unwrap_or_default());
+    let disk = disk::open(&args.disk)?;
+    let mut config = cloud_config::read(&disk)?;
+    let running = running_slot(Path::new("/proc"))?;
+    if let Some(running) = &running {
+        config.append(cloud_config::of_the_cluster(&disk, running));
+    }
+    let machine = Machine::this(running.map(|running| running.digest).unwrap_or_default());
     let stages = match args.stage {
         When::Early => {
             let once = [Stage::AfterInstall, Stage::AfterUpgrade];

@@ -54,7 +54,7 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
         loader.arm_trial(&region, &record, TRIES)?;
     }
     let (wipe_state, wipe_oem) = (!args.keep_state, args.wipe_oem);
-    let request = Reset { slot: region.name.clone(), digest: record.digest.clone(), wipe_state, wipe_oem };
+    let request = Reset { slot: region.name.clone(), digest: record.release(), wipe_state, wipe_oem };
     reset::request(loader.esp(), &request)?;
     let word = |wipe| if wipe { "is lost then" } else { "stays" };
     eprintln!(

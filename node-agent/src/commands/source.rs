@@ -31,6 +31,7 @@ impl Source {
     /// What staging is asked for by a person.
     pub(super) fn request(&self, disk: Disk, slot: &str, image: &str) -> StageRequest {
         StageRequest {
+            cloud_config: None,
             disk,
             slot: slot.to_owned(),
             image: image.to_owned(),

@@ -36,7 +36,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         let found = scrub::first_damage(&region, &record).with_context(|| format!("read slot {name}"))?;
         if let Some(state) = &state {
             let damaged_at = found.as_ref().map(Damage::at);
-            let check = SlotCheck { digest: record.digest, at: Timestamp::now(), damaged_at };
+            let check = SlotCheck { digest: record.release(), at: Timestamp::now(), damaged_at };
             let mut checks = state.slot_checks()?;
             checks.insert(name.to_owned(), check);
             state.write_slot_checks(&checks)?;

@@ -119,6 +119,15 @@ impl SlotRegion {
             .map_err(|source| self.failed("wipe the record of", source))
     }
 
+    /// Writes the record of a slot whose bytes are there: what makes it complete, and with that the last step.
+    pub fn write_record(&self, record: &SlotRecord) -> Result<(), RegionError> {
+        let bytes = record.encode().map_err(|source| self.bad_record(source))?;
+        let slot = self.open_rw().map_err(|source| self.failed("open for writing", source))?;
+        slot.write_at(self.record_at(), &bytes)
+            .and_then(|()| slot.flush())
+            .map_err(|source| self.failed("write the record of", source))
+    }
+
     /// Bytes from the start of the slot to its record.
     pub fn record_at(&self) -> u64 {
         self.length.saturating_sub(RECORD_LENGTH)

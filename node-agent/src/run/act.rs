@@ -134,8 +134,8 @@ fn activate(tools: &Tools, disk: &Disk, slot: &str) -> Result<(), ActError> {
     let region = disk.slot(slot)?;
     let record = region.read_record()?;
     if let Some(attempt) = &tools.attempt {
-        if record.digest != attempt.digest {
-            let (found, wanted) = (record.digest, attempt.digest.clone());
+        if record.release() != attempt.digest {
+            let (found, wanted) = (record.release(), attempt.digest.clone());
             return Err(ActError::OtherImage { slot: slot.to_owned(), found, wanted });
         }
         let running = host::running_slot(&tools.proc)?;

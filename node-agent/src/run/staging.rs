@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use evenkeel_crds::{NodePlan, NodePlanSpec, node_plan::Target, verification::Verification};
-use evenkeel_node_agent_core::machine::{EntryFact, Facts, Orders, Outcome, status};
+use evenkeel_crds::{
+    NodePlan, NodePlanSpec, cloud_config::OrderedCloudConfig, node_plan::Target, verification::Verification,
+};
+use evenkeel_node_agent_core::{
+    digest::hex,
+    machine::{EntryFact, Facts, Orders, Outcome, status},
+};
 use evenkeel_registry::RegistryOptions;
 use evenkeel_trust::Policy;
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, host_facts};
@@ -27,7 +33,11 @@ impl Agent {
         facts: &Facts,
     ) -> Option<Outcome> {
         // An order is in its plan, and so is who must have signed.
-        let NodePlanSpec { pull, verification, plan_id, .. } = plan?.spec;
+        let NodePlanSpec { pull, verification, plan_id, cloud_config, .. } = plan?.spec;
+        let cloud_config = match cloud_config.map(intact).transpose() {
+            Ok(document) => document,
+            Err(error) => return Some(Outcome::Failed(error.plan_error())),
+        };
         let registry = RegistryOptions {
             pull,
             docker_config: self.args.docker_config.clone(),
@@ -45,7 +55,8 @@ impl Agent {
             Err(error) => return Some(Outcome::Failed(StageError::from(error).plan_error())),
         };
         let (slot_name, image_name) = (slot.to_owned(), image.to_owned());
-        let request = StageRequest { disk, slot: slot_name, image: image_name, registry, trust, plan_id };
+        let request =
+            StageRequest { disk, slot: slot_name, image: image_name, registry, trust, cloud_config, plan_id };
         let meter = Arc::new(Meter::default());
         let meter_here = meter.clone();
         let mut staging = tokio::spawn(async move { stage::stage(&request, &meter_here).await });
@@ -92,6 +103,15 @@ impl Agent {
         let status = status(&self.journal, facts, progress, host_facts(facts), generation, before.as_ref());
         self.watch.report(status).await;
     }
+}
+
+/// The document of an order, if it is the one that the order is named after.
+fn intact(config: OrderedCloudConfig) -> Result<String, StageError> {
+    let actual = hex(&Sha256::digest(&config.document));
+    if actual != config.sha256 {
+        return Err(StageError::CloudConfig { expected: config.sha256, actual });
+    }
+    Ok(config.document)
 }
 
 /// The facts without what is being overwritten.

@@ -91,6 +91,17 @@ pub enum StageError {
     /// The pins cannot be read.
     #[error(transparent)]
     Pins(#[from] PinError),
+    /// The cluster's cloud-config is not the one that the order is named after.
+    #[error(
+        "the order's cloudConfig has the SHA-256 {actual} and is to have {expected}: is something else than the operator \
+             writing node plans?"
+    )]
+    CloudConfig {
+        /// What the order says.
+        expected: String,
+        /// That of the document.
+        actual: String,
+    },
     /// A person protects what is in the slot.
     #[error(
         "slot {0} is pinned, so that it is not written: free it with `evenkeel-agent unpin {0}`, or choose another slot"
@@ -125,6 +136,7 @@ impl StageError {
             }
             Self::Boot(error) => error.reason(),
             Self::Pins(_) => "EspUnavailable",
+            Self::CloudConfig { .. } => "CloudConfigDamaged",
             Self::Pinned(_) => "SlotPinned",
             Self::Stopped => "Stopped",
         }
@@ -148,6 +160,7 @@ impl StageError {
             | Self::Layer { .. }
             | Self::DiffId { .. }
             | Self::Parts { .. }
+            | Self::CloudConfig { .. }
             | Self::Pinned(_)
             | Self::BootFiles { .. } => false,
         }

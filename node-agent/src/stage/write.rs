@@ -54,10 +54,28 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
     }
     // The slot that runs keeps its boot entry, whoever asks.
     region.check_writable()?;
+    let is_other = record.cloud_config != request.cloud_config;
+    if is_other && pins::read(&request.disk)?.contains(&request.slot) {
+        return Err(StageError::Pinned(request.slot.clone()));
+    }
     let bootloader = boot::open(&request.disk)?;
     bootloader.clear(&region.name)?;
+    let record = if is_other { reconfigure(request, &region, record)? } else { record };
     bootloader.place_files(&region, &record)?;
     Ok(Some(record))
+}
+
+/// Keeps another cloud-config with the image that is there. In between the slot is not complete.
+fn reconfigure(
+    request: &StageRequest,
+    region: &SlotRegion,
+    record: SlotRecord,
+) -> Result<SlotRecord, StageError> {
+    let (cloud_config, plan_id) = (request.cloud_config.clone(), request.plan_id.clone());
+    let record = SlotRecord { cloud_config, plan_id, written_at: Timestamp::now(), ..record };
+    region.wipe_record()?;
+    region.write_record(&record)?;
+    Ok(record)
 }
 
 /// Writes the image into the slot, each layer from its source. The order is the promise: unbootable, incomplete, data,
@@ -133,6 +151,7 @@ pub(super) fn write(
         kernel,
         initrd,
         kernel_options,
+        cloud_config: request.cloud_config.clone(),
         plan_id: request.plan_id.clone(),
         written_at: Timestamp::now(),
     };

@@ -137,6 +137,7 @@ impl Machine {
     fn stage(&self, world: &World, server: &OddServer, slot: &str) -> Result<Staged, TestCaseError> {
         let pull = Pull { plain_http: true, ..Pull::default() };
         let request = StageRequest {
+            cloud_config: None,
             disk: self.disk.clone(),
             slot: slot.to_owned(),
             image: server.reference(),

@@ -75,6 +75,7 @@ impl Machine {
             found
         };
         let record = SlotRecord {
+            cloud_config: None,
             image: format!("registry.example/os:{name}"),
             digest: format!("sha256:{}", sha256(name.as_bytes())),
             manifest_digest: format!("sha256:{}", sha256(name.as_bytes())),

@@ -62,6 +62,7 @@ impl Machine {
         meter: &Arc<Meter>,
     ) -> Result<Staged, StageError> {
         let request = StageRequest {
+            cloud_config: None,
             disk: self.disk.clone(),
             slot: slot.to_owned(),
             image: image.to_owned(),

@@ -2,6 +2,7 @@
 //! said when nothing can.
 
 mod chunked;
+mod cloud_config;
 mod command_line;
 mod credentials;
 mod delta;

@@ -96,7 +96,12 @@ impl World {
     fn orders(&self, plan: &str, image: usize, target: Target) -> Orders {
         let revert = Revert { cause: CAUSE, message: "enough".into() };
         Orders {
-            order: Order { plan_id: plan.into(), image: self.references[image].clone(), target },
+            order: Order {
+                plan_id: plan.into(),
+                image: self.references[image].clone(),
+                cloud_config: None,
+                target,
+            },
             not_after: Some("2100-01-01T00:00:00Z".parse().unwrap()),
             revert: (target == Target::Reverted).then_some(revert),
         }

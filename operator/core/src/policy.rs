@@ -1,10 +1,12 @@
 //! What is wanted, validated: nothing in here can be wrong in a way that the planner would have to handle.
 
 use evenkeel_crds::{
+    cloud_config::{OrderedCloudConfig, release},
     drain::Drain,
     health_gate::HealthGate,
     hook::Hook,
     managed_os_image::{ManagedOSImageSpec, Pull, Reboot, Rejected},
+    node_plan::{Booted, NodePlanSpec},
     quantity::{CountOrPercent, NotACount},
     rollout::{FailurePolicy, Order, Pause, Rollout, Step},
     rollout_status::{Denied, Progress, RunNow},
@@ -31,6 +33,8 @@ pub struct Policy {
     pub uid: String,
     /// The image, `repository@sha256:…`; absent while its reference is not resolved, and then nothing is started.
     pub image: Option<String>,
+    /// What nodes are configured by, beside the image.
+    pub cloud_config: Option<OrderedCloudConfig>,
     /// How many nodes may be unavailable.
     pub max_unavailable: CountOrPercent,
     /// How many nodes of one domain may be unavailable; absent without a limit of its own.
@@ -83,7 +87,7 @@ pub struct Policy {
     pub run_now: Option<RunNow>,
     /// Somebody's word that the rollout goes on after a step.
     pub approved: Option<Approved>,
-    /// Digest of an image that may be tried although it failed.
+    /// What may be tried although it failed, as [`Policy::release`] names it.
     pub allowed: Option<String>,
     /// Whether the image object is being deleted: let go of all nodes.
     pub deleting: bool,
@@ -144,6 +148,7 @@ impl Policy {
             name: name.to_owned(),
             uid: uid.to_owned(),
             image: image.map(str::to_owned),
+            cloud_config: None,
             max_unavailable,
             max_unavailable_per_domain: per_domain,
             one_domain_at_a_time: rollout.one_domain_at_a_time && rollout.topology_key.is_some(),
@@ -184,33 +189,51 @@ impl Policy {
         tolerated.transpose().ok().flatten().unwrap_or(0)
     }
 
-    /// Digest part of the image, `sha256:…`.
-    pub fn digest(&self) -> Option<&str> {
-        Some(self.image.as_ref()?.rsplit_once('@')?.1)
+    /// What nodes are to run: the image's digest, and with a cloud-config a part of that one's. It is what a rollout is of.
+    pub fn release(&self) -> Option<String> {
+        let digest = self.image.as_ref()?.rsplit_once('@')?.1;
+        Some(release(digest, self.cloud_config.as_ref().map(|config| config.sha256.as_str())))
+    }
+
+    /// Whether a node runs what it is to run.
+    pub fn is_run_by(&self, booted: &Booted) -> bool {
+        self.release().is_some_and(|release| release == booted.digest)
+    }
+
+    /// Whether an order is for what nodes are to run.
+    pub fn is_ordered_by(&self, spec: &NodePlanSpec) -> bool {
+        spec.image == self.image && spec.cloud_config == self.cloud_config
     }
 
     /// Identity of an attempt: the same for every operator that comes to decide it, so that one that was killed
     /// between two writes goes on instead of beginning again.
     pub fn plan_id(&self, attempt: i32) -> String {
-        let (uid, digest) = self.plan_id_parts();
-        format!("{uid}-{digest}-{attempt}")
+        format!("{}-{attempt}", self.plan_id_begin())
     }
 
     /// Which attempt with this image a plan's identity stands for; absent if it is another image's.
     pub fn attempt_of(&self, plan_id: &str) -> Option<i32> {
-        let (uid, digest) = self.plan_id_parts();
-        let rest = plan_id.strip_prefix(uid)?.strip_prefix('-')?;
-        rest.strip_prefix(digest)?.strip_prefix('-')?.parse().ok()
+        plan_id.strip_prefix(&self.plan_id_begin())?.strip_prefix('-')?.parse().ok()
     }
 
-    fn plan_id_parts(&self) -> (&str, &str) {
-        let digest = self.digest().unwrap_or_default().trim_start_matches("sha256:");
-        (beginning(&self.uid, 8), beginning(digest, 12))
+    fn plan_id_begin(&self) -> String {
+        let release = self.release().unwrap_or_default();
+        format!("{}-{}", beginning(&self.uid, 8), short(&release).replace('+', "-"))
     }
 
     /// The first pause that holds at `now`.
     pub fn pause(&self, now: Timestamp) -> Option<&Pause> {
         self.pauses.iter().find(|pause| pause.until.is_none_or(|until| now < until.0))
+    }
+}
+
+/// So much of a [release](Policy::release) as tells it from others: twelve digits of the digest, and eight of a
+/// cloud-config's.
+pub(crate) fn short(release: &str) -> String {
+    let release = release.trim_start_matches("sha256:");
+    match release.split_once('+') {
+        None => beginning(release, 12).to_owned(),
+        Some((digest, config)) => format!("{}+{}", beginning(digest, 12), beginning(config, 8)),
     }
 }
 

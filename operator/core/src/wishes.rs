@@ -6,6 +6,8 @@ use evenkeel_crds::{
 };
 use jiff::Timestamp;
 
+use crate::policy::short;
+
 /// Longest name of a person that is kept, in characters; the schema's limit.
 const NAME_MAX: usize = 128;
 
@@ -31,10 +33,9 @@ pub struct Wishes {
     pub wrong: Vec<String>,
 }
 
-/// The name of a step of one rollout: the image's digest is part of it, so that no word is taken for another image's.
-pub fn step_token(digest: &str, step: usize) -> String {
-    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
-    format!("{short}-{}", step + 1)
+/// The name of a step of one rollout: what is rolled out is part of it, so that no word is taken for another one's.
+pub fn step_token(release: &str, step: usize) -> String {
+    format!("{}-{}", short(release), step + 1)
 }
 
 impl Wishes {
@@ -61,17 +62,28 @@ impl Wishes {
             }
         }
         if let Some(text) = get(ALLOW_DIGEST) {
-            let digest = text.trim();
-            if digest.len() == 71 && digest.starts_with("sha256:") {
-                wishes.allowed = Some(digest.to_owned());
+            let release = text.trim();
+            if is_release(release) {
+                wishes.allowed = Some(release.to_owned());
             } else {
-                wishes
-                    .wrong
-                    .push(format!("the annotation {ALLOW_DIGEST} is ignored: write a digest, `sha256:…`"));
+                wishes.wrong.push(format!(
+                    "the annotation {ALLOW_DIGEST} is ignored: write a digest, `sha256:…`, as status.denied has it"
+                ));
             }
         }
         wishes
     }
+}
+
+/// `sha256:` and 64 digits, and with a cloud-config `+` and 16.
+fn is_release(text: &str) -> bool {
+    let is_hex = |digits: &str, count: usize| {
+        digits.len() == count && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    };
+    let (digest, config) =
+        text.split_once('+').map_or((text, None), |(digest, config)| (digest, Some(config)));
+    digest.strip_prefix("sha256:").is_some_and(|digits| is_hex(digits, 64))
+        && config.is_none_or(|digits| is_hex(digits, 16))
 }
 
 /// All after the first word.
@@ -105,5 +117,6 @@ mod tests {
     #[test]
     fn a_step_is_named_for_its_image() {
         assert_eq!(step_token("sha256:0123456789abcdef", 0), "0123456789ab-1");
+        assert_eq!(step_token("sha256:0123456789abcdef+fedcba9876543210", 1), "0123456789ab+fedcba98-2");
     }
 }

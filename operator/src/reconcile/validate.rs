@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
-use super::gather::Gathered;
+use super::{cloud_config, gather::Gathered};
 use crate::{
     claim::selector,
     drain::Rules,
@@ -44,11 +44,14 @@ pub fn validate(image: &Arc<ManagedOSImage>, resolved: Option<&str>, unreadable:
     } else {
         wrong = checked(image).err();
         blind = wrong.is_some();
-        let unselective = selector(image).err();
-        wrong = unselective.map(|error| format!("nodeSelector cannot be used: {error}")).or(wrong);
+        let unselective = selector(image).err().map(|error| format!("nodeSelector cannot be used: {error}"));
+        let config = image.spec.cloud_config.as_ref();
+        let config = config.and_then(|config| cloud_config::check(config).err());
+        wrong = unselective.or(config).or(wrong);
     }
     let mut policy = readable(image, spec, resolved, &mut wrong);
     policy.deleting = deleting;
+    policy.cloud_config = image.spec.cloud_config.as_ref().map(cloud_config::ordered);
     if let Some(status) = &image.status {
         policy.rejected.clone_from(&status.rejected);
         policy.denied.clone_from(&status.denied);

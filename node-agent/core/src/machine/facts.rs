@@ -25,7 +25,7 @@ pub struct Facts {
 pub struct RunningSlot {
     /// `evenkeel.slot`.
     pub name: String,
-    /// `evenkeel.digest`.
+    /// `evenkeel.digest`: the image's digest, and with a cloud-config of the cluster's a part of that one's.
     pub digest: String,
     /// The kernel's boot ID.
     pub boot_id: String,
@@ -69,7 +69,7 @@ impl SlotFact {
         self.check.as_ref().is_some_and(|check| check.damaged_at.is_some())
     }
 
-    /// Digest of the image in it.
+    /// What is in it, as `digest` of its content says.
     pub fn digest(&self) -> Option<&str> {
         self.content.as_ref().map(|content| content.digest.as_str())
     }
@@ -80,7 +80,7 @@ impl SlotFact {
 pub struct SlotContent {
     /// The reference as it was asked for.
     pub image: String,
-    /// `sha256:…`.
+    /// `sha256:…`, and with a cloud-config of the cluster's a part of that one's: what runs when the slot is booted.
     pub digest: String,
     /// The image's version.
     pub version: String,

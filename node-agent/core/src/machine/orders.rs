@@ -42,7 +42,7 @@ fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Ac
     let slot = former.slot.clone();
     match former.step {
         // What is on trial is what the new order wants.
-        Step::Trial if former.digest == orders.order.digest() => None,
+        Step::Trial if former.digest == orders.order.release() => None,
         // Nobody approves of that reboot any more.
         Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => Some(disarm(former)),
         Step::Reverting { .. } => Some(leave(slot, facts)),
@@ -69,11 +69,11 @@ fn pause(attempt: &Attempt, facts: &Facts) -> Option<Action> {
 
 /// A new attempt; none while a trial that the journal does not know of has to end first.
 fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
-    let digest = orders.order.digest();
+    let digest = orders.order.release();
     let mut attempt = Attempt {
         plan_id: orders.order.plan_id.clone(),
         image: orders.order.image.clone(),
-        digest: digest.to_owned(),
+        digest: digest.clone(),
         slot: String::new(),
         step: Step::Staging,
         staging: None,
@@ -102,12 +102,12 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         };
         return Some(attempt);
     }
-    match reuse::choose(&facts.slots, Some(&running.name), Some(digest)) {
+    match reuse::choose(&facts.slots, Some(&running.name), Some(&digest)) {
         Ok(slot) => attempt.slot.clone_from(&slot.name),
         Err(NoSlot::OnTrial { .. }) => return None,
         Err(error) => refuse(&mut attempt, error.reason(), error.to_string()),
     }
-    if journal.is_bad(digest) {
+    if journal.is_bad(&digest) {
         let message = format!("{digest} was booted on this node before and failed: publish a fixed image");
         refuse(&mut attempt, "DigestFailedBefore", message);
     }

@@ -75,7 +75,7 @@ fn adopt_trial(orders: Option<&Orders>, facts: &Facts) -> Option<Attempt> {
     let orders = orders?;
     let running = facts.running.as_ref()?;
     let on_trial = matches!(facts.slot(&running.name)?.entry, EntryFact::Trial { .. });
-    (on_trial && running.digest == orders.order.digest()).then(|| Attempt {
+    (on_trial && running.digest == orders.order.release()).then(|| Attempt {
         plan_id: orders.order.plan_id.clone(),
         image: orders.order.image.clone(),
         digest: running.digest.clone(),

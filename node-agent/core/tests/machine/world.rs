@@ -120,6 +120,7 @@ impl World {
             order: Order {
                 plan_id: format!("p{}", self.orders_given),
                 image: format!("os@{NEW}"),
+                cloud_config: None,
                 target: self.target,
             },
             not_after: Some(self.now + SignedDuration::from_mins(10)),

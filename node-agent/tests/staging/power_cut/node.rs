@@ -123,6 +123,7 @@ impl Node {
         let outcome = match action {
             Action::Stage { slot, image } => {
                 let request = StageRequest {
+                    cloud_config: None,
                     disk: self.disk.clone(),
                     slot: slot.clone(),
                     image: image.clone(),

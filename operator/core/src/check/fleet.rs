@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::{
+    cloud_config::OrderedCloudConfig,
     node_plan::{Phase, RollbackCause, SlotState, Target},
     quantity::CountOrPercent,
     rollout::{FailureAction, OnFirstFailure},
@@ -28,13 +29,19 @@ fn down(node: &NodeSeen) -> bool {
     !node.ready || node.unschedulable || recorded(node)
 }
 
-fn digest(policy: &Policy) -> Option<&str> {
-    policy.image.as_ref()?.split('@').nth(1)
+/// What is rolled out, said a second time.
+fn digest(policy: &Policy) -> Option<String> {
+    wanted(policy.image.as_deref(), policy.cloud_config.as_ref())
+}
+
+fn wanted(image: Option<&str>, config: Option<&OrderedCloudConfig>) -> Option<String> {
+    let digest = image?.split('@').nth(1)?;
+    Some(config.map_or_else(|| digest.to_owned(), |config| format!("{digest}+{:.16}", config.sha256)))
 }
 
 fn runs(policy: &Policy, node: &NodeSeen) -> bool {
     let Some(plan) = &node.plan else { return false };
-    let booted = plan.status.booted.as_ref().map(|booted| booted.digest.as_str());
+    let booted = plan.status.booted.as_ref().map(|booted| booted.digest.clone());
     booted.is_some()
         && booted == digest(policy)
         && matches!(plan.status.phase, Phase::Idle | Phase::Committed)
@@ -48,7 +55,7 @@ pub fn spoilt(policy: &Policy, seen: &Snapshot, now: Timestamp) -> BTreeSet<Stri
         let node = seen.nodes.get(name).filter(|node| ours(node));
         node.and_then(|node| node.plan.as_ref()).is_some_and(|plan| plan.status.host.is_some())
     };
-    let told = seen.nodes.iter().filter(|(_, node)| ours(node) && failed(policy, digest, node, now));
+    let told = seen.nodes.iter().filter(|(_, node)| ours(node) && failed(policy, &digest, node, now));
     let written =
         policy.rejected.iter().filter(|old| old.condemned && old.digest == digest && !spoken(&old.node));
     told.map(|(name, _)| name.clone()).chain(written.map(|old| old.node.clone())).collect()
@@ -56,7 +63,8 @@ pub fn spoilt(policy: &Policy, seen: &Snapshot, now: Timestamp) -> BTreeSet<Stri
 
 fn failed(policy: &Policy, digest: &str, node: &NodeSeen, now: Timestamp) -> bool {
     let Some(plan) = &node.plan else { return false };
-    let same = plan.spec.image.as_deref().is_some_and(|image| image.ends_with(digest));
+    let ordered = wanted(plan.spec.image.as_deref(), plan.spec.cloud_config.as_ref());
+    let same = ordered.as_deref() == Some(digest);
     let current = plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id;
     let ended = current && matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
     let back = plan.status.rolled_back.as_ref().map(|back| back.cause);
@@ -99,7 +107,7 @@ pub fn is_stopped(policy: &Policy, seen: &Snapshot, now: Timestamp) -> bool {
     let Some(digest) = digest(policy) else { return false };
     let denied = policy.denied.iter().find(|denied| denied.digest == digest);
     let excused = denied.filter(|denied| {
-        policy.allowed.as_deref() == Some(digest) || denied.until.is_some_and(|until| until.0 <= now)
+        policy.allowed.as_ref() == Some(&digest) || denied.until.is_some_and(|until| until.0 <= now)
     });
     if denied.is_some() && excused.is_none() {
         return true;
@@ -288,7 +296,9 @@ fn steps(
     let Some(digest) = digest(policy) else { return };
     let known = policy.progress.as_ref().filter(|progress| progress.digest == digest);
     let passed = known.map_or(0, |progress| usize::try_from(progress.steps_passed).unwrap_or(0));
-    let short: String = digest.trim_start_matches("sha256:").chars().take(12).collect();
+    let (image, config) = digest.split_once('+').unwrap_or((&digest, ""));
+    let plus = if config.is_empty() { "" } else { "+" };
+    let short = format!("{:.12}{plus}{config:.8}", image.trim_start_matches("sha256:"));
     let gate = policy.steps.iter().enumerate().skip(passed).find(|(at, step)| {
         let since = known.filter(|_| *at == passed).and_then(|progress| progress.step_done_at);
         let soaked = since.is_some_and(|since| since.0 + SignedDuration::from_secs(step.soak_seconds) <= now);

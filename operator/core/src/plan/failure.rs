@@ -65,8 +65,8 @@ impl<'a> Failures<'a> {
 /// The failure of the image that is wanted on this node, if it failed there.
 fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     let plan = node.plan.as_ref()?;
-    let digest = policy.digest()?;
-    if plan.spec.image == policy.image
+    let release = policy.release()?;
+    if policy.is_ordered_by(&plan.spec)
         && let Some(why) = lost(policy, node, now)
     {
         return Some(Failure { why, condemned: false, again: None });
@@ -74,9 +74,9 @@ fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     if updated(policy, node) || node.unmanageable() || taken_back(policy, node) {
         return None;
     }
-    let condemned = condemned(policy, &plan.status);
-    let of_this_image = plan.spec.order().is_some_and(|order| order.digest() == digest);
-    if of_this_image && matches!(node.phase(), Phase::RolledBack | Phase::Failed) {
+    let condemned = plan.status.bad_digests.contains(&release);
+    let of_this_release = plan.spec.order().is_some_and(|order| order.release() == release);
+    if of_this_release && matches!(node.phase(), Phase::RolledBack | Phase::Failed) {
         let again = if condemned { None } else { again(policy, node, now) };
         return Some(Failure { why: said(&plan.status), condemned, again });
     }
@@ -87,7 +87,7 @@ fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
 pub fn taken_back(policy: &Policy, node: &NodeSeen) -> bool {
     let Some(plan) = &node.plan else { return false };
     let cause = plan.status.rolled_back.as_ref().map(|back| back.cause);
-    plan.spec.image == policy.image
+    policy.is_ordered_by(&plan.spec)
         && node.phase() == Phase::RolledBack
         && cause == Some(RollbackCause::Rollout)
 }
@@ -158,11 +158,6 @@ fn has_ended(node: &NodeSeen) -> bool {
 /// Whether nothing is left of the node's turn but that it is not Ready.
 pub fn stays_away(node: &NodeSeen) -> bool {
     !node.ready && has_ended(node)
-}
-
-/// Whether the machine itself refuses the image for good.
-fn condemned(policy: &Policy, status: &NodePlanStatus) -> bool {
-    status.bad_digests.iter().any(|bad| Some(bad.as_str()) == policy.digest())
 }
 
 fn said(status: &NodePlanStatus) -> String {

@@ -41,8 +41,7 @@ impl<'a> Fleet<'a> {
 /// Whether the node runs the image, and not on trial.
 pub fn updated(policy: &Policy, node: &NodeSeen) -> bool {
     let Some(plan) = &node.plan else { return false };
-    let runs =
-        plan.status.booted.as_ref().is_some_and(|booted| Some(booted.digest.as_str()) == policy.digest());
+    let runs = plan.status.booted.as_ref().is_some_and(|booted| policy.is_run_by(booted));
     runs && matches!(plan.status.phase, Phase::Idle | Phase::Committed)
 }
 

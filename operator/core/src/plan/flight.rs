@@ -55,7 +55,7 @@ fn is_dropped(turn: &Turn) -> bool {
         || turn.fleet.verdict.stopped.is_some()
         || !turn.node.selected
         || turn.node.claimed_by_other.is_some()
-        || turn.plan.spec.image != turn.policy.image
+        || !turn.policy.is_ordered_by(&turn.plan.spec)
 }
 
 fn our_cordon(turn: &Turn) -> bool {

@@ -202,6 +202,7 @@ fn stage(policy: &Policy, node: &mut NodeSeen) {
     let Some(PlanSeen { spec, status }) = &mut node.plan else { return };
     spec.plan_id = Some(policy.plan_id(1));
     spec.image.clone_from(&policy.image);
+    spec.cloud_config.clone_from(&policy.cloud_config);
     spec.target = Some(Target::Staged);
     spec.pull = policy.pull.clone();
     spec.verification.clone_from(&policy.verification);
@@ -220,7 +221,7 @@ fn update(policy: &Policy, node: &mut NodeSeen) {
     spec.disruption = None;
     spec.target = Some(Target::Committed);
     status.phase = Phase::Committed;
-    if let (Some(booted), Some(digest)) = (&mut status.booted, policy.digest()) {
-        digest.clone_into(&mut booted.digest);
+    if let (Some(booted), Some(release)) = (&mut status.booted, policy.release()) {
+        booted.digest = release;
     }
 }

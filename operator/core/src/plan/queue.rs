@@ -81,7 +81,7 @@ pub fn ordered_attempt(policy: &Policy, node: &NodeSeen) -> Option<i32> {
 }
 
 fn attempt_in(policy: &Policy, spec: &NodePlanSpec) -> Option<i32> {
-    if spec.image != policy.image {
+    if !policy.is_ordered_by(spec) {
         return None;
     }
     policy.attempt_of(spec.plan_id.as_ref()?)

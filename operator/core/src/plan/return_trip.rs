@@ -23,7 +23,7 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
     }
     let dropped = policy.deleting
         || !node.ours()
-        || plan.spec.image != policy.image
+        || !policy.is_ordered_by(&plan.spec)
         || fleet.verdict.action != Some(FailureAction::RevertAll);
     if dropped || !kept || is_given_up(turn) {
         return finish(turn, decision);

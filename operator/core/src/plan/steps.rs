@@ -31,12 +31,12 @@ pub struct Steps {
 
 impl Steps {
     pub fn of(policy: &Policy, snapshot: &Snapshot, fleet: &Fleet, now: Timestamp) -> Self {
-        let Some(digest) = policy.digest() else {
+        let Some(release) = policy.release() else {
             return Self { progress: policy.progress.clone(), state: None, left: 0, open: None };
         };
-        let known = policy.progress.clone().filter(|progress| progress.digest == digest);
+        let known = policy.progress.clone().filter(|progress| progress.digest == release);
         let mut progress = known.unwrap_or_else(|| Progress {
-            digest: digest.to_owned(),
+            digest: release,
             started_at: Some(Time(now)),
             ..Progress::default()
         });

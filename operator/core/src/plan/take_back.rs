@@ -70,6 +70,6 @@ fn may_go_back(policy: &Policy, node: &NodeSeen) -> bool {
     brought
         && fallback
         && updated(policy, node)
-        && plan.spec.image == policy.image
+        && policy.is_ordered_by(&plan.spec)
         && plan.spec.target == Some(Target::Committed)
 }

@@ -23,7 +23,7 @@ pub fn prove(turn: &Turn, decision: &mut Decision) {
         return turn.act(NodeState::Committing, Action::Commit, decision);
     }
     if matches!(fleet.verdict.action, Some(FailureAction::RevertFailed | FailureAction::RevertAll))
-        && turn.plan.spec.image == policy.image
+        && policy.is_ordered_by(&turn.plan.spec)
     {
         return turn.revert_for(RollbackCause::Rollout, taken_back(fleet), decision);
     }
@@ -127,9 +127,9 @@ fn health(turn: &Turn, deadline: Timestamp) -> Health {
 /// What keeps the node itself from being healthy.
 fn unhealthy(turn: &Turn) -> Option<String> {
     let Turn { node, plan, record, .. } = turn;
-    let order = plan.spec.order()?;
+    let release = plan.spec.order()?.release();
     let Some(booted) = &plan.status.booted else { return Some("the agent does not say what runs".into()) };
-    if booted.digest != order.digest() {
+    if booted.digest != release {
         return Some(format!("it runs {}", booted.digest));
     }
     if booted.boot_id == record.boot_id_before || node.boot_id != booted.boot_id {

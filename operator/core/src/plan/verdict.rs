@@ -55,7 +55,8 @@ impl Verdict {
             remembered.as_ref().is_some_and(|old| !failures.iter().any(|(name, _)| *name == old.node)),
         );
         let failed = failures.len() + unseen;
-        let denial = policy.denied.iter().find(|denied| Some(denied.digest.as_str()) == policy.digest());
+        let release = policy.release().unwrap_or_default();
+        let denial = policy.denied.iter().find(|denied| denied.digest == release);
         let excused = denial.filter(|denied| is_excused(policy, denied, now));
         let forgiven = excused.map_or(0, |denied| usize::try_from(denied.count).unwrap_or(0));
         let tolerated = forgiven + policy.tolerated(size);
@@ -87,16 +88,16 @@ impl Verdict {
         proven: bool,
         now: Timestamp,
     ) {
-        let digest = policy.digest().unwrap_or_default();
+        let release = policy.release().unwrap_or_default();
         let over = |denied: &Denied| denied.until.is_some_and(|until| until.0 <= now);
         let redeemed = excused && failures.is_empty() && proven;
-        self.denied.retain(|denied| if denied.digest == digest { !redeemed } else { !over(denied) });
+        self.denied.retain(|denied| if denied.digest == release { !redeemed } else { !over(denied) });
         let condemned = || failures.iter().filter(|(_, failure)| failure.condemned);
         let Some((name, failure)) = condemned().next().filter(|_| self.stopped.is_some() && !excused) else {
             return;
         };
         let count = i64::try_from(condemned().count()).unwrap_or(i64::MAX);
-        if let Some(known) = self.denied.iter_mut().find(|denied| denied.digest == digest) {
+        if let Some(known) = self.denied.iter_mut().find(|denied| denied.digest == release) {
             known.count = known.count.max(count);
             return;
         }
@@ -105,7 +106,7 @@ impl Verdict {
         if self.denied.len() >= DENIED_MAX {
             self.denied.remove(0);
         }
-        self.denied.push(Denied { digest: digest.to_owned(), cause, count, since: Time(now), until });
+        self.denied.push(Denied { digest: release, cause, count, since: Time(now), until });
     }
 }
 
@@ -130,7 +131,7 @@ fn in_a_row(policy: &Policy, snapshot: &Snapshot) -> usize {
 
 fn rejection(policy: &Policy, name: &str, failure: &Failure) -> Rejected {
     Rejected {
-        digest: policy.digest().unwrap_or_default().to_owned(),
+        digest: policy.release().unwrap_or_default(),
         node: name.to_owned(),
         message: cut(failure.why.clone(), MESSAGE_MAX),
         condemned: failure.condemned,
@@ -145,8 +146,8 @@ fn cut(mut text: String, max: usize) -> String {
 /// The failure that was written down. A plan that was deleted tells nothing of it, but its node's agent will: only what
 /// that says lifts it.
 fn remembered(policy: &Policy, snapshot: &Snapshot) -> Option<Rejected> {
-    let rejected =
-        policy.rejected.clone().filter(|rejected| Some(rejected.digest.as_str()) == policy.digest())?;
+    let release = policy.release()?;
+    let rejected = policy.rejected.clone().filter(|rejected| rejected.digest == release)?;
     let Some(node) = snapshot.nodes.get(&rejected.node).filter(|node| node.ours()) else {
         return rejected.condemned.then_some(rejected);
     };
@@ -160,7 +161,10 @@ fn stop_message(policy: &Policy, rejected: &Rejected, failed: usize) -> String {
     let why = message.trim_end_matches('.');
     let others = if failed > 1 { format!(" and {} more", failed - 1) } else { String::new() };
     let remedy = if *condemned {
-        "Publish a fixed image and set it as osImage".to_owned()
+        match policy.cloud_config {
+            None => "Publish a fixed image and set it as osImage".to_owned(),
+            Some(_) => "Publish a fixed image and set it as osImage, or correct cloudConfig".to_owned(),
+        }
     } else {
         format!("Remove the cause and `kubectl delete nodeplan {node}` to try again, or set another osImage")
     };
@@ -172,8 +176,9 @@ fn denied_message(policy: &Policy, denied: &Denied) -> String {
     let until = denied.until.map_or_else(String::new, |until| format!(" until {}", until.0));
     format!(
         "{image} is denied{until}: it failed on {} nodes ({}). Publish a fixed image, or set the annotation \
-         evenkeel.dev/allow-digest to its digest to try it all the same",
+         evenkeel.dev/allow-digest to {} to try it all the same",
         denied.count,
-        denied.cause.trim_end_matches('.')
+        denied.cause.trim_end_matches('.'),
+        denied.digest
     )
 }

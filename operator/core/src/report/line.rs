@@ -4,6 +4,7 @@ use evenkeel_crds::rollout_status::Progress;
 use jiff::SignedDuration;
 
 use super::{Hold, NodeState, Report, StepWait, is_apart};
+use crate::policy;
 
 /// Names that the line has before it counts: enough to begin looking; the plans have the rest.
 const NAMES_MAX: usize = 3;
@@ -125,9 +126,9 @@ impl Report {
     }
 }
 
-/// So much of a digest as a person compares.
-fn short(digest: &str) -> String {
-    digest.chars().take("sha256:".len() + 12).collect()
+/// So much of a release as a person compares.
+fn short(release: &str) -> String {
+    format!("sha256:{}", policy::short(release))
 }
 
 /// A length of time as people say it: the largest two units.

@@ -1,10 +1,15 @@
 //! What happens when something changes in the middle.
 
-use evenkeel_crds::node_plan::{NodePlanStatus, Phase, RollbackCause, Target};
+use evenkeel_crds::{
+    cloud_config::OrderedCloudConfig,
+    node_plan::{NodePlanStatus, Phase, RollbackCause, Target},
+};
 use evenkeel_operator_core::{Action, NodeSeen, NodeState, PlanSeen};
 use serde_json::json;
 
-use crate::fleet::{action, decide, failed, image, in_turn, node, ordered, policy, staged, started};
+use crate::fleet::{
+    NEW, action, decide, failed, image, in_turn, node, ordered, policy, staged, started, updated,
+};
 
 const THIRD: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
 
@@ -30,6 +35,36 @@ fn another_image_re_stages_aborts_or_waits_for_the_reboot() {
     // What it kept is not what is wanted any more: after its turn it is staged anew.
     let kept = ordered(Target::Committed, Phase::Committed);
     assert!(matches!(action(&decide(&policy, &[("n1", kept)]), "n1"), Some(Action::OrderStage { .. })));
+}
+
+/// The same image with another cloud-config is as much another thing to roll out as another image is.
+#[test]
+fn another_cloud_config_is_rolled_out_like_another_image() {
+    let mut policy = policy(&json!({ "maxUnavailable": 5 }));
+    let plan_id = policy.plan_id(1);
+    policy.cloud_config =
+        Some(OrderedCloudConfig { document: "{}".into(), sha256: "0123456789abcdef".repeat(4) });
+    assert_eq!(policy.release().unwrap(), format!("{NEW}+0123456789abcdef"));
+    assert_ne!(policy.plan_id(1), plan_id);
+    assert_eq!((policy.attempt_of(&plan_id), policy.attempt_of(&policy.plan_id(7))), (None, Some(7)));
+    let nodes = [
+        ("drains", in_turn(Target::Staged, Phase::Staged, 1)),
+        ("failed", failed(RollbackCause::HostCheck, 5)),
+        ("kept", updated(5)),
+        ("staged", staged()),
+    ];
+    let decision = decide(&policy, &nodes);
+    // What failed is the image with the configuration that it had.
+    for name in ["failed", "kept", "staged"] {
+        let Some(Action::OrderStage { plan_id, .. }) = action(&decision, name) else {
+            panic!("{name}: {decision:?}")
+        };
+        assert_eq!(plan_id, policy.plan_id(1));
+    }
+    assert_eq!(action(&decision, "drains"), Some(Action::Uncordon));
+    let mut there = updated(5);
+    there.plan.as_mut().unwrap().status.booted.as_mut().unwrap().digest = policy.release().unwrap();
+    assert_eq!(decide(&policy, &[("n1", there)]).report.nodes["n1"], NodeState::Updated);
 }
 
 #[test]

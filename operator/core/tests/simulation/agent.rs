@@ -216,9 +216,9 @@ impl Agent {
                 let message = "the disk is full".into();
                 return Outcome::Failed(PlanError { reason: "DiskFull".into(), message, retryable: false });
             }
-            Action::Stage { slot: name, image } => {
+            Action::Stage { slot: name, .. } => {
                 assert_ne!(name, self.running, "the running slot must never be written");
-                let digest = image.rsplit('@').next().map(str::to_owned);
+                let digest = self.journal.attempt.as_ref().map(|attempt| attempt.digest.clone());
                 *self.slot(name) = Slot { digest, entry: EntryFact::Absent, generation: 0 };
                 return Outcome::Staged(StagingCost::default());
             }

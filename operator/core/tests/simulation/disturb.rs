@@ -1,6 +1,6 @@
 //! What nobody planned: people, machines and clocks.
 
-use evenkeel_crds::{condition::Time, rollout::Pause};
+use evenkeel_crds::{cloud_config::OrderedCloudConfig, condition::Time, rollout::Pause};
 use jiff::SignedDuration;
 
 use crate::{
@@ -82,7 +82,7 @@ fn to_objects(world: &mut World, dice: &mut Dice, name: &str) {
 
 fn to_policy(world: &mut World, dice: &mut Dice) {
     let policy = &mut world.policy;
-    match dice.roll(10) {
+    match dice.roll(11) {
         0 | 1 => policy.pauses.push(Pause {
             owner: "night-shift".into(),
             reason: "deploy".into(),
@@ -98,8 +98,17 @@ fn to_policy(world: &mut World, dice: &mut Dice) {
             policy.allowed = dice.one_in(2).then(|| digest.to_owned());
         }
         8 => policy.pull.plain_http = !policy.pull.plain_http,
+        9 => {
+            policy.cloud_config = policy.cloud_config.is_none().then(configured);
+            world.seen.add("configured");
+        }
         _ => {}
     }
+}
+
+/// A cloud-config of the cluster's.
+fn configured() -> OrderedCloudConfig {
+    OrderedCloudConfig { document: "{}".into(), sha256: "0123456789abcdef".repeat(4) }
 }
 
 /// Nobody disturbs any more.

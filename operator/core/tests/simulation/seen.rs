@@ -12,10 +12,11 @@ use evenkeel_operator_core::{
 pub struct Seen(BTreeMap<&'static str, u64>);
 
 /// What has to come up in a thousand schedules.
-const EXPECTED: [&str; 35] = [
+const EXPECTED: [&str; 36] = [
     "approval",
     "budget",
     "clock jumped",
+    "configured",
     "conflict",
     "conflict of the status",
     "control plane",

@@ -28,6 +28,7 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.ordered_at = Some(Time(at));
             spec.plan_id = Some(plan_id);
             spec.image = Some(image);
+            spec.cloud_config.clone_from(&policy.cloud_config);
             spec.target = Some(Target::Staged);
             spec.pull = policy.pull.clone();
             spec.verification.clone_from(&policy.verification);
