@@ -163,7 +163,11 @@ impl Cluster {
     }
 }
 
-/// Whether each stage of each machine's cloud-config ran as often as it should: once, and in each boot.
+/// What `demo/upgrade.yaml` has every machine say on its console.
+const FROM_THE_CLUSTER: &str = "the cloud-config of the cluster was applied";
+
+/// Whether each stage of each machine's cloud-config ran as often as it should: once, and in each boot; and that of the
+/// cluster with the version that it came with.
 pub fn stages_ran(machines: &[Machine]) -> Result<()> {
     for machine in machines {
         let console = fs::read(machine.console()).context("read a machine's console")?;
@@ -173,6 +177,8 @@ pub fn stages_ran(machines: &[Machine]) -> Result<()> {
         let [install, upgrade, boot, network] = seen;
         // Every machine boots once after its installation and once after its good upgrade, and some more than that.
         let right = install == 1 && upgrade >= 1 && boot >= 2 && network >= 2;
+        let applied = console.contains(FROM_THE_CLUSTER);
+        ensure!(applied, "{} never applied the cloud-config of the cluster", machine.name());
         ensure!(right, "stages {STAGES:?} of {}'s cloud-config ran {seen:?} times", machine.name());
     }
     Ok(())
