@@ -11,6 +11,7 @@ pub mod guard;
 pub mod init;
 pub mod install;
 pub mod mend;
+pub mod own_changes;
 pub mod pins;
 mod plan_error;
 pub mod programs;

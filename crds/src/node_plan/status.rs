@@ -89,7 +89,7 @@ pub struct Progress {
     pub seconds_left: Option<i64>,
 }
 
-/// What staging took.
+/// What staging took, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StagingCost {
@@ -105,6 +105,27 @@ pub struct StagingCost {
     pub bytes_skipped: i64,
     /// Milliseconds from the first request to the verified slot.
     pub milliseconds: i64,
+    /// Files below `/etc`, `/opt`, `/root` and `/srv` that the machine has changed and the image changes too, the first 16 of
+    /// them. The machine's stay, so that what the image says there is not seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub conflicts: Vec<String>,
+    /// How many there are.
+    #[serde(default)]
+    pub conflict_count: i64,
+}
+
+/// Conflicts that are named.
+pub const CONFLICTS_MAX: usize = 16;
+
+impl StagingCost {
+    /// Notes which paths are in conflict.
+    #[must_use]
+    pub fn with_conflicts(mut self, paths: &[String]) -> Self {
+        self.conflict_count = i64::try_from(paths.len()).unwrap_or(i64::MAX);
+        self.conflicts = paths.iter().take(CONFLICTS_MAX).cloned().collect();
+        self
+    }
 }
 
 /// One slot of the disk.

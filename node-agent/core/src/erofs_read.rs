@@ -11,6 +11,7 @@ const FLAT_INLINE: u16 = 2;
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
 const S_IFREG: u16 = 0o100_000;
+const S_IFLNK: u16 = 0o120_000;
 const DIRENT_LENGTH: usize = 12;
 /// Larger than any boot loader, and than any folder in a system's image.
 const FILE_LENGTH_MAX: u64 = 64 << 20;
@@ -32,22 +33,41 @@ pub enum ErofsReadError {
 /// Fills a buffer with the bytes at an offset from the start of the slot.
 pub type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> io::Result<()> + 'a;
 
+/// What lies at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A folder.
+    Folder,
+    /// A regular file, with its content.
+    File(Vec<u8>),
+    /// A regular file of more bytes than were wanted.
+    LargeFile(u64),
+    /// A symbolic link, with where it leads.
+    Link(Vec<u8>),
+    /// A device, a FIFO, a socket.
+    Special,
+}
+
 /// Reads the regular file at the absolute `path`; symbolic links are not followed.
 pub fn read_file(read: &ReadAt<'_>, path: &str) -> Result<Vec<u8>, ErofsReadError> {
     let reader = Reader::open(read)?;
-    let mut inode = reader.inode(reader.root)?;
-    for name in path.split('/').filter(|name| !name.is_empty()) {
-        let missing = || ErofsReadError::NotFound(path.to_owned());
-        if inode.mode & S_IFMT != S_IFDIR {
-            return Err(missing());
-        }
-        let nid = find(&reader.content(&inode)?, reader.block, name)?.ok_or_else(missing)?;
-        inode = reader.inode(nid)?;
+    match reader.at(path.as_bytes())? {
+        Some(inode) if inode.mode & S_IFMT == S_IFREG => reader.content(&inode),
+        _ => Err(ErofsReadError::NotFound(path.to_owned())),
     }
-    if inode.mode & S_IFMT != S_IFREG {
-        return Err(ErofsReadError::NotFound(path.to_owned()));
-    }
-    reader.content(&inode)
+}
+
+/// Reads what lies at a path, with the content of a file up to `length_max` bytes; symbolic links are not followed.
+pub fn read_entry(read: &ReadAt<'_>, path: &[u8], length_max: u64) -> Result<Option<Entry>, ErofsReadError> {
+    let reader = Reader::open(read)?;
+    let Some(inode) = reader.at(path)? else { return Ok(None) };
+    Ok(Some(match inode.mode & S_IFMT {
+        S_IFDIR => Entry::Folder,
+        S_IFREG if inode.size > length_max => Entry::LargeFile(inode.size),
+        S_IFREG => Entry::File(reader.content(&inode)?),
+        S_IFLNK => Entry::Link(reader.content(&inode)?),
+        _ => Entry::Special,
+    }))
 }
 
 struct Reader<'a> {
@@ -79,6 +99,18 @@ impl<'a> Reader<'a> {
         let block = 1 << bytes[12];
         let metadata = u64::from(u32_at(&bytes, 40)) * block;
         Ok(Self { read, block, metadata, root: u64::from(u16_at(&bytes, 14)) })
+    }
+
+    fn at(&self, path: &[u8]) -> Result<Option<Inode>, ErofsReadError> {
+        let mut inode = self.inode(self.root)?;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            if inode.mode & S_IFMT != S_IFDIR {
+                return Ok(None);
+            }
+            let Some(nid) = find(&self.content(&inode)?, self.block, name)? else { return Ok(None) };
+            inode = self.inode(nid)?;
+        }
+        Ok(Some(inode))
     }
 
     fn inode(&self, nid: u64) -> Result<Inode, ErofsReadError> {
@@ -124,7 +156,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn find(folder: &[u8], block: u64, wanted: &str) -> Result<Option<u64>, ErofsReadError> {
+fn find(folder: &[u8], block: u64, wanted: &[u8]) -> Result<Option<u64>, ErofsReadError> {
     let wrong = || ErofsReadError::Foreign("a damaged folder");
     for block in folder.chunks(usize::try_from(block).expect("a block is at most 64 KiB")) {
         let names = usize::from(u16_at(block.get(..DIRENT_LENGTH).ok_or_else(wrong)?, 8));
@@ -134,7 +166,7 @@ fn find(folder: &[u8], block: u64, wanted: &str) -> Result<Option<u64>, ErofsRea
             let end = starts.get(index + 1).copied().unwrap_or(block.len());
             let name = block.get(starts[index]..end).ok_or_else(wrong)?;
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            if name == wanted.as_bytes() {
+            if name == wanted {
                 return Ok(Some(u64::from(u32_at(entry, 0)) | u64::from(u32_at(entry, 4)) << 32));
             }
         }

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod kernel_options;
 pub mod layout;
 pub mod machine;
+pub mod own_changes;
 pub mod reset;
 pub mod reuse;
 pub mod section_list;

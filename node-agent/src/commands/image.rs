@@ -17,7 +17,7 @@ use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
     disk::{Disk, DiskError},
-    install, mend,
+    install, mend, own_changes,
     stage::{self, Meter, StageRequest, Staged},
 };
 
@@ -57,9 +57,13 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let situation = Situation::look(&args.slot.disk)?;
     let slot = situation.passive(args.slot.slot.as_deref())?;
+    let running = situation.running().map(str::to_owned);
     let request = Source::of(&args.source)?.request(situation.disk, &slot, &args.image);
     let runtime = tokio::runtime::Runtime::new()?;
     let staged = runtime.block_on(stage_with_progress(&request))?;
+    if let Some(running) = running {
+        tell_conflicts(&request, &running, &args.slot.disk.proc)?;
+    }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&account(&request.slot, &staged))?),
         Output::Text => {
@@ -76,6 +80,18 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
                 cost.milliseconds
             );
         }
+    }
+    Ok(())
+}
+
+/// Tells what of the machine's own is in conflict with the image.
+fn tell_conflicts(request: &StageRequest, running: &str, proc: &Path) -> Result<()> {
+    let (before, after) = (request.disk.slot(running)?, request.disk.slot(&request.slot)?);
+    for path in own_changes::conflicts(&own_changes::of_machine(proc), &before, &after)? {
+        eprintln!(
+            "{}: this machine changed it, and the image has another version than the one before: the machine's stays",
+            path.display()
+        );
     }
     Ok(())
 }

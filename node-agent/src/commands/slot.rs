@@ -47,6 +47,11 @@ impl Situation {
         Ok(Self { disk, bootloader, entries, slots, running: running.map(|running| running.name) })
     }
 
+    /// The slot that runs, if it is of this disk.
+    pub(super) fn running(&self) -> Option<&str> {
+        self.running.as_deref()
+    }
+
     /// The slot that must stay as it is: the one that runs, or on a disk that is not running the one that boots next.
     fn current(&self) -> Option<&str> {
         let next = next_boot(&self.entries).map(|entry| entry.name.slot.as_str());

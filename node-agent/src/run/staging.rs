@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use evenkeel_crds::{
-    NodePlan, NodePlanSpec, cloud_config::OrderedCloudConfig, node_plan::Target, verification::Verification,
+    NodePlan, NodePlanSpec,
+    cloud_config::OrderedCloudConfig,
+    node_plan::{StagingCost, Target},
+    verification::Verification,
 };
 use evenkeel_node_agent_core::{
     digest::hex,
@@ -16,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, host_facts};
 use crate::{
-    disk,
+    disk, own_changes,
     stage::{self, Meter, StageError, StageRequest, Staged},
 };
 
@@ -77,10 +80,42 @@ impl Agent {
             }
         };
         match staged {
-            Ok(Ok(Staged { cost, .. })) => Some(Outcome::Staged(cost)),
+            Ok(Ok(Staged { cost, .. })) => {
+                let running = facts.running.as_ref().map(|running| running.name.as_str());
+                Some(Outcome::Staged(self.with_conflicts(cost, running, slot)))
+            }
             Ok(Err(StageError::Stopped)) => None,
             Ok(Err(error)) => Some(Outcome::Failed(error.plan_error())),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// The account of staging with what of the machine's own is in conflict with the image; nothing depends on it.
+    fn with_conflicts(&self, cost: StagingCost, running: Option<&str>, slot: &str) -> StagingCost {
+        let Some(running) = running else { return cost };
+        let look = || -> anyhow::Result<Vec<String>> {
+            let disk = disk::open_or_find(self.args.disk.as_deref(), &self.args.proc)?;
+            let overlays = own_changes::of_machine(&self.args.proc);
+            let paths = own_changes::conflicts(&overlays, &disk.slot(running)?, &disk.slot(slot)?)?;
+            Ok(paths.iter().map(|path| path.display().to_string()).collect())
+        };
+        match tokio::task::block_in_place(look) {
+            Ok(paths) => {
+                for path in &paths {
+                    tracing::warn!(
+                        path,
+                        "the image has another version of what this machine changed: the machine's stays"
+                    );
+                }
+                cost.with_conflicts(&paths)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "conflicts with the machine's own changes are unknown"
+                );
+                cost
+            }
         }
     }
 

@@ -99,6 +99,7 @@ impl Meter {
             bytes_written: signed(write.written),
             bytes_skipped: signed(write.skipped),
             milliseconds: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
+            ..StagingCost::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use evenkeel_node_agent::{
     cloud_config, pins,
     stage::{Meter, StageRequest, Staged, stage},
 };
-use evenkeel_node_agent_core::{cloud_config::Stage, machine::RunningSlot};
+use evenkeel_node_agent_core::{cloud_config::Stage, machine::RunningSlot, slot_record::SlotRecord};
 
 use crate::{
     image::{Recipe, tar},
@@ -44,7 +44,7 @@ async fn another_one_costs_a_look_at_the_slot_and_no_download() {
     let again = staged(&machine, &image, Some(OTHER)).await.unwrap().record;
     assert_eq!(other, again, "what is there is left alone");
     assert_eq!((&one.root_hash, &one.digest), (&plain.root_hash, &plain.digest));
-    let releases = [&plain, &one, &other].map(|record| record.release());
+    let releases = [&plain, &one, &other].map(SlotRecord::release);
     assert!(releases[0] != releases[1] && releases[1] != releases[2], "{releases:?}");
     assert_eq!(machine.slot("b").cloud_config.as_deref(), Some(OTHER));
     assert!(!machine.slot("b").bootable);

@@ -13,6 +13,7 @@ mod machine;
 mod many_moves;
 mod memory;
 mod odd_server;
+mod own_changes;
 mod power_cut;
 mod recorder;
 mod recovery;
