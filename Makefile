@@ -29,7 +29,7 @@ trials: build
 lives: build
 	$(E2E) life $(STORIES) $(if $(GRUB),--grub)
 
-# A machine that updates itself while its power is cut, CUTS times in all; some two minutes for each cut.
+# Machines that update themselves, go back or begin anew while their power is cut, CUTS times in all; some two minutes for each.
 power: build
 	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1)
 

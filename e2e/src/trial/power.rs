@@ -1,9 +1,10 @@
-//! A machine that updates itself and loses its power again and again: what it wrote and did not flush is lost, kept or
-//! torn. In the end it runs the new version, kept, and both slots hold what was written into them.
+//! A machine that updates itself, goes back, or begins anew, and loses its power again and again: what it wrote and did not
+//! flush is lost, kept or torn. In the end it runs what it should, kept, and its slots hold what was written into them.
 
 mod dice;
 mod disk;
 mod story;
+mod tales;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -22,7 +23,7 @@ pub struct Arguments {
     /// Cuts in all.
     #[arg(long, default_value_t = 100)]
     pub cuts: u32,
-    /// Cuts in each update, after which it is left alone.
+    /// Cuts in each of these, after which it is left alone.
     #[arg(long, default_value_t = 4)]
     pub cuts_in_each: u32,
     /// Where chance begins. A story's own seed is told, and repeats its cuts: after the same steps and as many writes, and

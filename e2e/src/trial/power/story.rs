@@ -1,4 +1,4 @@
-//! One update with cuts.
+//! One tale with cuts.
 
 use std::{
     fs,
@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::{process::Command, time::sleep};
 
-use super::{dice::Dice, disk::VolatileDisk};
+use super::{
+    dice::Dice,
+    disk::VolatileDisk,
+    tales::{KEPT, Tale},
+};
 use crate::{
     machine::{HOST, Hardware, Machine},
     os_image,
@@ -26,46 +30,24 @@ use crate::{
 const POLL: Duration = Duration::from_millis(50);
 /// A boot that takes longer than this many usual ones, or a stage in it, has not come up.
 const SLOWER: u32 = 8;
-/// What the machine does in each boot: the next step of its update, which it tells.
-const SCRIPT: &str = r#"
+/// What all scripts begin with.
+const BEGIN: &str = r#"
 agent=/usr/lib/evenkeel/evenkeel-agent
 say() { echo "evenkeel-power: $*" > /dev/console; }
-case $(cat /proc/cmdline) in
-*evenkeel.slot=b*)
-    say commit
-    $agent commit --slot b && say kept
-    ;;
-*)
-    say stage
-    until $agent stage IMAGE --slot b --plain-http; do sleep 5; done
-    say activate
-    $agent activate --slot b && say reboot && systemctl reboot
-    sleep 1000
-    ;;
-esac
 "#;
-const KEPT: &str = "evenkeel-power: kept";
-/// Where a cut may come: so many writes at most after these words on the console, as often as such a step has them. A step
-/// with fewer lets the cut fall into the next one.
-const PLACES: [(&str, u64); 6] = [
-    ("Linux version", 60),
-    ("evenkeel-power: stage", 500),
-    ("evenkeel-power: activate", 40),
-    ("evenkeel-power: reboot", 60),
-    ("evenkeel-power: commit", 12),
-    (KEPT, 20),
-];
 
-/// Copies the base, lets it update itself with so many cuts, and looks at what came of it.
+/// Copies the base, lets it do one thing with so many cuts, and looks at what came of it.
 pub(super) async fn tell(host: &Host, base: &Base, dice: &mut Dice, seed: u64, cuts: u32) -> Result<String> {
     let folder = host.folder.join(format!("power-{seed}"));
     fs::create_dir_all(&folder).context("make a folder for the story")?;
-    let story = Story { host, base, disk: folder.join("disk.img"), folder };
+    let tale = Tale::choose(dice);
+    let story = Story { host, base, tale, disk: folder.join("disk.img"), folder };
     story.set_up().await?;
     let done =
-        progress::long(&format!("an update with {cuts} cuts, seed {seed}"), story.update(dice, cuts)).await;
+        progress::long(&format!("{} with {cuts} cuts, seed {seed}", tale.name), story.go_on(dice, cuts))
+            .await;
     let looked = match done {
-        Ok(said) => story.check().await.map(|()| said.join("; ")),
+        Ok(said) => story.check().await.map(|()| format!("{}: {}", tale.name, said.join("; "))),
         Err(error) => Err(error),
     };
     if std::env::var_os("KEEP").is_none() {
@@ -77,6 +59,7 @@ pub(super) async fn tell(host: &Host, base: &Base, dice: &mut Dice, seed: u64, c
 struct Story<'a> {
     host: &'a Host,
     base: &'a Base,
+    tale: &'static Tale,
     folder: PathBuf,
     disk: PathBuf,
 }
@@ -86,15 +69,28 @@ impl Story<'_> {
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).args([&self.base.disk, &self.disk]);
         output(copy).await.context("copy the disk")?;
-        // All of the image is written anew.
-        Slot::find(&self.host.agent, &self.disk, "b").await?.wipe()?;
+        if self.tale.begins_in_b {
+            self.agent(&["activate", "--slot", "b"]).await?;
+            self.agent(&["commit", "--slot", "b"]).await?;
+        } else {
+            // All of the image is written anew.
+            Slot::find(&self.host.agent, &self.disk, "b").await?.wipe()?;
+        }
+        if let Some(document) = self.tale.cloud_config {
+            state::write_cloud_config(&self.disk, document).await?;
+        }
         let port = self.host.registry.port();
         let image = format!("{HOST}:{port}/{}:2", os_image::TRIALS_REPOSITORY);
-        state::write_script(&self.disk, &SCRIPT.replace("IMAGE", &image)).await
+        let script = format!("{BEGIN}{}", self.tale.script.replace("IMAGE", &image));
+        state::write_script(&self.disk, &script).await
+    }
+
+    async fn agent(&self, arguments: &[&str]) -> Result<()> {
+        base::agent(&self.host.agent, &self.disk, arguments).await.map(|_| ())
     }
 
     /// Gives what each cut hit.
-    async fn update(&self, dice: &mut Dice, cuts: u32) -> Result<Vec<String>> {
+    async fn go_on(&self, dice: &mut Dice, cuts: u32) -> Result<Vec<String>> {
         let socket = self.folder.join("nbd");
         let disk = VolatileDisk::serve(&self.disk, &socket)?;
         let hardware = Hardware { remote_disk: true, one_processor: true, ..Hardware::default() };
@@ -102,8 +98,9 @@ impl Story<'_> {
         let mut said = Vec::new();
         let mut hangs = 0;
         for number in 0..=cuts {
+            let places = self.tale.places;
             let (words, writes) =
-                PLACES[usize::try_from(dice.below(PLACES.len() as u64)).unwrap_or_default()];
+                places[usize::try_from(dice.below(places.len() as u64)).unwrap_or_default()];
             let cut = (number < cuts).then(|| (words, 1 + dice.below(writes)));
             let begun = self.console().len();
             while !self.boot(&mut machine, &disk, cut, begun).await? {
@@ -124,7 +121,7 @@ impl Story<'_> {
         Ok(said)
     }
 
-    /// Lets the machine go on until its power is cut, or without a cut until its update is kept and it is up. False when
+    /// Lets the machine go on until its power is cut, or without a cut until it has come to its end and is up. False when
     /// its emulator hung.
     async fn boot(
         &self,
@@ -167,12 +164,19 @@ impl Story<'_> {
     }
 
     async fn check(&self) -> Result<()> {
+        let last = self.tale.ends_in;
         let slots = self.host.slots(&self.disk).await?;
-        let b = slots.iter().find(|slot| slot.name == "b").context("the disk has no slot b")?;
-        ensure!(b.bootable && b.tries_left.is_none(), "slot b is not kept: {b:?}");
-        base::agent(&self.host.agent, &self.disk, &["verify"]).await.context("verify both slots")?;
+        let kept = slots.iter().find(|slot| slot.name == last).context("the disk has no such slot")?;
+        ensure!(
+            kept.bootable && kept.default && kept.tries_left.is_none(),
+            "slot {last} is not kept: {kept:?}"
+        );
+        self.agent(&["verify"]).await.context("verify both slots")?;
         let boots = boots::parse(&self.console());
-        ensure!(boots.last().is_some_and(|last| last.slot == "b" && last.up), "the machine booted {boots:?}");
+        ensure!(
+            boots.last().is_some_and(|boot| boot.slot == last && boot.up),
+            "the machine booted {boots:?}"
+        );
         ensure!(boots.iter().all(|boot| !boot.damage_found), "a slot was damaged: {boots:?}");
         Ok(())
     }
