@@ -24,6 +24,16 @@ pub(crate) fn image_of_registry(field: &str) -> Rule {
     )
 }
 
+/// An image that a person names by its digest.
+pub(crate) fn pinned(field: &str) -> Rule {
+    matches(
+        r"^[a-z0-9.\-]+(:[0-9]+)?(/[a-z0-9._\-]+)*(:[A-Za-z0-9_][A-Za-z0-9._\-]{0,127})?@sha256:[0-9a-f]{64}$",
+        &format!(
+            "{field} must be an image with its digest, such as registry.example/os@sha256:…, without https://"
+        ),
+    )
+}
+
 /// An image whose bytes are fixed.
 pub(crate) fn pinned_image() -> Rule {
     matches(

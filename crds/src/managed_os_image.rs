@@ -75,6 +75,12 @@ pub struct ManagedOSImageSpec {
     /// Everybody who may read this object or node plans can read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_config: Option<CloudConfig>,
+    /// The image that the recovery slots shall hold, with its digest: `registry/repository@sha256:…`. A node writes it when it has
+    /// kept the image to run, and nothing else is to be done. Absent: recovery slots are left as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::pinned("recoveryImage"))]
+    pub recovery_image: Option<String>,
     /// Which nodes. An absent or empty selector selects all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use status::{
-    Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RollbackCause, RolledBack, SlotState,
-    SlotStatus, StagingCost,
+    Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryStatus, RollbackCause, RolledBack,
+    SlotState, SlotStatus, StagingCost,
 };
 
 use crate::{
@@ -74,6 +74,10 @@ pub struct NodePlanSpec {
     /// The cluster's cloud-config, which is kept in the slot with the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_config: Option<OrderedCloudConfig>,
+    /// The image that the recovery slot shall hold, by digest. It is written while nothing else is to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub recovery_image: Option<String>,
     /// How far the agent may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,

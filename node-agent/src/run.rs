@@ -17,7 +17,10 @@ use evenkeel_crds::{NodePlan, node_plan::HostFacts};
 use evenkeel_node_agent_core::{
     doctor::{Finding, Verdict, examine},
     journal::Journal,
-    machine::{Action, Facts, Orders, Outcome, next, on_trial, record, resume, status},
+    layout::RECOVERY_SLOT,
+    machine::{
+        Action, Facts, Orders, Outcome, next, on_trial, record, recovery::write_recovery, resume, status,
+    },
 };
 use evenkeel_registry::{Platform, Reputation};
 use jiff::Timestamp;
@@ -125,6 +128,13 @@ impl Agent {
         self.keep(resume(&self.journal, orders.as_ref(), &facts))?;
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.keep(journal)?;
+        let action = match action {
+            Action::Wait => {
+                let wanted = plan.as_ref().and_then(|plan| plan.spec.recovery_image.as_deref());
+                write_recovery(&self.journal, wanted, &facts).unwrap_or(Action::Wait)
+            }
+            action => action,
+        };
         let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
         let waits_for_guard = on_trial(&self.journal) && !facts.host_checks_passed;
         let longest = if reported && !waits_for_guard { LOOK_AGAIN } else { TRY_AGAIN };
@@ -145,6 +155,7 @@ impl Agent {
         tracing::info!(?action, "acting");
         let outcome = match &action {
             Action::Stage { slot, image } => self.stage(plan, slot, image, &facts).await,
+            Action::WriteRecovery { image } => self.stage(plan, RECOVERY_SLOT, image, &facts).await,
             _ => Some(self.act(&action, plan.as_ref()).await),
         };
         self.sight.forget();

@@ -156,6 +156,19 @@ pub fn facts(disk: &Disk, entries: &[BootEntry], checks: &SlotChecks) -> Result<
         .collect()
 }
 
+/// The facts of the recovery slot; none on a disk without one.
+pub fn recovery(
+    disk: &Disk,
+    entries: &[BootEntry],
+    checks: &SlotChecks,
+) -> Result<Option<SlotFact>, SlotsError> {
+    if disk.slot(RECOVERY_SLOT).is_err() {
+        return Ok(None);
+    }
+    let (_, record) = content(disk, RECOVERY_SLOT)?;
+    Ok(Some(fact(RECOVERY_SLOT, record.as_ref(), entries, false, checks)))
+}
+
 fn content(disk: &Disk, name: &str) -> Result<(SlotState, Option<SlotRecord>), SlotsError> {
     match disk.slot(name)?.read_record() {
         Ok(record) => Ok((SlotState::Complete, Some(record))),

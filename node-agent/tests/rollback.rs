@@ -87,6 +87,7 @@ impl Node {
         let slots = self.slots();
         let digest_a = slots[0].digest().unwrap().to_owned();
         let facts = Facts {
+            recovery: None,
             running: Some(RunningSlot { name: "a".into(), digest: digest_a, boot_id: "next".into() }),
             slots,
             verdict: StateDir::open(&self.state()).unwrap().verdict().unwrap(),

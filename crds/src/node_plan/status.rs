@@ -37,6 +37,9 @@ pub struct NodePlanStatus {
     /// Why the old slot runs again, with phase `RolledBack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// What the recovery slot holds; absent while it holds nothing and nothing went wrong there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStatus>,
     /// What failed on this node, as `booted.digest` would say it; it is not tried again here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -87,6 +90,24 @@ pub struct Progress {
     /// Seconds that the rest takes at this rate; absent while nothing comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<i64>,
+}
+
+/// The recovery slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryStatus {
+    /// The image's reference as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The image's digest, `sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The image's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Why it does not hold what it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<PlanError>,
 }
 
 /// What staging took, and what it found.

@@ -35,6 +35,7 @@ pub(super) fn tell(slots: &[Listed], digest: &str, verdict: Option<Verdict>) -> 
         rearms: 0,
     };
     let facts = Facts {
+        recovery: None,
         running: Some(RunningSlot { name: "a".to_owned(), digest: old, boot_id: boot("after") }),
         slots: slots.iter().map(fact).collect(),
         verdict,

@@ -24,11 +24,28 @@ pub struct Journal {
     /// Images that failed on this machine.
     #[serde(default)]
     pub bad_digests: Vec<BadDigest>,
+    /// Why the recovery slot does not hold what it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryTrouble>,
+}
+
+/// What went wrong with the recovery slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryTrouble {
+    /// The image that it was to hold.
+    pub image: String,
+    /// Why it does not.
+    pub error: PlanError,
+    /// How often that failed in a row.
+    pub failures: u32,
+    /// Before this time, in seconds since 1970, it is not tried again.
+    pub retry_at: i64,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { version: JOURNAL_VERSION, attempt: None, bad_digests: Vec::new() }
+        Self { version: JOURNAL_VERSION, attempt: None, bad_digests: Vec::new(), recovery: None }
     }
 }
 

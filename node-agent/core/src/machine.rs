@@ -7,6 +7,7 @@
 pub mod facts;
 pub mod orders;
 pub mod outcome;
+pub mod recovery;
 pub mod resume;
 pub mod status;
 
@@ -31,6 +32,11 @@ pub enum Action {
     Stage {
         /// The slot to write.
         slot: String,
+        /// The image, by digest.
+        image: String,
+    },
+    /// Write `image` into the recovery slot, verify it, and make it what boots when no other slot does.
+    WriteRecovery {
         /// The image, by digest.
         image: String,
     },

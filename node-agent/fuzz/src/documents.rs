@@ -80,6 +80,7 @@ fn facts(entry: EntryFact, running: &str, now: i64, verdict: Option<Verdict>) ->
         ..SlotFact::empty(name)
     };
     Facts {
+        recovery: None,
         running: Some(RunningSlot { name: running.into(), digest: digest.clone(), boot_id: "1".into() }),
         slots: vec![slot("a"), slot("b")],
         verdict,

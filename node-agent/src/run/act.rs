@@ -111,7 +111,7 @@ impl ActError {
 pub(super) fn act(tools: &Tools, action: &Action) -> Result<(), ActError> {
     let disk = || disk::open_or_find(tools.disk.as_deref(), &tools.proc);
     match action {
-        Action::Wait | Action::WaitUntil(_) | Action::Stage { .. } => Ok(()),
+        Action::Wait | Action::WaitUntil(_) | Action::Stage { .. } | Action::WriteRecovery { .. } => Ok(()),
         Action::Activate { slot } => activate(tools, &disk()?, slot),
         Action::Commit { slot } => Ok(boot::open(&disk()?)?.commit(slot)?),
         Action::Disarm { slot } => Ok(boot::open(&disk()?)?.disarm(slot)?),

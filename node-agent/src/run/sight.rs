@@ -25,7 +25,15 @@ const HOLDS: Duration = Duration::from_mins(1);
 pub struct Sight {
     proc: PathBuf,
     disk: Option<PathBuf>,
-    seen: Option<(Instant, Option<RunningSlot>, Vec<SlotFact>)>,
+    seen: Option<(Instant, Seen)>,
+}
+
+/// What costs a look at the disk.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    running: Option<RunningSlot>,
+    slots: Vec<SlotFact>,
+    recovery: Option<SlotFact>,
 }
 
 impl Sight {
@@ -46,28 +54,32 @@ impl Sight {
         passed: Option<&ChecksPassed>,
         checks: &SlotChecks,
     ) -> Result<Facts, ActError> {
-        let (running, slots) = self.machine(checks)?;
+        let Seen { running, slots, recovery } = self.machine(checks)?;
         let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
         let host_checks_passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
-        Ok(Facts { running, slots, verdict, host_checks_passed, now: Timestamp::now() })
+        Ok(Facts { running, slots, recovery, verdict, host_checks_passed, now: Timestamp::now() })
     }
 
-    fn machine(&mut self, checks: &SlotChecks) -> Result<(Option<RunningSlot>, Vec<SlotFact>), ActError> {
-        if let Some((at, running, slots)) = &self.seen
+    fn machine(&mut self, checks: &SlotChecks) -> Result<Seen, ActError> {
+        if let Some((at, seen)) = &self.seen
             && at.elapsed() < HOLDS
         {
-            return Ok((running.clone(), slots.clone()));
+            return Ok(seen.clone());
         }
-        let running = host::running_slot(&self.proc)?;
-        // A host that does not run from a slot is left alone, whatever disks it has.
-        let slots = if running.is_some() { self.slots(checks)? } else { Vec::new() };
-        self.seen = Some((Instant::now(), running.clone(), slots.clone()));
-        Ok((running, slots))
+        let seen = match host::running_slot(&self.proc)? {
+            Some(running) => self.disk(running, checks)?,
+            // A host that does not run from a slot is left alone, whatever disks it has.
+            None => Seen::default(),
+        };
+        self.seen = Some((Instant::now(), seen.clone()));
+        Ok(seen)
     }
 
-    fn slots(&self, checks: &SlotChecks) -> Result<Vec<SlotFact>, ActError> {
+    fn disk(&self, running: RunningSlot, checks: &SlotChecks) -> Result<Seen, ActError> {
         let disk = disk::open_or_find(self.disk.as_deref(), &self.proc)?;
         let entries = boot::open(&disk)?.entries()?;
-        Ok(slots::facts(&disk, &entries, checks)?)
+        let slots = slots::facts(&disk, &entries, checks)?;
+        let recovery = slots::recovery(&disk, &entries, checks)?;
+        Ok(Seen { running: Some(running), slots, recovery })
     }
 }

@@ -10,16 +10,18 @@ use evenkeel_crds::{
 };
 use evenkeel_node_agent_core::{
     digest::hex,
+    layout::RECOVERY_SLOT,
     machine::{EntryFact, Facts, Orders, Outcome, status},
+    slot_record::SlotRecord,
 };
 use evenkeel_registry::RegistryOptions;
 use evenkeel_trust::Policy;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Agent, host_facts};
+use super::{Agent, act::ActError, host_facts};
 use crate::{
-    disk, own_changes,
+    boot, disk, own_changes,
     stage::{self, Meter, StageError, StageRequest, Staged},
 };
 
@@ -37,7 +39,9 @@ impl Agent {
     ) -> Option<Outcome> {
         // An order is in its plan, and so is who must have signed.
         let NodePlanSpec { pull, verification, plan_id, cloud_config, .. } = plan?.spec;
-        let cloud_config = match cloud_config.map(intact).transpose() {
+        let for_recovery = slot == RECOVERY_SLOT;
+        // The last resort is the same on every machine.
+        let cloud_config = match cloud_config.filter(|_| !for_recovery).map(intact).transpose() {
             Ok(document) => document,
             Err(error) => return Some(Outcome::Failed(error.plan_error())),
         };
@@ -73,13 +77,14 @@ impl Agent {
                     self.report_progress(&facts, &meter).await;
                     report_at = Instant::now() + REPORT;
                 }
-                () = self.watch.changed(REPORT) => if !self.still_ordered(image, verification.as_ref()) {
+                () = self.watch.changed(REPORT) => if !self.still_wanted(for_recovery, image, verification.as_ref()) {
                     tracing::info!(image, "the order has changed; staging ends");
                     meter.stop();
                 }
             }
         };
         match staged {
+            Ok(Ok(Staged { record, .. })) if for_recovery => Some(self.make_last_resort(&record)),
             Ok(Ok(Staged { cost, .. })) => {
                 let running = facts.running.as_ref().map(|running| running.name.as_str());
                 Some(Outcome::Staged(self.with_conflicts(cost, running, slot)))
@@ -119,16 +124,30 @@ impl Agent {
         }
     }
 
-    /// Whether the plan still orders what is being staged, and trusts the same signers.
-    fn still_ordered(&self, image: &str, verification: Option<&Verification>) -> bool {
-        let attempt = self.journal.attempt.as_ref();
-        let Some(spec) = self.watch.plan().map(|plan| plan.spec) else { return false };
-        let Some(orders) = Orders::of(&spec).filter(|_| spec.verification.as_ref() == verification) else {
-            return false;
+    /// The recovery slot boots when no other one does.
+    fn make_last_resort(&self, record: &SlotRecord) -> Outcome {
+        let make = || -> Result<(), ActError> {
+            let disk = disk::open_or_find(self.args.disk.as_deref(), &self.args.proc)?;
+            Ok(boot::open(&disk)?.make_last_resort(&disk.slot(RECOVERY_SLOT)?, record)?)
         };
-        orders.order.image == image
-            && orders.order.target != Target::Reverted
-            && attempt.is_some_and(|attempt| attempt.plan_id == orders.order.plan_id)
+        match tokio::task::block_in_place(make) {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed(error.plan_error()),
+        }
+    }
+
+    /// Whether the plan still wants what is being staged, and trusts the same signers. For the recovery slot no order waits.
+    fn still_wanted(&self, for_recovery: bool, image: &str, verification: Option<&Verification>) -> bool {
+        let Some(spec) = self.watch.plan().map(|plan| plan.spec) else { return false };
+        let attempt = self.journal.attempt.as_ref().map(|attempt| attempt.plan_id.as_str());
+        if spec.verification.as_ref() != verification || spec.plan_id.as_deref() != attempt {
+            return false;
+        }
+        if for_recovery {
+            return spec.recovery_image.as_deref() == Some(image);
+        }
+        let orders = Orders::of(&spec);
+        orders.is_some_and(|orders| orders.order.image == image && orders.order.target != Target::Reverted)
     }
 
     async fn report_progress(&mut self, facts: &Facts, meter: &Meter) {

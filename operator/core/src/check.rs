@@ -103,6 +103,15 @@ fn single(
             (record.is_some(), "restaged a node in its turn"),
             (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
         ],
+        Action::OrderRecovery { .. } => vec![
+            (record.is_some(), "wrote the recovery slot of a node in its turn"),
+            (
+                status.is_none_or(|status| !matches!(status.phase, Phase::Committed | Phase::Idle)),
+                "wrote the recovery slot before the image was kept",
+            ),
+            (stopped, "wrote a recovery slot although the rollout was stopped"),
+            (policy.dry_run, "wrote a recovery slot in a dry run"),
+        ],
         Action::BeginDisruption(new) => begin(policy, node, new),
         Action::Cordon
         | Action::Evict

@@ -9,6 +9,7 @@ mod leave;
 mod order;
 mod preview;
 mod queue;
+mod recovery;
 mod return_trip;
 mod steps;
 mod stuck;
@@ -80,6 +81,11 @@ pub enum Action {
     Uncordon,
     /// Write down that the node's turn is over, and how it ended.
     EndDisruption(LastTurn),
+    /// Order what the recovery slot shall hold.
+    OrderRecovery {
+        /// `repository@sha256:…`.
+        image: String,
+    },
     /// Delete the plan of a node that is let go of.
     ReleasePlan,
 }
@@ -162,6 +168,7 @@ fn begin(
     let (state, progress) = (steps.state.clone(), steps.progress.clone());
     take_back::hand_out(policy, fleet, snapshot, now, decision);
     turns::Turns::of(policy, fleet, snapshot, steps, now, decision).hand_out(snapshot, now, decision);
+    recovery::hand_out(policy, snapshot, now, decision);
     if policy.dry_run {
         // No step is gone past, and none is waited for.
         decision.report.preview = Some(preview::of(policy, &fleet.failures, snapshot, now));

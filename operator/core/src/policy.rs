@@ -35,6 +35,8 @@ pub struct Policy {
     pub image: Option<String>,
     /// What nodes are configured by, beside the image.
     pub cloud_config: Option<OrderedCloudConfig>,
+    /// The image that recovery slots shall hold, `repository@sha256:…`.
+    pub recovery_image: Option<String>,
     /// How many nodes may be unavailable.
     pub max_unavailable: CountOrPercent,
     /// How many nodes of one domain may be unavailable; absent without a limit of its own.
@@ -149,6 +151,7 @@ impl Policy {
             uid: uid.to_owned(),
             image: image.map(str::to_owned),
             cloud_config: None,
+            recovery_image: spec.recovery_image.clone(),
             max_unavailable,
             max_unavailable_per_domain: per_domain,
             one_domain_at_a_time: rollout.one_domain_at_a_time && rollout.topology_key.is_some(),

@@ -34,6 +34,7 @@ impl Host {
     /// What is seen of it.
     pub fn facts(&self) -> Facts {
         Facts {
+            recovery: None,
             running: Some(self.running.clone()),
             slots: self.slots.clone(),
             verdict: None,

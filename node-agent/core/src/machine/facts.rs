@@ -12,6 +12,8 @@ pub struct Facts {
     pub running: Option<RunningSlot>,
     /// The upgradeable slots of the disk, by name.
     pub slots: Vec<SlotFact>,
+    /// The recovery slot, on a disk that has one.
+    pub recovery: Option<SlotFact>,
     /// What the guard left, if it sent the machine back.
     pub verdict: Option<Verdict>,
     /// Whether the guard says that the host's own health checks passed in this boot.

@@ -3,7 +3,7 @@
 use evenkeel_crds::node_plan::{PlanError, StagingCost};
 use jiff::Timestamp;
 
-use super::{Action, facts::Facts};
+use super::{Action, facts::Facts, recovery};
 use crate::journal::{Attempt, Journal, Step};
 
 /// What became of an action.
@@ -30,6 +30,9 @@ const _: () = assert!(REBOOT_PATIENCE_SECONDS <= PAUSE_SECONDS_MAX);
 /// The journal after `action` came to `outcome`.
 #[must_use]
 pub fn record(journal: &Journal, action: &Action, outcome: Outcome, facts: &Facts) -> Journal {
+    if let Action::WriteRecovery { image } = action {
+        return recovery::record(journal, image, outcome, facts.now);
+    }
     let mut journal = journal.clone();
     if let Some(attempt) = &mut journal.attempt {
         match outcome {
@@ -58,7 +61,7 @@ fn succeed(attempt: &mut Attempt, action: &Action, facts: &Facts) {
             attempt.retry_at = facts.now.as_second() + REBOOT_PATIENCE_SECONDS;
             return;
         }
-        Action::Wait | Action::WaitUntil(_) => return,
+        Action::Wait | Action::WaitUntil(_) | Action::WriteRecovery { .. } => return,
     };
 }
 
@@ -70,7 +73,12 @@ fn fail(attempt: &mut Attempt, action: &Action, error: PlanError, now: Timestamp
         attempt.step = Step::Failed;
     }
     attempt.failures = attempt.failures.saturating_add(1);
-    let doubled = RETRY_SECONDS_MIN << (attempt.failures - 1).min(10);
-    attempt.retry_at = now.as_second() + doubled.min(RETRY_SECONDS_MAX);
+    attempt.retry_at = retry_at(attempt.failures, now);
     attempt.error = Some(error);
+}
+
+/// When something is tried again that failed so often in a row.
+pub(super) fn retry_at(failures: u32, now: Timestamp) -> i64 {
+    let doubled = RETRY_SECONDS_MIN << failures.saturating_sub(1).min(10);
+    now.as_second() + doubled.min(RETRY_SECONDS_MAX)
 }

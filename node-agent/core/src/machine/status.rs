@@ -6,8 +6,8 @@ use evenkeel_crds::{
     condition::{Condition, ConditionStatus, Time, keep_transition_times},
     merge::replacing,
     node_plan::{
-        Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RolledBack, SlotState, SlotStatus,
-        StagingCost,
+        Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryStatus, RolledBack, SlotState,
+        SlotStatus, StagingCost,
     },
 };
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ pub fn status(
         booted: booted(facts),
         error,
         rolled_back,
+        recovery: recovery(journal, facts),
         bad_digests: journal.bad_digests.iter().map(|bad| bad.digest.clone()).collect(),
         host: Some(host),
         conditions: keep_transition_times(conditions(phase, &reason, message, facts.now, generation), known),
@@ -77,6 +78,12 @@ fn every_field() -> NodePlanStatus {
             cause: evenkeel_crds::node_plan::RollbackCause::User,
             message: String::new(),
             at: Time(jiff::Timestamp::UNIX_EPOCH),
+        }),
+        recovery: Some(RecoveryStatus {
+            image: Some(String::new()),
+            digest: Some(String::new()),
+            version: Some(String::new()),
+            error: Some(PlanError::default()),
         }),
         bad_digests: vec![String::new()],
         host: Some(HostFacts::default()),
@@ -140,6 +147,17 @@ fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
     }
 }
 
+fn recovery(journal: &Journal, facts: &Facts) -> Option<RecoveryStatus> {
+    let content = facts.recovery.as_ref().and_then(|slot| slot.content.as_ref());
+    let error = journal.recovery.as_ref().map(|trouble| trouble.error.clone());
+    (content.is_some() || error.is_some()).then(|| RecoveryStatus {
+        image: content.map(|content| content.image.clone()),
+        digest: content.map(|content| content.digest.clone()),
+        version: content.map(|content| content.version.clone()),
+        error,
+    })
+}
+
 fn booted(facts: &Facts) -> Option<Booted> {
     let running = facts.running.as_ref()?;
     let content = facts.slot(&running.name).and_then(|slot| slot.content.as_ref());
@@ -190,6 +208,7 @@ mod tests {
                 boot_id: boot_id.into(),
             });
             let facts = Facts {
+                recovery: None,
                 running,
                 slots: Vec::new(),
                 verdict: None,

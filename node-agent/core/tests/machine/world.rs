@@ -79,6 +79,7 @@ impl World {
         };
         let digest = self.slots[self.running].0.expect("only a complete slot runs");
         Facts {
+            recovery: None,
             running: Some(RunningSlot {
                 name: self.running.to_owned(),
                 digest: digest.to_owned(),
@@ -183,6 +184,7 @@ impl World {
             }
             Action::Reboot => self.boot(),
             Action::RevertCommitted { .. } => unreachable!("nobody asked to revert"),
+            Action::WriteRecovery { .. } => unreachable!("nobody asks for that here"),
         }
         Outcome::Done
     }

@@ -205,6 +205,7 @@ impl Node {
             boot_id: self.known.boots.to_string(),
         };
         Ok(Facts {
+            recovery: None,
             running: Some(running),
             slots: UPDATE_SLOTS.iter().map(slot).collect::<Result<_, _>>()?,
             verdict: None,

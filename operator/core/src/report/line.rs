@@ -41,6 +41,7 @@ impl Report {
             parts.push(format!("windows are ignored until {} ({})", wish.until.0, wish.by));
         }
         parts.extend(self.left());
+        parts.extend(Some(self.recovery.to_string()).filter(|said| !said.is_empty()));
         parts.extend(self.notes.iter().cloned());
         parts.join("; ")
     }

@@ -5,6 +5,7 @@ mod changes;
 mod failures;
 mod fleet;
 mod minimum;
+mod recovery;
 mod steps;
 mod times;
 mod turns;

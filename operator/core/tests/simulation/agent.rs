@@ -9,7 +9,7 @@ use evenkeel_node_agent_core::{
     journal::{Journal, Verdict},
     machine::{
         Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
-        record, resume, status,
+        record, recovery::write_recovery, resume, status,
     },
 };
 use evenkeel_operator_core::NodeSeen;
@@ -55,6 +55,8 @@ pub struct Agent {
     pub status: NodePlanStatus,
     journal: Journal,
     slots: BTreeMap<&'static str, Slot>,
+    /// Digest of what its recovery slot holds.
+    recovery: Option<String>,
     running: &'static str,
     boot_id: String,
     booted_at: Timestamp,
@@ -82,6 +84,7 @@ impl Agent {
             status: NodePlanStatus::default(),
             journal: Journal::default(),
             slots: BTreeMap::from([("a", kept), ("b", free)]),
+            recovery: None,
             running: "a",
             boot_id: boot_id.to_owned(),
             booted_at: now + skew,
@@ -151,6 +154,11 @@ impl Agent {
         let digest = self.slots[self.running].digest.clone().expect("only a complete slot runs");
         let running = RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() };
         Facts {
+            recovery: Some(SlotFact {
+                content: self.recovery.as_ref().map(content),
+                entry: if self.recovery.is_some() { EntryFact::Permanent } else { EntryFact::Absent },
+                ..SlotFact::empty("recovery")
+            }),
             running: Some(running),
             slots: self.slots.iter().map(fact).collect(),
             verdict: self.verdict.clone(),
@@ -233,6 +241,9 @@ impl Agent {
                 self.off = true;
             }
             Action::Reboot => self.off = true,
+            Action::WriteRecovery { image } => {
+                self.recovery = image.rsplit_once('@').map(|(_, digest)| digest.to_owned());
+            }
         }
         Outcome::Done
     }
@@ -268,8 +279,12 @@ impl Agent {
     fn follow(&mut self, spec: Option<&NodePlanSpec>, fault: Fault, now: Timestamp) {
         let orders = spec.and_then(Orders::of);
         self.journal = resume(&self.journal, orders.as_ref(), &self.facts(now));
-        let (journal, action) = next(&self.journal, orders.as_ref(), &self.facts(now));
+        let (journal, mut action) = next(&self.journal, orders.as_ref(), &self.facts(now));
         self.journal = journal;
+        if action == Action::Wait {
+            let wanted = spec.and_then(|spec| spec.recovery_image.as_deref());
+            action = write_recovery(&self.journal, wanted, &self.facts(now)).unwrap_or(Action::Wait);
+        }
         if self.off {
             return;
         }

@@ -7,7 +7,7 @@ use crate::{
     agent::Fate,
     dice::Dice,
     look,
-    wanted::{FIRST, SECOND, image},
+    wanted::{FIRST, SECOND, THIRD, image},
     world::World,
 };
 
@@ -82,7 +82,7 @@ fn to_objects(world: &mut World, dice: &mut Dice, name: &str) {
 
 fn to_policy(world: &mut World, dice: &mut Dice) {
     let policy = &mut world.policy;
-    match dice.roll(11) {
+    match dice.roll(12) {
         0 | 1 => policy.pauses.push(Pause {
             owner: "night-shift".into(),
             reason: "deploy".into(),
@@ -98,6 +98,7 @@ fn to_policy(world: &mut World, dice: &mut Dice) {
             policy.allowed = dice.one_in(2).then(|| digest.to_owned());
         }
         8 => policy.pull.plain_http = !policy.pull.plain_http,
+        10 => policy.recovery_image = dice.one_in(2).then(|| image(THIRD)),
         9 => {
             policy.cloud_config = policy.cloud_config.is_none().then(configured);
             world.seen.add("configured");

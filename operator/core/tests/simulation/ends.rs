@@ -2,7 +2,7 @@
 
 use evenkeel_operator_core::{
     Decision, NodeState,
-    report::{Hold, StepState, StepWait},
+    report::{Hold, RecoverySlots, StepState, StepWait},
 };
 use jiff::SignedDuration;
 
@@ -80,9 +80,13 @@ impl Schedule {
 pub fn of_faults(seed: u64) -> Seen {
     let mut schedule = Schedule::misbehave(seed);
     disturb::calm_down(&mut schedule.world, &mut schedule.dice);
-    let last = schedule.settle(|look| look.decision.report.done());
+    let last = schedule.settle(|look| {
+        look.decision.report.done() && look.decision.report.recovery == RecoverySlots::default()
+    });
     let world = schedule.world;
     if last.decision.report.done() {
+        let recovery = &last.decision.report.recovery;
+        assert_eq!(*recovery, RecoverySlots::default(), "recovery slots are left");
         return world.seen;
     }
     let stays = |name: &String| world.is_lost(name) || world.blocked.contains(name);

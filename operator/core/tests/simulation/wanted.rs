@@ -11,6 +11,9 @@ pub const FIRST: &str = "sha256:200000000000000000000000000000000000000000000000
 /// What somebody sets instead.
 pub const SECOND: &str = "sha256:3000000000000000000000000000000000000000000000000000000000000000";
 
+/// What recovery slots are to hold.
+pub const THIRD: &str = "sha256:4000000000000000000000000000000000000000000000000000000000000000";
+
 pub fn image(digest: &str) -> String {
     format!("registry.example/os@{digest}")
 }

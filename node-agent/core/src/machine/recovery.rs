@@ -1,0 +1,124 @@
+//! The recovery slot: written last, while the machine runs an image that it keeps and nothing else is to be done.
+
+use jiff::Timestamp;
+
+use super::{
+    Action, EntryFact, Facts, Outcome,
+    outcome::{PAUSE_SECONDS_MAX, retry_at},
+};
+use crate::journal::{Journal, RecoveryTrouble, Step};
+
+/// What is to be done about the recovery slot when nothing else is; `wanted` is the image that it shall hold, by digest.
+#[must_use]
+pub fn write_recovery(journal: &Journal, wanted: Option<&str>, facts: &Facts) -> Option<Action> {
+    let image = wanted?;
+    let (_, digest) = image.rsplit_once('@')?;
+    // On a disk without such a slot it fails, and that is told.
+    let held = facts
+        .recovery
+        .as_ref()
+        .is_some_and(|recovery| recovery.digest() == Some(digest) && recovery.entry == EntryFact::Permanent);
+    let due = !held && is_settled(journal, facts) && !waits(journal, image, facts.now);
+    due.then(|| Action::WriteRecovery { image: image.to_owned() })
+}
+
+/// Whether a slot runs that is kept, and none is on trial: what the machine falls back to must not be in doubt meanwhile.
+fn is_settled(journal: &Journal, facts: &Facts) -> bool {
+    let kept = |name: &str| facts.slot(name).is_some_and(|slot| slot.entry == EntryFact::Permanent);
+    let on_trial = facts.slots.iter().any(|slot| matches!(slot.entry, EntryFact::Trial { left: 1.. }));
+    let done = journal.attempt.as_ref().is_none_or(|attempt| attempt.step == Step::Committed);
+    done && !on_trial && facts.running.as_ref().is_some_and(|running| kept(&running.name))
+}
+
+/// Whether this image failed there, for good or a moment ago.
+fn waits(journal: &Journal, image: &str, now: Timestamp) -> bool {
+    let trouble = journal.recovery.as_ref().filter(|trouble| trouble.image == image);
+    trouble.is_some_and(|trouble| {
+        // A pause longer than any that we write comes from a clock that was set back: it is over.
+        let left = trouble.retry_at.saturating_sub(now.as_second());
+        !trouble.error.retryable || (1..=PAUSE_SECONDS_MAX).contains(&left)
+    })
+}
+
+/// The journal after the recovery slot was written, or not.
+pub(super) fn record(journal: &Journal, image: &str, outcome: Outcome, now: Timestamp) -> Journal {
+    let before = journal.recovery.as_ref().filter(|trouble| trouble.image == image);
+    let recovery = match outcome {
+        Outcome::Done | Outcome::Staged(_) => None,
+        Outcome::Failed(error) => {
+            let failures = before.map_or(0, |trouble| trouble.failures).saturating_add(1);
+            let retry_at = retry_at(failures, now);
+            Some(RecoveryTrouble { image: image.to_owned(), error, failures, retry_at })
+        }
+    };
+    Journal { recovery, ..journal.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_crds::node_plan::PlanError;
+
+    use super::*;
+    use crate::machine::{RunningSlot, SlotContent, SlotFact};
+
+    const WANTED: &str = "os@sha256:02";
+
+    fn slot(name: &str, digest: &str, entry: EntryFact) -> SlotFact {
+        let content = SlotContent {
+            image: format!("os@{digest}"),
+            digest: digest.into(),
+            version: "1".into(),
+            written_at: Timestamp::UNIX_EPOCH,
+        };
+        SlotFact { content: Some(content), entry, ..SlotFact::empty(name) }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            running: Some(RunningSlot { name: "a".into(), digest: "sha256:01".into(), boot_id: "1".into() }),
+            slots: vec![slot("a", "sha256:01", EntryFact::Permanent), SlotFact::empty("b")],
+            recovery: Some(SlotFact::empty("recovery")),
+            verdict: None,
+            host_checks_passed: true,
+            now: Timestamp::from_second(1_000_000).unwrap(),
+        }
+    }
+
+    fn due(journal: &Journal, facts: &Facts) -> bool {
+        write_recovery(journal, Some(WANTED), facts).is_some()
+    }
+
+    #[test]
+    fn it_is_written_when_it_holds_something_else_and_nothing_is_in_doubt() {
+        let journal = Journal::default();
+        assert!(due(&journal, &facts()));
+        assert_eq!(write_recovery(&journal, None, &facts()), None);
+        let holds = |digest: &str, entry| {
+            let recovery = Some(slot("recovery", digest, entry));
+            Facts { recovery, ..facts() }
+        };
+        assert!(!due(&journal, &holds("sha256:02", EntryFact::Permanent)));
+        assert!(due(&journal, &holds("sha256:02", EntryFact::Absent)), "it was cut off before its entry");
+        assert!(due(&journal, &holds("sha256:01", EntryFact::Permanent)));
+        let mut trial = facts();
+        trial.slots[1] = slot("b", "sha256:03", EntryFact::Trial { left: 1 });
+        assert!(!due(&journal, &trial));
+        let mut recovers = facts();
+        recovers.running.as_mut().unwrap().name = "recovery".into();
+        assert!(!due(&journal, &recovers), "it runs itself");
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_later_or_with_another_image() {
+        let failed = |retryable| {
+            let (reason, message) = ("Reason".into(), "message".into());
+            let outcome = Outcome::Failed(PlanError { reason, message, retryable });
+            record(&Journal::default(), WANTED, outcome, facts().now)
+        };
+        let later = Facts { now: Timestamp::from_second(1_000_300).unwrap(), ..facts() };
+        assert!(!due(&failed(true), &facts()) && due(&failed(true), &later));
+        assert!(!due(&failed(false), &later));
+        assert!(write_recovery(&failed(false), Some("os@sha256:03"), &facts()).is_some());
+        assert_eq!(record(&failed(true), WANTED, Outcome::Done, facts().now).recovery, None);
+    }
+}
