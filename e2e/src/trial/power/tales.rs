@@ -34,7 +34,7 @@ impl Tale {
 static UPDATE: Tale = Tale {
     name: "an update",
     begins_in_b: false,
-    script: r#"
+    script: r"
 case $(cat /proc/cmdline) in
 *evenkeel.slot=b*)
     say commit
@@ -48,7 +48,7 @@ case $(cat /proc/cmdline) in
     sleep 1000
     ;;
 esac
-"#,
+",
     cloud_config: None,
     places: &[
         ("Linux version", 60),
@@ -65,7 +65,7 @@ esac
 static ROLLBACK: Tale = Tale {
     name: "a way back",
     begins_in_b: true,
-    script: r#"
+    script: r"
 case $(cat /proc/cmdline) in
 *evenkeel.slot=a*)
     say kept
@@ -76,7 +76,7 @@ case $(cat /proc/cmdline) in
     sleep 1000
     ;;
 esac
-"#,
+",
     cloud_config: None,
     places: &[
         ("Linux version", 60),
@@ -91,11 +91,11 @@ esac
 static RESET: Tale = Tale {
     name: "a new beginning",
     begins_in_b: false,
-    script: r#"
+    script: r"
 say reset
 $agent reset && say reboot && systemctl reboot
 sleep 1000
-"#,
+",
     cloud_config: Some(
         "stages:\n  network:\n  - commands:\n    - \"[ -e /var/lib/evenkeel-trial/run ] || echo 'evenkeel-power: kept' > /dev/console\"\n",
     ),
