@@ -7,6 +7,7 @@ mod block_device;
 mod device;
 mod file_device;
 mod fresh;
+mod grow;
 mod kernel_table;
 pub mod mkfs;
 pub mod region;
@@ -21,11 +22,15 @@ use std::{
     sync::Arc,
 };
 
-use evenkeel_node_agent_core::layout::{self, LayoutError, Role};
+use evenkeel_node_agent_core::{
+    layout::{self, LayoutError, Role},
+    partition_table::TableError,
+};
 use gpt::disk::LogicalBlockSize;
 
 pub use block_device::{BlockDevice, Cursor, Window};
 pub use file_device::{Access, FileDevice};
+pub use grow::TableGrowth;
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 
@@ -92,6 +97,14 @@ pub enum DiskError {
         path: PathBuf,
         /// What is wrong with it.
         source: gpt::GptError,
+    },
+    /// The table is damaged, or has no place on the disk.
+    #[error("{path}: check that this is the whole disk, and see `evenkeel-agent disk mend`")]
+    Table {
+        /// The disk.
+        path: PathBuf,
+        /// What is wrong.
+        source: TableError,
     },
     /// The table could not be written.
     #[error("write the partition table of {path}: check the disk")]

@@ -44,6 +44,22 @@ pub(super) fn is_partition(path: &Path) -> Result<bool, DiskError> {
     Ok(folder(path)?.join("partition").exists())
 }
 
+/// The number of a partition on its disk.
+pub(super) fn partition_number(partition: &Path) -> Result<i32, DiskError> {
+    let number = number(&folder(partition)?.join("partition"));
+    number
+        .and_then(|number| i32::try_from(number).map_err(io::Error::other))
+        .map_err(|source| failed("read the number of the partition", partition, source))
+}
+
+/// Bytes of a partition, as the kernel knows it.
+pub(super) fn partition_length(partition: &Path) -> Result<u64, DiskError> {
+    let sectors = number(&folder(partition)?.join("size"));
+    sectors
+        .map(|sectors| sectors * SYSFS_SECTOR)
+        .map_err(|source| failed("read the size of the partition", partition, source))
+}
+
 /// The numbers of the partitions that the kernel knows of a disk.
 pub(super) fn partition_numbers(disk: &Path) -> Result<Vec<i32>, DiskError> {
     let folder = folder(disk)?;
