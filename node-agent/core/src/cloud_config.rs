@@ -5,9 +5,12 @@
 mod cloud_init;
 mod condition;
 mod document;
+mod growpart;
 mod step;
 
 use std::collections::BTreeMap;
+
+use growpart::Growpart;
 
 pub use condition::System;
 pub use document::{CloudConfigError, DOCUMENT_BYTES_MAX, Parsed, parse};
@@ -54,6 +57,7 @@ impl Stage {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CloudConfig {
     stages: BTreeMap<Stage, Vec<Step>>,
+    growpart: Option<Growpart>,
 }
 
 impl CloudConfig {
@@ -67,11 +71,17 @@ impl CloudConfig {
         !self.steps(stage).is_empty()
     }
 
+    /// Whether a disk that became larger is used to its end; nothing said means yes.
+    pub fn grows(&self) -> bool {
+        self.growpart != Some(Growpart::Off)
+    }
+
     /// Adds what a later document says.
     pub fn append(&mut self, later: Self) {
         for (stage, steps) in later.stages {
             self.stages.entry(stage).or_default().extend(steps);
         }
+        self.growpart = later.growpart.or(self.growpart);
     }
 
     fn check(&self) -> Result<(), String> {

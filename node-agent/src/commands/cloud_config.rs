@@ -9,6 +9,7 @@ use super::{disk, refused};
 use crate::{
     args::{CloudConfigApplyArgs, When},
     cloud_config::{self, CloudConfigError, DOCUMENTS_MAX, Machine},
+    grow,
     programs::{self, SYSTEMCTL},
     run::host::running_slot,
 };
@@ -18,7 +19,11 @@ const BOOT_UNIT: &str = "evenkeel-cloud-config-boot.service";
 const NETWORK_UNIT: &str = "evenkeel-cloud-config-network.service";
 
 pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
-    let config = cloud_config::read(&disk::open(&args.disk)?)?;
+    let disk = disk::open(&args.disk)?;
+    let config = cloud_config::read(&disk)?;
+    if args.stage == When::Early && config.grows() {
+        grow::at_boot(&disk, &args.disk.proc);
+    }
     let digest = running_slot(Path::new("/proc"))?.map(|slot| slot.digest);
     let machine = Machine::this(digest.unwrap_or_default());
     let stages = match args.stage {
