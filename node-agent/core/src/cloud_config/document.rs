@@ -57,6 +57,7 @@ pub(super) struct Document {
     pub runcmd: Vec<Command>,
     pub ntp: Ntp,
     growpart: growpart::Module,
+    datasource_list: Option<Vec<String>>,
 }
 
 /// Reads a document.
@@ -78,7 +79,8 @@ pub fn parse(text: &str) -> Result<Parsed, CloudConfigError> {
         return Err(CloudConfigError::NoHeader);
     }
     let growpart = document.growpart.mode;
-    let mut config = CloudConfig { growpart, ..CloudConfig::default() };
+    let sources = document.datasource_list.take();
+    let mut config = CloudConfig { growpart, sources, ..CloudConfig::default() };
     cloud_init::steps(document, &mut config);
     let mut parts = Vec::new();
     for (name, steps) in stages {
