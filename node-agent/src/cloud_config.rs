@@ -2,7 +2,9 @@
 
 mod apply;
 mod files;
+mod mounted;
 mod once;
+pub mod sources;
 mod system;
 mod users;
 
@@ -15,7 +17,6 @@ use evenkeel_node_agent_core::{
     cloud_config::{CloudConfig, DOCUMENT_BYTES_MAX, parse},
     layout::Role,
 };
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::disk::{Disk, DiskError};
 
@@ -23,7 +24,6 @@ pub use apply::{Applied, Machine};
 
 /// Name of the document that an installation puts on the oem partition.
 pub const FILE_NAME: &str = "cloud-config.yaml";
-const MOUNT_POINTS: &str = "/run/evenkeel";
 /// Documents of one machine; Elemental's users have some ten.
 pub const DOCUMENTS_MAX: usize = 100;
 
@@ -85,13 +85,7 @@ impl CloudConfigError {
 pub fn read(disk: &Disk) -> Result<CloudConfig, CloudConfigError> {
     let device = &disk.partition(Role::Oem)?.path;
     let failed = |source: io::Error| CloudConfigError::Mount { path: device.clone(), source };
-    fs::create_dir_all(MOUNT_POINTS).map_err(failed)?;
-    let folder = tempfile::Builder::new().prefix("oem-").tempdir_in(MOUNT_POINTS).map_err(failed)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(device), folder.path(), Some("ext4"), flags, None::<&str>).map_err(|e| failed(e.into()))?;
-    let config = read_folder(folder.path());
-    umount2(folder.path(), MntFlags::MNT_DETACH).map_err(|error| failed(error.into()))?;
-    config
+    mounted::with(device, "ext4", "oem", read_folder).map_err(failed)?
 }
 
 /// The same of the documents in a folder.
@@ -134,7 +128,13 @@ fn read_document(path: &Path) -> Result<CloudConfig, CloudConfigError> {
         )));
     }
     let text = fs::read_to_string(path).map_err(CloudConfigError::io("read", path))?;
-    let parsed = parse(&text).map_err(|source| CloudConfigError::Document { name: name.clone(), source })?;
+    document(&name, &text)
+}
+
+/// What a document says; keys that are not known are told.
+fn document(name: &str, text: &str) -> Result<CloudConfig, CloudConfigError> {
+    let parsed =
+        parse(text).map_err(|source| CloudConfigError::Document { name: name.to_owned(), source })?;
     for key in parsed.unknown {
         tracing::warn!(document = name, key, "not supported, and left out");
     }

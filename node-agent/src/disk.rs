@@ -163,6 +163,11 @@ pub fn open_or_find(named: Option<&Path>, proc: &Path) -> Result<Disk, DiskError
     }
 }
 
+/// The devices that may hold something for a machine whose own disk is `own`: other disks, and their partitions.
+pub fn other_devices(own: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    device::others(own)
+}
+
 impl Disk {
     /// Opens a disk that was made by [`Disk::create`].
     pub fn open(path: &Path) -> Result<Self, DiskError> {

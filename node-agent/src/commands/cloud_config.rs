@@ -20,7 +20,7 @@ const NETWORK_UNIT: &str = "evenkeel-cloud-config-network.service";
 
 pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let disk = disk::open(&args.disk)?;
-    let config = cloud_config::read(&disk)?;
+    let config = cloud_config::sources::read(&disk)?;
     if args.stage == When::Early && config.grows() {
         grow::at_boot(&disk, &args.disk.proc);
     }

@@ -81,6 +81,32 @@ pub(super) fn disks() -> Result<Vec<PathBuf>, DiskError> {
     Ok(disks)
 }
 
+/// What the kernel calls devices that hold nothing of their own, or that are slow to say that they are empty.
+const NO_DISKS: [&str; 8] = ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "zram"];
+
+/// The device nodes of all other disks than this one, and of their partitions.
+pub(super) fn others(disk: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let class = Path::new(CLASS);
+    let own = folder(disk)?.canonicalize().ok();
+    let listing = fs::read_dir(class).map_err(|source| failed("list", class, source))?;
+    let mut others: Vec<PathBuf> = listing
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let is_disk = !NO_DISKS.iter().any(|start| name.to_string_lossy().starts_with(start));
+            // A partition's folder is in that of its disk.
+            let is_own = entry
+                .path()
+                .canonicalize()
+                .is_ok_and(|place| own.as_ref().is_some_and(|own| place.starts_with(own)));
+            is_disk && !is_own && number(&entry.path().join("size")).is_ok_and(|size| size > 0)
+        })
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    others.sort();
+    Ok(others)
+}
+
 fn folder(path: &Path) -> Result<PathBuf, DiskError> {
     let real = path.canonicalize().map_err(|source| failed("open", path, source))?;
     Ok(Path::new(CLASS).join(real.file_name().unwrap_or_default()))
