@@ -92,6 +92,12 @@ fn a_disk_in_a_file_is_used_to_its_end_and_once() {
     assert!(agent(file).1.contains("has the whole disk already"));
     assert!(edges(file) == bytes);
 
+    // What a power cut leaves of the copy that is written last.
+    let first = File::options().write(true).open(file).unwrap();
+    first.write_all_at(&[7; 512], 2 * 512).unwrap();
+    assert_eq!(Disk::grow_table(file).unwrap(), TableGrowth::Written);
+    assert!(edges(file) == bytes);
+
     // A disk that became smaller keeps what it has.
     set_length(file, SIZE);
     assert!(matches!(Disk::grow_table(file), Err(DiskError::Table { .. })));
