@@ -46,6 +46,9 @@ pub enum Command {
     /// Say whether this machine could upgrade and return, and why not. Exit code 7: it could not. Writes nothing but one small
     /// file to the boot partition, which it removes again.
     Doctor(DoctorArgs),
+    /// Use all of a disk that became larger: the state partition and its file system grow. Done at each boot too, unless the
+    /// machine's cloud-config switches it off.
+    Grow(GrowArgs),
     /// Show what is in the slots of a disk, and how they boot.
     Slots(SlotsArgs),
     /// Make a staged slot boot next, a counted number of times.
@@ -251,6 +254,14 @@ pub struct DoctorArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// Options of `grow`.
+#[derive(Debug, Args)]
+pub struct GrowArgs {
+    /// The disk.
+    #[command(flatten)]
+    pub disk: DiskArg,
 }
 
 /// Options of `activate`.

@@ -2,8 +2,11 @@
 //! kept in the slot with the image. What documents may say is the core's.
 
 mod apply;
+mod cluster;
 mod files;
+mod mounted;
 mod once;
+pub mod sources;
 mod system;
 mod users;
 
@@ -15,17 +18,15 @@ use std::{
 use evenkeel_node_agent_core::{
     cloud_config::{CloudConfig, DOCUMENT_BYTES_MAX, parse},
     layout::Role,
-    machine::RunningSlot,
 };
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, RegionError};
 
 pub use apply::{Applied, Machine};
+pub use cluster::of_the_cluster;
 
 /// Name of the document that an installation puts on the oem partition.
 pub const FILE_NAME: &str = "cloud-config.yaml";
-const MOUNT_POINTS: &str = "/run/evenkeel";
 /// Documents of one machine; Elemental's users have some ten.
 pub const DOCUMENTS_MAX: usize = 100;
 
@@ -72,6 +73,9 @@ pub enum CloudConfigError {
     /// The disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A slot cannot be read.
+    #[error(transparent)]
+    Region(#[from] RegionError),
 }
 
 impl CloudConfigError {
@@ -87,13 +91,7 @@ impl CloudConfigError {
 pub fn read(disk: &Disk) -> Result<CloudConfig, CloudConfigError> {
     let device = &disk.partition(Role::Oem)?.path;
     let failed = |source: io::Error| CloudConfigError::Mount { path: device.clone(), source };
-    fs::create_dir_all(MOUNT_POINTS).map_err(failed)?;
-    let folder = tempfile::Builder::new().prefix("oem-").tempdir_in(MOUNT_POINTS).map_err(failed)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(device), folder.path(), Some("ext4"), flags, None::<&str>).map_err(|e| failed(e.into()))?;
-    let config = read_folder(folder.path());
-    umount2(folder.path(), MntFlags::MNT_DETACH).map_err(|error| failed(error.into()))?;
-    config
+    mounted::with(device, "ext4", "oem", read_folder).map_err(failed)?
 }
 
 /// The same of the documents in a folder.
@@ -123,41 +121,6 @@ pub fn documents(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CloudCon
     Ok((paths, too_many))
 }
 
-/// What the cluster's document says that came with the slot that runs; one that cannot be had or is damaged is told and left
-/// out.
-pub fn of_the_cluster(disk: &Disk, running: &RunningSlot) -> CloudConfig {
-    let slot = &running.name;
-    let document =
-        match disk.slot(slot).map_err(anyhow::Error::from).and_then(|region| Ok(region.read_record()?)) {
-            Ok(record) if record.release() == running.digest => record.cloud_config,
-            Ok(record) => {
-                let (found, runs) = (record.release(), &running.digest);
-                tracing::error!(
-                    slot,
-                    found,
-                    runs,
-                    "the cluster's cloud-config is left out: the slot is of another image"
-                );
-                None
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(
-                    slot,
-                    error,
-                    "the cluster's cloud-config is left out: its slot's record cannot be read"
-                );
-                None
-            }
-        };
-    document.map_or_else(CloudConfig::default, |document| {
-        parsed("the cluster's", &document).unwrap_or_else(|error| {
-            tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "left out");
-            CloudConfig::default()
-        })
-    })
-}
-
 fn is_document(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
@@ -171,10 +134,11 @@ fn read_document(path: &Path) -> Result<CloudConfig, CloudConfigError> {
         )));
     }
     let text = fs::read_to_string(path).map_err(CloudConfigError::io("read", path))?;
-    parsed(&name, &text)
+    document(&name, &text)
 }
 
-fn parsed(name: &str, text: &str) -> Result<CloudConfig, CloudConfigError> {
+/// What a document says; keys that are not known are told.
+fn document(name: &str, text: &str) -> Result<CloudConfig, CloudConfigError> {
     let parsed =
         parse(text).map_err(|source| CloudConfigError::Document { name: name.to_owned(), source })?;
     for key in parsed.unknown {

@@ -3,6 +3,7 @@
 mod cloud_config;
 mod disk;
 mod doctor;
+mod grow;
 mod host;
 mod image;
 mod mend;
@@ -57,6 +58,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::VerifyImage(args) => image::verify(&args),
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Grow(args) => grow::grow(&args),
         Command::Slots(args) => disk::slots(&args),
         Command::Activate(args) => slot::activate(&args),
         Command::Commit(args) => slot::commit(&args),
@@ -75,7 +77,8 @@ pub fn execute(command: Command) -> Result<()> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::{
         boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
-        install::InstallError, mend::MendError, pins::PinError, reset::ResetError, slots::SlotsError,
+        grow::GrowError, install::InstallError, mend::MendError, pins::PinError, reset::ResetError,
+        slots::SlotsError,
     };
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<StageError>() {
@@ -114,6 +117,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         let disk = cause.is::<DiskError>()
             || cause.is::<RegionError>()
             || cause.is::<EspError>()
+            || cause.is::<GrowError>()
             || cause.is::<PinError>()
             || cause.is::<ResetError>()
             || cause.is::<SlotsError>();

@@ -7,6 +7,7 @@ mod block_device;
 mod device;
 mod file_device;
 mod fresh;
+mod grow;
 mod kernel_table;
 pub mod mkfs;
 pub mod region;
@@ -21,11 +22,15 @@ use std::{
     sync::Arc,
 };
 
-use evenkeel_node_agent_core::layout::{self, LayoutError, Role};
+use evenkeel_node_agent_core::{
+    layout::{self, LayoutError, Role},
+    partition_table::TableError,
+};
 use gpt::disk::LogicalBlockSize;
 
 pub use block_device::{BlockDevice, Cursor, Window};
 pub use file_device::{Access, FileDevice};
+pub use grow::TableGrowth;
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 
@@ -93,6 +98,14 @@ pub enum DiskError {
         /// What is wrong with it.
         source: gpt::GptError,
     },
+    /// The table is damaged, or has no place on the disk.
+    #[error("{path}: check that this is the whole disk, and see `evenkeel-agent disk mend`")]
+    Table {
+        /// The disk.
+        path: PathBuf,
+        /// What is wrong.
+        source: TableError,
+    },
     /// The table could not be written.
     #[error("write the partition table of {path}: check the disk")]
     WriteTable {
@@ -148,6 +161,11 @@ pub fn open_or_find(named: Option<&Path>, proc: &Path) -> Result<Disk, DiskError
         Some(path) => Disk::open(path),
         None => find_running(proc),
     }
+}
+
+/// The devices that may hold something for a machine whose own disk is `own`: other disks, and their partitions.
+pub fn other_devices(own: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    device::others(own)
 }
 
 impl Disk {

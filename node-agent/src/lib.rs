@@ -7,6 +7,7 @@ pub mod commands;
 pub mod disk;
 pub mod doctor;
 pub mod esp;
+pub mod grow;
 pub mod guard;
 pub mod init;
 pub mod install;

@@ -21,6 +21,12 @@ pub const SYSTEMCTL: Program = Program {
     package: "systemd",
     needed_for: "the guard asks it whether the system is up, and runs the health checks at once without it",
 };
+/// Waits for devices.
+pub const UDEVADM: Program = Program {
+    name: "udevadm",
+    package: "udev",
+    needed_for: "a cloud-config on another disk is looked for when all disks are there, and at once without it",
+};
 /// Loads kernel modules.
 pub const MODPROBE: Program = Program {
     name: "modprobe",

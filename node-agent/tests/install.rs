@@ -1,13 +1,13 @@
 //! Installation on devices and over what is there: loop devices of both block sizes, wrong disks, interrupted ones. Needs
 //! root.
 
+#[path = "machine_on_disk/loop_device.rs"]
+mod loop_device;
 mod machine_on_disk;
 
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    process::Command,
 };
 
 use evenkeel_node_agent::{
@@ -17,6 +17,7 @@ use evenkeel_node_agent::{
     slots::{self, Memory, SlotState},
 };
 use evenkeel_node_agent_core::layout::Role;
+use loop_device::Loop;
 use machine_on_disk::{Content, Machine, SIZE, SIZES, run};
 
 const CONTENT: Content<'_> = Content {
@@ -25,30 +26,6 @@ const CONTENT: Content<'_> = Content {
     initrd: b"initrd",
     kernel_options: "",
 };
-
-/// A file as a device.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn new(folder: &Path, sector: &str) -> Self {
-        let file = folder.join("device.img");
-        File::create(&file).unwrap().set_len(SIZE).unwrap();
-        let said = run("losetup", &["--find", "--show", "--sector-size", sector, file.to_str().unwrap()]);
-        Self(said.trim().into())
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // Partitions that were added one by one stay with the device's number otherwise.
-        let _ = Command::new("partx").args(["--delete", self.path()]).output();
-        let _ = Command::new("losetup").args(["--detach", self.path()]).output();
-    }
-}
 
 fn refusal(result: Result<Disk, InstallError>) -> DiskError {
     match result.unwrap_err() {
@@ -61,7 +38,9 @@ fn refusal(result: Result<Disk, InstallError>) -> DiskError {
 fn a_device_becomes_a_disk_whatever_its_blocks() {
     for sector in ["512", "4096"] {
         let folder = tempfile::tempdir().unwrap();
-        let device = Loop::new(folder.path(), sector);
+        let file = folder.path().join("device.img");
+        File::create(&file).unwrap().set_len(SIZE).unwrap();
+        let device = Loop::new(&file, sector);
         let disk = install::create_disk(&device.0, SIZES).unwrap();
         assert!(run("sgdisk", &["-v", device.path()]).contains("No problems found"), "{sector}");
         for role in [Role::Oem, Role::State] {

@@ -5,12 +5,19 @@
 mod cloud_init;
 mod condition;
 mod document;
+mod growpart;
+pub mod nocloud;
+pub mod smbios;
+mod source;
 mod step;
 
 use std::collections::BTreeMap;
 
+use growpart::Growpart;
+
 pub use condition::System;
 pub use document::{CloudConfigError, DOCUMENT_BYTES_MAX, Parsed, parse};
+pub use source::Source;
 pub use step::{Account, Directory, ENVIRONMENT_FILE, Encoding, File, Step, Systemctl};
 
 /// When steps are done, in order of time.
@@ -54,6 +61,8 @@ impl Stage {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CloudConfig {
     stages: BTreeMap<Stage, Vec<Step>>,
+    growpart: Option<Growpart>,
+    sources: Option<Vec<String>>,
 }
 
 impl CloudConfig {
@@ -67,11 +76,30 @@ impl CloudConfig {
         !self.steps(stage).is_empty()
     }
 
+    /// Whether a disk that became larger is used to its end; nothing said means yes.
+    pub fn grows(&self) -> bool {
+        self.growpart != Some(Growpart::Off)
+    }
+
+    /// Whether a data source is asked for documents; nothing said means yes.
+    pub fn asks(&self, source: Source) -> bool {
+        self.sources.as_ref().is_none_or(|names| names.iter().any(|name| name == source.name()))
+    }
+
+    /// Names a machine that no document names.
+    pub fn set_default_host_name(&mut self, name: String) {
+        if self.stages.values().flatten().all(|step| step.hostname.is_none()) {
+            self.push(Stage::Initramfs, Step { hostname: Some(name), ..Step::default() });
+        }
+    }
+
     /// Adds what a later document says.
     pub fn append(&mut self, later: Self) {
         for (stage, steps) in later.stages {
             self.stages.entry(stage).or_default().extend(steps);
         }
+        self.growpart = later.growpart.or(self.growpart);
+        self.sources = later.sources.or(self.sources.take());
     }
 
     fn check(&self) -> Result<(), String> {

@@ -9,6 +9,7 @@ use super::{disk, refused};
 use crate::{
     args::{CloudConfigApplyArgs, When},
     cloud_config::{self, CloudConfigError, DOCUMENTS_MAX, Machine},
+    grow,
     programs::{self, SYSTEMCTL},
     run::host::running_slot,
 };
@@ -19,10 +20,13 @@ const NETWORK_UNIT: &str = "evenkeel-cloud-config-network.service";
 
 pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let disk = disk::open(&args.disk)?;
-    let mut config = cloud_config::read(&disk)?;
+    let mut config = cloud_config::sources::read(&disk)?;
     let running = running_slot(Path::new("/proc"))?;
     if let Some(running) = &running {
         config.append(cloud_config::of_the_cluster(&disk, running));
+    }
+    if args.stage == When::Early && config.grows() {
+        grow::at_boot(&disk, &args.disk.proc);
     }
     let machine = Machine::this(running.map(|running| running.digest).unwrap_or_default());
     let stages = match args.stage {

@@ -44,6 +44,22 @@ pub(super) fn is_partition(path: &Path) -> Result<bool, DiskError> {
     Ok(folder(path)?.join("partition").exists())
 }
 
+/// The number of a partition on its disk.
+pub(super) fn partition_number(partition: &Path) -> Result<i32, DiskError> {
+    let number = number(&folder(partition)?.join("partition"));
+    number
+        .and_then(|number| i32::try_from(number).map_err(io::Error::other))
+        .map_err(|source| failed("read the number of the partition", partition, source))
+}
+
+/// Bytes of a partition, as the kernel knows it.
+pub(super) fn partition_length(partition: &Path) -> Result<u64, DiskError> {
+    let sectors = number(&folder(partition)?.join("size"));
+    sectors
+        .map(|sectors| sectors * SYSFS_SECTOR)
+        .map_err(|source| failed("read the size of the partition", partition, source))
+}
+
 /// The numbers of the partitions that the kernel knows of a disk.
 pub(super) fn partition_numbers(disk: &Path) -> Result<Vec<i32>, DiskError> {
     let folder = folder(disk)?;
@@ -63,6 +79,32 @@ pub(super) fn disks() -> Result<Vec<PathBuf>, DiskError> {
         .collect();
     disks.sort();
     Ok(disks)
+}
+
+/// What the kernel calls devices that hold nothing of their own, or that are slow to say that they are empty.
+const NO_DISKS: [&str; 8] = ["dm-", "fd", "loop", "md", "mtdblock", "nbd", "ram", "zram"];
+
+/// The device nodes of all other disks than this one, and of their partitions.
+pub(super) fn others(disk: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let class = Path::new(CLASS);
+    let own = folder(disk)?.canonicalize().ok();
+    let listing = fs::read_dir(class).map_err(|source| failed("list", class, source))?;
+    let mut others: Vec<PathBuf> = listing
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let is_disk = !NO_DISKS.iter().any(|start| name.to_string_lossy().starts_with(start));
+            // A partition's folder is in that of its disk.
+            let is_own = entry
+                .path()
+                .canonicalize()
+                .is_ok_and(|place| own.as_ref().is_some_and(|own| place.starts_with(own)));
+            is_disk && !is_own && number(&entry.path().join("size")).is_ok_and(|size| size > 0)
+        })
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    others.sort();
+    Ok(others)
 }
 
 fn folder(path: &Path) -> Result<PathBuf, DiskError> {

@@ -32,6 +32,8 @@ pub enum Access {
     ReadAlone,
     /// Reading and writing, alone.
     Write,
+    /// Reading and writing what others have mounted in part: the partition table of a disk that runs.
+    WriteShared,
 }
 
 /// A file or a block device.
@@ -47,10 +49,11 @@ impl FileDevice {
     /// Opens `path`.
     pub fn open(path: &Path, access: Access) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).write(access == Access::Write);
+        options.read(true).write(matches!(access, Access::Write | Access::WriteShared));
         // The claim belongs to one open file alone, so that the direct one does without.
         let direct = options.clone().custom_flags(libc::O_DIRECT).open(path).ok();
-        if access != Access::Read && std::fs::metadata(path)?.file_type().is_block_device() {
+        let alone = matches!(access, Access::ReadAlone | Access::Write);
+        if alone && std::fs::metadata(path)?.file_type().is_block_device() {
             options.custom_flags(libc::O_EXCL);
         }
         Ok(Self { file: options.open(path)?, direct, refused: AtomicBool::new(false) })

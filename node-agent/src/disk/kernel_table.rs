@@ -5,11 +5,12 @@ use std::{fs::File, io, os::fd::AsRawFd as _, path::Path};
 
 use nix::libc::{c_char, c_int, c_longlong, c_void};
 
-use super::{Access, DiskError, Window, device, table};
+use super::{Access, DiskError, Partition, Window, device, table};
 
 /// `linux/blkpg.h`.
 const ADD: c_int = 1;
 const DELETE: c_int = 2;
+const RESIZE: c_int = 3;
 const NAME_LENGTH: usize = 64;
 
 #[repr(C)]
@@ -36,7 +37,7 @@ nix::ioctl_none_bad!(
 );
 
 nix::ioctl_write_ptr_bad!(
-    /// Adds or removes a partition.
+    /// Adds, removes or resizes a partition.
     blkpg,
     nix::request_code_none!(0x12, 105),
     BlkpgArg
@@ -64,6 +65,18 @@ pub(super) fn tell(path: &Path) -> Result<(), DiskError> {
         change(&file, ADD, number, entry.disk_offset, entry.length).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Makes the kernel know a partition's new length. It may be mounted.
+pub(super) fn resize(disk: &Path, partition: &Partition) -> Result<(), DiskError> {
+    let failed = |source| DiskError::Io {
+        operation: "tell the kernel of a partition that grew on",
+        path: disk.to_owned(),
+        source,
+    };
+    let number = device::partition_number(&partition.path)?;
+    let file = File::open(disk).map_err(failed)?;
+    change(&file, RESIZE, number, partition.disk_offset, partition.length).map_err(failed)
 }
 
 fn change(disk: &File, op: c_int, number: c_int, start: u64, length: u64) -> io::Result<()> {

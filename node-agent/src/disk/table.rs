@@ -1,8 +1,10 @@
-//! The partition table: written once on an empty disk, afterwards only read, and written again where a copy is lost.
+//! The partition table: written once on an empty disk, afterwards only read, and written again where a copy is lost or the
+//! disk has grown.
 
 mod copies;
+mod placed;
 
-use std::{collections::BTreeMap, fs::OpenOptions, io, path::Path};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::Path, sync::Arc};
 
 use evenkeel_node_agent_core::layout::{Place, Role};
 use gpt::{
@@ -15,8 +17,9 @@ use gpt::{
 use uuid::Uuid;
 
 pub(super) use copies::{Copies, mend};
+pub(super) use placed::{Placed, PlacedError};
 
-use super::{DiskError, Window, device, is_block_device};
+use super::{Access, DiskError, FileDevice, Window, device, is_block_device};
 
 pub(super) struct Entry {
     pub name: String,
@@ -34,6 +37,12 @@ const ENTRY_BYTES_AT: usize = 84;
 const ENTRY_BYTES: u32 = 128;
 /// Every program makes 128; the library would read as many as are named.
 const ENTRIES_MAX: u32 = 1024;
+
+/// All of a disk.
+pub(super) fn window(path: &Path, access: Access) -> Result<Window, DiskError> {
+    let device = FileDevice::open(path, access).and_then(|device| Window::whole(Arc::new(device)));
+    device.map_err(|source| DiskError::Io { operation: "open", path: path.to_owned(), source })
+}
 
 /// The partitions in the table of `path`, which `disk` reads: by its first copy, or else by its second.
 pub(super) fn read(path: &Path, disk: &Window, size: LogicalBlockSize) -> Result<Vec<Entry>, DiskError> {

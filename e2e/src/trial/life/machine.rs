@@ -55,6 +55,14 @@ impl<'a> Lived<'a> {
         &self.disk
     }
 
+    /// Gives a machine that is off a disk with so many bytes more, which nothing is written to.
+    pub(super) fn enlarge_disk(&self, bytes: u64) -> Result<()> {
+        ensure!(self.machine.is_none(), "the machine is on");
+        let file = File::options().write(true).open(&self.disk).context("open the disk")?;
+        let length = file.metadata().context("read the disk's length")?.len();
+        file.set_len(length + bytes).context("enlarge the disk")
+    }
+
     /// An image's reference as the machine has it.
     pub(super) fn image(&self, tag: &str) -> String {
         format!("{HOST}:{}/{}:{tag}", self.host.registry.port(), os_image::LIVES_REPOSITORY)

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use evenkeel_node_agent_core::layout::{RECOVERY_SLOT, Role};
+use anyhow::{Context as _, Result, bail, ensure};
+use evenkeel_node_agent_core::layout::{MIB, RECOVERY_SLOT, Role};
 use tokio::time::sleep;
 
 use super::{
@@ -19,6 +19,8 @@ const CLOUD_CONFIG: &str =
 const MARK: &str = "echo mine | tee /var/lib/mark /etc/mark /root/mark > /home/mark; sync";
 const MARKED: &str = "cat /var/lib/mark /etc/mark /root/mark /home/mark";
 const OEM: &str = "mount -o ro /dev/disk/by-partlabel/evenkeel-oem /mnt && ls /mnt; umount /mnt";
+/// Bytes that a disk has more.
+const GROWTH: u64 = 2 << 30;
 /// The guard looks every five seconds once the system is up.
 const KEPT: Duration = Duration::from_mins(3);
 
@@ -34,6 +36,7 @@ enum Plot {
     Recovery,
     Loss,
     BootPartition,
+    LargerDisk,
 }
 
 pub(super) const STORIES: &[Story] = &[
@@ -57,6 +60,11 @@ pub(super) const STORIES: &[Story] = &[
         about: "the boot partition is lost, and the first mebibyte of the disk: brought back from a live system",
         plot: Plot::BootPartition,
     },
+    Story {
+        name: "larger-disk",
+        about: "its disk becomes larger while it is off, and while it boots the state takes the rest",
+        plot: Plot::LargerDisk,
+    },
 ];
 
 impl Story {
@@ -69,6 +77,7 @@ impl Story {
             Plot::Recovery => recovery(machine).await,
             Plot::Loss => loss(machine).await,
             Plot::BootPartition => boot_partition(machine).await,
+            Plot::LargerDisk => larger_disk(machine).await,
         }
     }
 }
@@ -193,6 +202,26 @@ async fn boot_partition(machine: &mut Lived<'_>) -> Result<()> {
         ensure!(recovery.bootable && !recovery.default, "{recovery:?}");
     }
     Ok(())
+}
+
+async fn larger_disk(machine: &mut Lived<'_>) -> Result<()> {
+    let before = state_mebibytes(machine).await?;
+    machine.power_off().await?;
+    machine.enlarge_disk(GROWTH)?;
+    machine.power_on(&[up("a")]).await?;
+    machine.sh(MARKED).await?;
+    let after = state_mebibytes(machine).await?;
+    // The file system has tables of its own.
+    ensure!(after > before + GROWTH / MIB / 10 * 9, "the state grew from {before} to {after} MiB");
+    let said = machine.sh("evenkeel-agent doctor && evenkeel-agent grow 2>&1").await?;
+    ensure!(!said.contains("has lost") && said.contains("its file system all of that"), "{said}");
+    update(machine, &machine.image("2")).await?;
+    machine.sh(MARKED).await.map(|_| ())
+}
+
+async fn state_mebibytes(machine: &mut Lived<'_>) -> Result<u64> {
+    let said = machine.sh("df --block-size=1M --output=size /var | tail -n 1").await?;
+    said.trim().parse().with_context(|| format!("read what df says: {said}"))
 }
 
 /// The update of the documentation, by hand.

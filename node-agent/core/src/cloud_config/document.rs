@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{
     CloudConfig, Stage, Step,
     cloud_init::{self, Command, Ntp, User, WriteFile},
+    growpart,
 };
 
 /// The first line of cloud-init's dialect.
@@ -55,6 +56,8 @@ pub(super) struct Document {
     pub bootcmd: Vec<Command>,
     pub runcmd: Vec<Command>,
     pub ntp: Ntp,
+    growpart: growpart::Module,
+    datasource_list: Option<Vec<String>>,
 }
 
 /// Reads a document.
@@ -75,7 +78,9 @@ pub fn parse(text: &str) -> Result<Parsed, CloudConfigError> {
     if stages.is_empty() && !has_header {
         return Err(CloudConfigError::NoHeader);
     }
-    let mut config = CloudConfig::default();
+    let growpart = document.growpart.mode;
+    let sources = document.datasource_list.take();
+    let mut config = CloudConfig { growpart, sources, ..CloudConfig::default() };
     cloud_init::steps(document, &mut config);
     let mut parts = Vec::new();
     for (name, steps) in stages {

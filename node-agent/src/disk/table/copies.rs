@@ -3,12 +3,12 @@
 //!
 //! Linux uses the second copy only where its command line says so (`gpt`), and a firmware need not.
 
-use std::{fs::OpenOptions, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use gpt::{GptConfig, disk::LogicalBlockSize};
+use gpt::disk::LogicalBlockSize;
 
-use super::{Entry, boot_sector, entries};
-use crate::disk::{Access, BlockDevice, DiskError, FileDevice, Window};
+use super::{Entry, Placed, boot_sector, entries, window};
+use crate::disk::{Access, BlockDevice, DiskError, Window};
 
 /// Ends a boot sector, and where it is (UEFI specification 2.10, 5.2.3).
 const BOOT_SIGNATURE: &[u8] = &[0x55, 0xAA];
@@ -44,16 +44,6 @@ impl Copies {
         self.first.or_else(|error| self.second.map_err(|_| error))
     }
 
-    /// Where the header of the copy is that is not whole.
-    fn damaged(&self, length: u64, size: LogicalBlockSize) -> Option<u64> {
-        let (first, second) = headers(length, size);
-        match (&self.first, &self.second) {
-            (Err(_), _) => Some(first),
-            (Ok(_), Err(_)) => Some(second),
-            (Ok(_), Ok(_)) => None,
-        }
-    }
-
     /// What is not whole, in words.
     pub(in crate::disk) fn lost(&self) -> Vec<&'static str> {
         let whole =
@@ -65,32 +55,23 @@ impl Copies {
 /// Writes what is lost, by the copy that is left, durably. Gives what that was.
 pub(in crate::disk) fn mend(path: &Path, size: LogicalBlockSize) -> Result<Vec<&'static str>, DiskError> {
     let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
-    let no_table = |source| DiskError::NoTable { path: path.to_owned(), source };
-    let device = FileDevice::open(path, Access::Read).and_then(|device| Window::whole(Arc::new(device)));
-    let device = device.map_err(|source| io_error("open", source))?;
-    let copies = Copies::read(&device, size).map_err(|source| io_error("read", source))?;
-    let (lost, damaged) = (copies.lost(), copies.damaged(device.length(), size));
-    copies.entries().map_err(no_table)?;
+    let disk = window(path, Access::Read)?;
+    let copies = Copies::read(&disk, size).map_err(|source| io_error("read", source))?;
+    let lost = copies.lost();
+    copies.entries().map_err(|source| DiskError::NoTable { path: path.to_owned(), source })?;
     if lost.is_empty() {
         return Ok(lost);
     }
     // Not alone: a disk that runs has partitions that are mounted.
-    let file = OpenOptions::new().read(true).write(true).open(path);
-    let mut file = file.map_err(|source| io_error("open", source))?;
-    if let Some(header) = damaged {
-        // The library believes a header whose entries are damaged.
-        let nothing = vec![0; size.as_usize()];
-        file.write_all_at(&nothing, header).map_err(|source| io_error("write to", source))?;
-    }
+    let disk = window(path, Access::WriteShared)?;
     if lost.contains(&BOOT_SECTOR) {
-        boot_sector(device.length(), size)
-            .overwrite_lba0(&mut file)
-            .map_err(|error| io_error("write the boot sector of", io::Error::other(error.to_string())))?;
+        let written = boot_sector(disk.length(), size).overwrite_lba0(&mut disk.cursor(0));
+        written
+            .map_err(|error| io_error("write the boot sector of", io::Error::other(error.to_string())))
+            .and_then(|_| disk.flush().map_err(|source| io_error("flush", source)))?;
     }
-    let failed = |source| DiskError::WriteTable { path: path.to_owned(), source };
-    let table = GptConfig::new().writable(true).logical_block_size(size).open_from_device(file);
-    let file = table.and_then(gpt::GptDisk::write).map_err(failed)?;
-    file.sync_all().map_err(|source| io_error("flush", source))?;
+    let placed = Placed::read(&disk, size).map_err(|error| error.on("read", path))?;
+    placed.write(&disk, &placed.table).map_err(|error| error.on("write", path))?;
     Ok(lost)
 }
 
