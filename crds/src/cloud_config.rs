@@ -7,10 +7,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Bytes of a document: with 127 layers and their labels it fits into a slot record of 64 KiB.
+/// Bytes of a document: it is kept in a slot record of 64 KiB, where quotation marks and line ends take two bytes each, beside
+/// what the image says of itself; 127 layers take 32 KiB there, and real images have less.
 pub const DOCUMENT_BYTES_MAX: usize = 16 << 10;
-/// The first line of documents in cloud-init's dialect.
-const CLOUD_INIT: &str = "#cloud-config\n";
+/// The first line: without it, only what is in `stages` would count.
+const HEADER: &str = "#cloud-config\n";
+/// A key whose number is a mode of files.
+const PERMISSIONS: &str = "permissions";
 /// Digits of a document's digest in a release.
 const DIGITS: usize = 16;
 
@@ -23,8 +26,26 @@ pub struct CloudConfig(pub Map<String, Value>);
 impl CloudConfig {
     /// The document that nodes get. The same content gives the same document.
     pub fn document(&self) -> String {
-        let head = if self.0.contains_key("stages") { "" } else { CLOUD_INIT };
-        format!("{head}{}\n", Value::Object(self.0.clone()))
+        let mut content = Value::Object(self.0.clone());
+        write_modes(&mut content);
+        format!("{HEADER}{content}\n")
+    }
+}
+
+/// Writes modes of files as text. YAML's `0640` is a number in octal digits for kubectl and Helm, and reaches us as 416: as text
+/// that would be another mode.
+fn write_modes(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(write_modes),
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value.as_u64().filter(|_| key == PERMISSIONS) {
+                    Some(mode) => *value = Value::String(format!("{mode:04o}")),
+                    None => write_modes(value),
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -74,9 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn the_dialect_is_told_by_the_stages() {
-        assert_eq!(document(json!({ "stages": {} })), "{\"stages\":{}}\n");
-        assert_eq!(document(json!({ "hostname": "n" })), "#cloud-config\n{\"hostname\":\"n\"}\n");
+    fn a_mode_is_the_one_that_was_meant_quoted_or_not() {
+        let with = |permissions: Value| {
+            document(json!({ "stages": { "boot": [{ "files": [{ "permissions": permissions }] }] } }))
+        };
+        // 416 is 0640, 384 is 0600.
+        for (number, text) in [(416, "0640"), (384, "0600"), (0o4755, "4755"), (0o4, "0004")] {
+            assert_eq!(with(json!(number)), with(json!(text)));
+        }
+        assert_eq!(
+            document(json!({ "permissions": { "a": 416 } })),
+            "#cloud-config\n{\"permissions\":{\"a\":416}}\n"
+        );
     }
 
     #[test]

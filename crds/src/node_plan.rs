@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use status::{
-    Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryStatus, RollbackCause, RolledBack,
-    SlotState, SlotStatus, StagingCost,
+    Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryFailure, RecoveryStatus,
+    RollbackCause, RolledBack, SlotState, SlotStatus, StagingCost,
 };
 
 use crate::{
@@ -74,10 +74,9 @@ pub struct NodePlanSpec {
     /// The cluster's cloud-config, which is kept in the slot with the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_config: Option<OrderedCloudConfig>,
-    /// The image that the recovery slot shall hold, by digest. It is written while nothing else is to be done.
+    /// What the recovery slot shall hold. It is written while nothing else is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub recovery_image: Option<String>,
+    pub recovery: Option<RecoveryOrder>,
     /// How far the agent may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -106,6 +105,27 @@ pub struct NodePlanSpec {
     /// How the node's last turn ended; written as its record is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_turn: Option<LastTurn>,
+}
+
+/// What the recovery slot shall hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(crates(kube_core = "kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryOrder {
+    /// The image, always by digest: `repository@sha256:…`.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = crate::form::pinned_image())]
+    pub image: String,
+    /// When that was ordered.
+    pub ordered_at: Time,
+}
+
+impl NodePlanSpec {
+    /// The image that the recovery slot shall hold now: nothing is begun there while the node is in its turn or goes back.
+    pub fn recovery_image(&self) -> Option<&str> {
+        let free = self.disruption.is_none() && self.target != Some(Target::Reverted);
+        self.recovery.as_ref().filter(|_| free).map(|order| order.image.as_str())
+    }
 }
 
 /// How far the agent may go. Moves forward only, in this order.

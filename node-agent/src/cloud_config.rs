@@ -23,7 +23,7 @@ use evenkeel_node_agent_core::{
 use crate::disk::{Disk, DiskError, RegionError};
 
 pub use apply::{Applied, Machine};
-pub use cluster::of_the_cluster;
+pub use cluster::{is_applied, note_applied, of_the_cluster};
 
 /// Name of the document that an installation puts on the oem partition.
 pub const FILE_NAME: &str = "cloud-config.yaml";

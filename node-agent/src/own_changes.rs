@@ -1,10 +1,11 @@
 //! Which of the machine's own changes are in conflict with a new image.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Read as _},
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},
-        fs::{FileTypeExt as _, MetadataExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -13,8 +14,9 @@ use evenkeel_node_agent_core::{
     erofs_read::{Entry, ErofsReadError, read_entry},
     own_changes::{FOLDERS, is_conflict},
 };
+use nix::libc;
 
-use crate::disk::SlotRegion;
+use crate::disk::{SlotRegion, Window};
 
 /// Where the initrd keeps the machine's own changes, below the root of the first process.
 const OVERLAYS: &str = "1/root/run/evenkeel/state/overlay";
@@ -68,29 +70,42 @@ pub fn conflicts(
         region.open_ro().map_err(|source| OwnChangesError::Slot { slot: region.name.clone(), source })
     };
     let (before, after) = (open(before)?, open(after)?);
+    let in_image = |slot: &Window, path: &Path| {
+        let read = |at: u64, buffer: &mut [u8]| slot.read_at(at, buffer);
+        read_entry(&read, path.as_os_str().as_bytes(), COMPARED_MAX)
+            .map_err(|source| OwnChangesError::Image { path: path.to_owned(), source })
+    };
     let mut found = Vec::new();
-    for (path, own) in changes(overlays)? {
-        let read = |read: &dyn Fn(u64, &mut [u8]) -> io::Result<()>| {
-            read_entry(read, path.as_os_str().as_bytes(), COMPARED_MAX)
-                .map_err(|source| OwnChangesError::Image { path: path.clone(), source })
-        };
-        let before = read(&|at, buffer: &mut [u8]| before.read_at(at, buffer))?;
-        let after = read(&|at, buffer: &mut [u8]| after.read_at(at, buffer))?;
-        if is_conflict(own.as_ref(), before.as_ref(), after.as_ref()) {
-            found.push(path);
+    each_change(overlays, |there, path| {
+        let (before, after) = (in_image(&before, path)?, in_image(&after, path)?);
+        // Most are of no image at all, and then nothing of the machine's is read.
+        if before == after {
+            return Ok(());
         }
-    }
+        match own(there) {
+            Ok(own) if is_conflict(own.as_ref(), before.as_ref(), after.as_ref()) => {
+                found.push(path.to_owned());
+            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OwnChangesError::Read { path: there.to_owned(), source });
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
     found.sort();
     Ok(found)
 }
 
-/// Every path that the machine changed, and what it made of it.
-fn changes(overlays: &Path) -> Result<Vec<(PathBuf, Option<Entry>)>, OwnChangesError> {
-    let mut found = Vec::new();
+/// Gives every path that the machine changed: where it lies, and where it is seen.
+fn each_change(
+    overlays: &Path,
+    mut look: impl FnMut(&Path, &Path) -> Result<(), OwnChangesError>,
+) -> Result<(), OwnChangesError> {
+    let mut left = CHANGES_MAX;
     for name in FOLDERS {
-        let upper = overlays.join(name).join("upper");
-        let mut folders = vec![(upper, Path::new("/").join(name))];
-        while let Some((folder, path)) = folders.pop() {
+        let mut folders = vec![(overlays.join(name).join("upper"), Path::new("/").join(name))];
+        while let Some((folder, seen)) = folders.pop() {
             let failed = |source| OwnChangesError::Read { path: folder.clone(), source };
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
@@ -99,21 +114,20 @@ fn changes(overlays: &Path) -> Result<Vec<(PathBuf, Option<Entry>)>, OwnChangesE
             };
             for entry in entries {
                 let entry = entry.map_err(failed)?;
-                if found.len() >= CHANGES_MAX {
+                let Some(fewer) = left.checked_sub(1) else {
                     tracing::warn!("only the first {CHANGES_MAX} of the machine's own changes are looked at");
-                    return Ok(found);
+                    return Ok(());
+                };
+                left = fewer;
+                let (there, seen) = (entry.path(), seen.join(entry.file_name()));
+                look(&there, &seen)?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push((there, seen));
                 }
-                let (there, path) = (entry.path(), path.join(entry.file_name()));
-                let own =
-                    own(&there).map_err(|source| OwnChangesError::Read { path: there.clone(), source })?;
-                if own == Some(Entry::Folder) {
-                    folders.push((there, path.clone()));
-                }
-                found.push((path, own));
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// What the machine made of a path. A device with the number 0 is how overlayfs keeps that something was removed
@@ -125,13 +139,24 @@ fn own(path: &Path) -> io::Result<Option<Entry>> {
         Entry::Folder
     } else if kind.is_symlink() {
         Entry::Link(fs::read_link(path)?.into_os_string().into_vec())
-    } else if kind.is_file() && metadata.len() > COMPARED_MAX {
-        Entry::LargeFile(metadata.len())
     } else if kind.is_file() {
-        Entry::File(fs::read(path)?)
+        file(path)?
     } else if kind.is_char_device() && metadata.rdev() == 0 {
         return Ok(None);
     } else {
         Entry::Special
     }))
+}
+
+/// Reads a file that may become something else at any moment: pods write there.
+fn file(path: &Path) -> io::Result<Entry> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Entry::Special);
+    }
+    let mut content = Vec::new();
+    file.take(COMPARED_MAX + 1).read_to_end(&mut content)?;
+    let whole = content.len() as u64 <= COMPARED_MAX;
+    Ok(if whole { Entry::File(content) } else { Entry::LargeFile(metadata.len()) })
 }

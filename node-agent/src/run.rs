@@ -19,7 +19,9 @@ use evenkeel_node_agent_core::{
     journal::Journal,
     layout::RECOVERY_SLOT,
     machine::{
-        Action, Facts, Orders, Outcome, next, on_trial, record, recovery::write_recovery, resume, status,
+        Action, Facts, Orders, Outcome, next, on_trial, record,
+        recovery::{forget, write_recovery},
+        resume, status,
     },
 };
 use evenkeel_registry::{Platform, Reputation};
@@ -128,11 +130,12 @@ impl Agent {
         self.keep(resume(&self.journal, orders.as_ref(), &facts))?;
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.keep(journal)?;
+        let wanted = plan.as_ref().and_then(|plan| plan.spec.recovery_image());
+        if plan.is_some() {
+            self.keep(forget(&self.journal, wanted, &facts))?;
+        }
         let action = match action {
-            Action::Wait => {
-                let wanted = plan.as_ref().and_then(|plan| plan.spec.recovery_image.as_deref());
-                write_recovery(&self.journal, wanted, &facts).unwrap_or(Action::Wait)
-            }
+            Action::Wait => write_recovery(&self.journal, wanted, &facts).unwrap_or(Action::Wait),
             action => action,
         };
         let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use evenkeel_crds::NodePlan;
 use evenkeel_node_agent::disk::Disk;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
@@ -10,6 +11,7 @@ use evenkeel_tests::{
     os_image::OsImage,
     watch::World,
 };
+use kube::{Api, api::DeleteParams};
 use serde_json::json;
 
 const ROLLOUT: Duration = Duration::from_mins(4);
@@ -44,6 +46,22 @@ async fn recovery_slots_follow_once_the_image_is_kept_and_nobody_reboots_for_the
         assert!(entries.iter().any(|name| name.contains("recovery")), "{entries:?}");
         assert_eq!(machine.boots().len(), 2, "{node}: one boot when it was installed, and one for version 2");
     }
+
+    // Nodes whose plans were deleted have no order left, and follow all the same.
+    let other = fleet.publish(&OsImage::good("rescue-2")).await?;
+    let plans: Api<NodePlan> = Api::all(fleet.client.clone());
+    for node in ["node-1", "node-2"] {
+        plans.delete(node, &DeleteParams::default()).await?;
+    }
+    fleet.want("os", &second.tagged, json!({ "recoveryImage": other.pinned })).await?;
+    fleet
+        .until("both follow", ROLLOUT, |world| {
+            ["node-1", "node-2"].iter().all(|node| {
+                let recovery = world.status(node).and_then(|status| status.recovery.as_ref());
+                recovery.is_some_and(|recovery| recovery.digest.as_deref() == Some(other.digest.as_str()))
+            })
+        })
+        .await?;
 
     // One that is not there is told in the line, and does no harm.
     let nowhere = format!("{}@sha256:{:064x}", second.tagged.rsplit_once(':').unwrap().0, 7);

@@ -105,9 +105,19 @@ pub struct RecoveryStatus {
     /// The image's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Why it does not hold what it should.
+    /// Why it does not hold what was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<PlanError>,
+    pub failed: Option<RecoveryFailure>,
+}
+
+/// Why the recovery slot does not hold an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryFailure {
+    /// The image.
+    pub image: String,
+    /// What went wrong.
+    pub error: PlanError,
 }
 
 /// What staging took, and what it found.
@@ -138,13 +148,16 @@ pub struct StagingCost {
 
 /// Conflicts that are named.
 pub const CONFLICTS_MAX: usize = 16;
+/// Characters of a path that are named.
+const CONFLICT_CHARACTERS_MAX: usize = 256;
 
 impl StagingCost {
     /// Notes which paths are in conflict.
     #[must_use]
     pub fn with_conflicts(mut self, paths: &[String]) -> Self {
         self.conflict_count = i64::try_from(paths.len()).unwrap_or(i64::MAX);
-        self.conflicts = paths.iter().take(CONFLICTS_MAX).cloned().collect();
+        let short = |path: &String| path.chars().take(CONFLICT_CHARACTERS_MAX).collect();
+        self.conflicts = paths.iter().take(CONFLICTS_MAX).map(short).collect();
         self
     }
 }

@@ -22,13 +22,17 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let disk = disk::open(&args.disk)?;
     let mut config = cloud_config::sources::read(&disk)?;
     let running = running_slot(Path::new("/proc"))?;
+    let mut failed = Vec::new();
     if let Some(running) = &running {
-        config.append(cloud_config::of_the_cluster(&disk, running));
+        match cloud_config::of_the_cluster(&disk, running) {
+            Ok(from_the_cluster) => config.append(from_the_cluster),
+            Err(error) => failed.push(("what came from the cluster".to_owned(), error)),
+        }
     }
     if args.stage == When::Early && config.grows() {
         grow::at_boot(&disk, &args.disk.proc);
     }
-    let machine = Machine::this(running.map(|running| running.digest).unwrap_or_default());
+    let machine = Machine::this(running.as_ref().map(|running| running.digest.clone()).unwrap_or_default());
     let stages = match args.stage {
         When::Early => {
             let once = [Stage::AfterInstall, Stage::AfterUpgrade];
@@ -39,7 +43,7 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
         When::Boot => vec![Stage::AfterInstall, Stage::AfterUpgrade, Stage::Boot],
         When::Network => vec![Stage::Network],
     };
-    let mut failed = Vec::new();
+    let has_all = failed.is_empty();
     for stage in stages {
         let applied = machine.apply(&config, stage);
         applied.written.iter().for_each(|path| eprintln!("wrote {}", path.display()));
@@ -47,6 +51,9 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     }
     if args.stage == When::Early {
         start_later_units(&config)?;
+        if let Some(running) = running.filter(|_| has_all) {
+            cloud_config::note_applied(Path::new("/"), &running)?;
+        }
     }
     let count = failed.len();
     let first = failed.into_iter().fold(None, |first, (name, error)| {

@@ -61,8 +61,10 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let request = Source::of(&args.source)?.request(situation.disk, &slot, &args.image);
     let runtime = tokio::runtime::Runtime::new()?;
     let staged = runtime.block_on(stage_with_progress(&request))?;
-    if let Some(running) = running {
-        tell_conflicts(&request, &running, &args.slot.disk.proc)?;
+    if let Some(running) = running
+        && let Err(error) = tell_conflicts(&request, &running, &args.slot.disk.proc)
+    {
+        eprintln!("conflicts with this machine's own changes are unknown: {error:#}");
     }
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&account(&request.slot, &staged))?),

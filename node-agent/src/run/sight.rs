@@ -16,7 +16,7 @@ use evenkeel_node_agent_core::{
 use jiff::Timestamp;
 
 use super::{act::ActError, host};
-use crate::{boot, disk, slots};
+use crate::{boot, cloud_config::is_applied, disk, slots};
 
 /// For how long what was seen holds, when nobody says that it may have changed.
 const HOLDS: Duration = Duration::from_mins(1);
@@ -56,7 +56,10 @@ impl Sight {
     ) -> Result<Facts, ActError> {
         let Seen { running, slots, recovery } = self.machine(checks)?;
         let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
-        let host_checks_passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
+        let passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
+        // The host has not passed before it is configured as it should be.
+        let configured = running.as_ref().is_none_or(|running| is_applied(&self.proc, running));
+        let host_checks_passed = passed && configured;
         Ok(Facts { running, slots, recovery, verdict, host_checks_passed, now: Timestamp::now() })
     }
 

@@ -28,6 +28,14 @@ use crate::{
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(1500);
 
+/// What is being staged, as the plan said when that began.
+struct Wanted {
+    for_recovery: bool,
+    image: String,
+    plan_id: Option<String>,
+    verification: Option<Verification>,
+}
+
 impl Agent {
     /// Stages `image`; `None` when the order changed meanwhile, and the next turn has to decide anew.
     pub(super) async fn stage(
@@ -39,9 +47,14 @@ impl Agent {
     ) -> Option<Outcome> {
         // An order is in its plan, and so is who must have signed.
         let NodePlanSpec { pull, verification, plan_id, cloud_config, .. } = plan?.spec;
-        let for_recovery = slot == RECOVERY_SLOT;
+        let wanted = Wanted {
+            for_recovery: slot == RECOVERY_SLOT,
+            image: image.to_owned(),
+            plan_id: plan_id.clone(),
+            verification: verification.clone(),
+        };
         // The last resort is the same on every machine.
-        let cloud_config = match cloud_config.filter(|_| !for_recovery).map(intact).transpose() {
+        let cloud_config = match cloud_config.filter(|_| !wanted.for_recovery).map(intact).transpose() {
             Ok(document) => document,
             Err(error) => return Some(Outcome::Failed(error.plan_error())),
         };
@@ -77,14 +90,14 @@ impl Agent {
                     self.report_progress(&facts, &meter).await;
                     report_at = Instant::now() + REPORT;
                 }
-                () = self.watch.changed(REPORT) => if !self.still_wanted(for_recovery, image, verification.as_ref()) {
+                () = self.watch.changed(REPORT) => if !self.still_wanted(&wanted) {
                     tracing::info!(image, "the order has changed; staging ends");
                     meter.stop();
                 }
             }
         };
         match staged {
-            Ok(Ok(Staged { record, .. })) if for_recovery => Some(self.make_last_resort(&record)),
+            Ok(Ok(Staged { record, .. })) if wanted.for_recovery => Some(self.make_last_resort(&record)),
             Ok(Ok(Staged { cost, .. })) => {
                 let running = facts.running.as_ref().map(|running| running.name.as_str());
                 Some(Outcome::Staged(self.with_conflicts(cost, running, slot)))
@@ -137,17 +150,16 @@ impl Agent {
     }
 
     /// Whether the plan still wants what is being staged, and trusts the same signers. For the recovery slot no order waits.
-    fn still_wanted(&self, for_recovery: bool, image: &str, verification: Option<&Verification>) -> bool {
+    fn still_wanted(&self, wanted: &Wanted) -> bool {
         let Some(spec) = self.watch.plan().map(|plan| plan.spec) else { return false };
-        let attempt = self.journal.attempt.as_ref().map(|attempt| attempt.plan_id.as_str());
-        if spec.verification.as_ref() != verification || spec.plan_id.as_deref() != attempt {
+        if spec.verification != wanted.verification || spec.plan_id != wanted.plan_id {
             return false;
         }
-        if for_recovery {
-            return spec.recovery_image.as_deref() == Some(image);
+        if wanted.for_recovery {
+            return spec.recovery_image() == Some(&wanted.image);
         }
-        let orders = Orders::of(&spec);
-        orders.is_some_and(|orders| orders.order.image == image && orders.order.target != Target::Reverted)
+        let orders = Orders::of(&spec).map(|orders| orders.order);
+        orders.is_some_and(|order| order.image == wanted.image && order.target != Target::Reverted)
     }
 
     async fn report_progress(&mut self, facts: &Facts, meter: &Meter) {
@@ -171,7 +183,7 @@ fn intact(config: OrderedCloudConfig) -> Result<String, StageError> {
 /// The facts without what is being overwritten.
 fn while_writing(facts: &Facts, slot: &str) -> Facts {
     let mut facts = facts.clone();
-    for fact in facts.slots.iter_mut().filter(|fact| fact.name == slot) {
+    for fact in facts.slots.iter_mut().chain(&mut facts.recovery).filter(|fact| fact.name == slot) {
         fact.content = None;
         fact.entry = EntryFact::Absent;
     }

@@ -54,27 +54,29 @@ pub(super) fn already_there(request: &StageRequest, digest: &str) -> Result<Opti
     }
     // The slot that runs keeps its boot entry, whoever asks.
     region.check_writable()?;
-    let is_other = record.cloud_config != request.cloud_config;
-    if is_other && pins::read(&request.disk)?.contains(&request.slot) {
-        return Err(StageError::Pinned(request.slot.clone()));
-    }
+    let other = (record.cloud_config != request.cloud_config).then(|| reconfigured(request, &record));
+    let other = other.transpose()?;
     let bootloader = boot::open(&request.disk)?;
     bootloader.clear(&region.name)?;
-    let record = if is_other { reconfigure(request, &region, record)? } else { record };
+    if let Some(other) = &other {
+        // In between the slot is not complete.
+        region.wipe_record()?;
+        region.write_record(other)?;
+        read_again(&region, other)?;
+    }
+    let record = other.unwrap_or(record);
     bootloader.place_files(&region, &record)?;
     Ok(Some(record))
 }
 
-/// Keeps another cloud-config with the image that is there. In between the slot is not complete.
-fn reconfigure(
-    request: &StageRequest,
-    region: &SlotRegion,
-    record: SlotRecord,
-) -> Result<SlotRecord, StageError> {
+/// The record of the image that is there with another cloud-config, if that may be and fits.
+fn reconfigured(request: &StageRequest, record: &SlotRecord) -> Result<SlotRecord, StageError> {
+    if pins::read(&request.disk)?.contains(&request.slot) {
+        return Err(StageError::Pinned(request.slot.clone()));
+    }
     let (cloud_config, plan_id) = (request.cloud_config.clone(), request.plan_id.clone());
-    let record = SlotRecord { cloud_config, plan_id, written_at: Timestamp::now(), ..record };
-    region.wipe_record()?;
-    region.write_record(&record)?;
+    let record = SlotRecord { cloud_config, plan_id, written_at: Timestamp::now(), ..record.clone() };
+    record.encode().map_err(WriteError::from)?;
     Ok(record)
 }
 

@@ -1,6 +1,6 @@
 //! The cluster's cloud-config, which is kept in a slot with its image.
 
-use std::sync::Arc;
+use std::{fs, os::unix::fs::symlink, sync::Arc};
 
 use evenkeel_node_agent::{
     cloud_config, pins,
@@ -71,10 +71,20 @@ async fn it_is_applied_where_its_slot_runs_and_nowhere_else() {
         boot_id: String::new(),
     };
     let names = |name: &str, digest: &str| {
-        let config = cloud_config::of_the_cluster(&machine.disk, &running(name, digest));
+        let config = cloud_config::of_the_cluster(&machine.disk, &running(name, digest)).unwrap_or_default();
         config.steps(Stage::Boot).iter().map(|step| step.hostname.clone().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(names("b", &record.release()), ["one"]);
+    // A trial is kept only if the host says that it has applied it, in this boot and of this release.
+    let (root, configured) = (machine.folder.path(), running("b", &record.release()));
+    fs::create_dir_all(root.join("proc/1")).unwrap();
+    symlink(root, root.join("proc/1/root")).unwrap();
+    let is_applied = |running: &RunningSlot| cloud_config::is_applied(&root.join("proc"), running);
+    assert!(!is_applied(&configured) && is_applied(&running("a", "sha256:0")));
+    cloud_config::note_applied(root, &running("b", &format!("{}+0", record.digest))).unwrap();
+    assert!(!is_applied(&configured), "that was another one");
+    cloud_config::note_applied(root, &configured).unwrap();
+    assert!(is_applied(&configured));
     // The slot was written anew since it was booted, or holds nothing, or is not there.
     assert_eq!(names("b", &record.digest), [""; 0]);
     assert_eq!(names("a", &machine.slot("a").digest.unwrap()), [""; 0]);

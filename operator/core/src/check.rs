@@ -103,7 +103,7 @@ fn single(
             (record.is_some(), "restaged a node in its turn"),
             (node.claimed_by_other.is_some() || !node.selected, "staged a node that is not ours"),
         ],
-        Action::OrderRecovery { .. } => vec![
+        Action::OrderRecovery(Some(_)) => vec![
             (record.is_some(), "wrote the recovery slot of a node in its turn"),
             (
                 status.is_none_or(|status| !matches!(status.phase, Phase::Committed | Phase::Idle)),
@@ -166,7 +166,9 @@ fn single(
             (going_back && !out_of_service, "reverted before it was cordoned and drained"),
             (going_back && order.cause != RollbackCause::Rollout, "blamed a node for the image"),
         ],
-        Action::EnsurePlan | Action::MarkHealthy(_) | Action::Avoid(_) => vec![],
+        Action::EnsurePlan | Action::MarkHealthy(_) | Action::Avoid(_) | Action::OrderRecovery(None) => {
+            vec![]
+        }
     }
 }
 

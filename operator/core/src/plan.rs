@@ -21,7 +21,7 @@ mod verdict;
 
 use evenkeel_crds::{
     condition::Time,
-    node_plan::{Disruption, LastTurn, Revert},
+    node_plan::{Disruption, LastTurn, RecoveryOrder, Revert},
 };
 use jiff::Timestamp;
 
@@ -81,11 +81,8 @@ pub enum Action {
     Uncordon,
     /// Write down that the node's turn is over, and how it ended.
     EndDisruption(LastTurn),
-    /// Order what the recovery slot shall hold.
-    OrderRecovery {
-        /// `repository@sha256:…`.
-        image: String,
-    },
+    /// Order what the recovery slot shall hold, or that it stays as it is.
+    OrderRecovery(Option<RecoveryOrder>),
     /// Delete the plan of a node that is let go of.
     ReleasePlan,
 }

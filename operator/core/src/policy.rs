@@ -205,7 +205,9 @@ impl Policy {
 
     /// Whether an order is for what nodes are to run.
     pub fn is_ordered_by(&self, spec: &NodePlanSpec) -> bool {
-        spec.image == self.image && spec.cloud_config == self.cloud_config
+        let (ordered, wanted) = (spec.cloud_config.as_ref(), self.cloud_config.as_ref());
+        spec.image == self.image
+            && ordered.map(|config| &config.sha256) == wanted.map(|config| &config.sha256)
     }
 
     /// Identity of an attempt: the same for every operator that comes to decide it, so that one that was killed

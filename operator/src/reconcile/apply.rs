@@ -118,7 +118,7 @@ fn by_urgency(decision: &Decision) -> impl Iterator<Item = (&str, &Action)> {
     writes.sort_by_key(|(_, action)| match action {
         Action::EnsurePlan | Action::ReleasePlan => 2,
         Action::OrderStage { .. } | Action::BeginDisruption(_) => 1,
-        Action::Avoid(_) | Action::OrderRecovery { .. } => 3,
+        Action::Avoid(_) | Action::OrderRecovery(_) => 3,
         _ => 0,
     });
     writes.into_iter().take(ACTIONS_MAX).chain(drains)
@@ -189,7 +189,11 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
         Action::MarkDrained(at) => note(&mut spec, |record| record.drained_at = Some(Time(*at))),
         Action::MarkHealthy(since) => note(&mut spec, |record| record.healthy_since = since.map(Time)),
         Action::Commit => spec.target = Some(Target::Committed),
-        Action::OrderRecovery { image } => spec.recovery_image = Some(image.clone()),
+        Action::OrderRecovery(order) => {
+            // The settings of an order for the image are of no use any more: that is there.
+            (spec.pull, spec.verification) = (policy.pull.clone(), policy.verification.clone());
+            spec.recovery.clone_from(order);
+        }
         Action::Revert { order, at } => {
             spec.target = Some(Target::Reverted);
             spec.revert = Some(order.clone());

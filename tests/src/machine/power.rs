@@ -135,6 +135,11 @@ impl Power {
         fs::write(random.join("boot_id"), format!("{boot_id}\n"))?;
         fs::write(folder.join("proc/cmdline"), format!("{options}\n"))?;
         fs::write(folder.join("proc/uptime"), "0.00 0.00\n")?;
+        // What the image's own program leaves in /run when it has applied what came with the slot.
+        let digest = options.split_whitespace().find_map(|word| word.strip_prefix("evenkeel.digest="));
+        let run = folder.join("proc/1/root/run/evenkeel");
+        fs::create_dir_all(&run)?;
+        fs::write(run.join("cloud-config-applied"), digest.unwrap_or_default())?;
         let health = folder.join("health.d");
         let _ = fs::remove_dir_all(&health);
         fs::create_dir_all(&health)?;

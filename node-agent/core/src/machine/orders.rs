@@ -20,7 +20,10 @@ use crate::{
 pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journal, Action) {
     let mut journal = journal.clone();
     let Some(orders) = orders else { return (journal, Action::Wait) };
-    let current = journal.attempt.as_ref().is_some_and(|attempt| attempt.plan_id == orders.order.plan_id);
+    // An agent that did not know all of an order may have begun less than it asks for.
+    let current = journal.attempt.as_ref().is_some_and(|attempt| {
+        attempt.plan_id == orders.order.plan_id && attempt.digest == orders.order.release()
+    });
     if !current {
         if let Some(action) = journal.attempt.as_mut().and_then(|former| end_former(former, orders, facts)) {
             return (journal, action);

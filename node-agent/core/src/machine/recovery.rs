@@ -8,18 +8,34 @@ use super::{
 };
 use crate::journal::{Journal, RecoveryTrouble, Step};
 
+/// The journal without a failure that says nothing any more: of another image than is `wanted`, or of one that the slot holds.
+#[must_use]
+pub fn forget(journal: &Journal, wanted: Option<&str>, facts: &Facts) -> Journal {
+    let mut journal = journal.clone();
+    journal.recovery = journal
+        .recovery
+        .filter(|trouble| wanted == Some(trouble.image.as_str()) && !is_held(&trouble.image, facts));
+    journal
+}
+
 /// What is to be done about the recovery slot when nothing else is; `wanted` is the image that it shall hold, by digest.
 #[must_use]
 pub fn write_recovery(journal: &Journal, wanted: Option<&str>, facts: &Facts) -> Option<Action> {
     let image = wanted?;
-    let (_, digest) = image.rsplit_once('@')?;
-    // On a disk without such a slot it fails, and that is told.
-    let held = facts
-        .recovery
-        .as_ref()
-        .is_some_and(|recovery| recovery.digest() == Some(digest) && recovery.entry == EntryFact::Permanent);
-    let due = !held && is_settled(journal, facts) && !waits(journal, image, facts.now);
+    let due = !is_held(image, facts)
+        && is_settled(journal, facts)
+        && !is_chosen(facts)
+        && !waits(journal, image, facts.now);
     due.then(|| Action::WriteRecovery { image: image.to_owned() })
+}
+
+/// Whether the slot holds an image, boots it, and was not found to be damaged. On a disk without such a slot writing fails, and
+/// that is told.
+fn is_held(image: &str, facts: &Facts) -> bool {
+    let digest = image.rsplit_once('@').map(|(_, digest)| digest);
+    facts.recovery.as_ref().is_some_and(|slot| {
+        slot.digest() == digest && slot.entry == EntryFact::Permanent && !slot.is_damaged()
+    })
 }
 
 /// Whether a slot runs that is kept, and none is on trial: what the machine falls back to must not be in doubt meanwhile.
@@ -28,6 +44,12 @@ fn is_settled(journal: &Journal, facts: &Facts) -> bool {
     let on_trial = facts.slots.iter().any(|slot| matches!(slot.entry, EntryFact::Trial { left: 1.. }));
     let done = journal.attempt.as_ref().is_none_or(|attempt| attempt.step == Step::Committed);
     done && !on_trial && facts.running.as_ref().is_some_and(|running| kept(&running.name))
+}
+
+/// Whether a person chose it for the next boot: then it is needed as it is.
+fn is_chosen(facts: &Facts) -> bool {
+    let others = facts.slots.iter().map(|slot| slot.generation).max().unwrap_or(0);
+    facts.recovery.as_ref().is_some_and(|slot| slot.entry == EntryFact::Permanent && slot.generation > others)
 }
 
 /// Whether this image failed there, for good or a moment ago.
@@ -106,6 +128,8 @@ mod tests {
         let mut recovers = facts();
         recovers.running.as_mut().unwrap().name = "recovery".into();
         assert!(!due(&journal, &recovers), "it runs itself");
+        let chosen = SlotFact { generation: 9, ..slot("recovery", "sha256:01", EntryFact::Permanent) };
+        assert!(!due(&journal, &Facts { recovery: Some(chosen), ..facts() }), "it boots next");
     }
 
     #[test]
@@ -120,5 +144,17 @@ mod tests {
         assert!(!due(&failed(false), &later));
         assert!(write_recovery(&failed(false), Some("os@sha256:03"), &facts()).is_some());
         assert_eq!(record(&failed(true), WANTED, Outcome::Done, facts().now).recovery, None);
+    }
+
+    #[test]
+    fn a_failure_is_forgotten_when_it_says_nothing_any_more() {
+        let error = PlanError { reason: "Reason".into(), message: "message".into(), retryable: false };
+        let journal = record(&Journal::default(), WANTED, Outcome::Failed(error), facts().now);
+        assert_eq!(forget(&journal, Some(WANTED), &facts()), journal);
+        for other in [None, Some("os@sha256:03")] {
+            assert_eq!(forget(&journal, other, &facts()).recovery, None);
+        }
+        let recovery = Some(slot("recovery", "sha256:02", EntryFact::Permanent));
+        assert_eq!(forget(&journal, Some(WANTED), &Facts { recovery, ..facts() }).recovery, None);
     }
 }

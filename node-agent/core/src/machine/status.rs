@@ -6,8 +6,8 @@ use evenkeel_crds::{
     condition::{Condition, ConditionStatus, Time, keep_transition_times},
     merge::replacing,
     node_plan::{
-        Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryStatus, RolledBack, SlotState,
-        SlotStatus, StagingCost,
+        Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryFailure, RecoveryStatus,
+        RolledBack, SlotState, SlotStatus, StagingCost,
     },
 };
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ fn every_field() -> NodePlanStatus {
         plan_id: Some(String::new()),
         phase: Phase::Idle,
         progress: Some(Progress { seconds_left: Some(1), ..Progress::default() }),
-        staging: Some(StagingCost::default()),
+        staging: Some(StagingCost { conflicts: vec![String::new()], ..StagingCost::default() }),
         slots: vec![SlotStatus::default()],
         booted: Some(Booted { version: Some(String::new()), ..Booted::default() }),
         error: Some(PlanError::default()),
@@ -83,7 +83,7 @@ fn every_field() -> NodePlanStatus {
             image: Some(String::new()),
             digest: Some(String::new()),
             version: Some(String::new()),
-            error: Some(PlanError::default()),
+            failed: Some(RecoveryFailure::default()),
         }),
         bad_digests: vec![String::new()],
         host: Some(HostFacts::default()),
@@ -149,12 +149,15 @@ fn slot_status(slot: &super::SlotFact, facts: &Facts) -> SlotStatus {
 
 fn recovery(journal: &Journal, facts: &Facts) -> Option<RecoveryStatus> {
     let content = facts.recovery.as_ref().and_then(|slot| slot.content.as_ref());
-    let error = journal.recovery.as_ref().map(|trouble| trouble.error.clone());
-    (content.is_some() || error.is_some()).then(|| RecoveryStatus {
+    let failed = journal
+        .recovery
+        .as_ref()
+        .map(|trouble| RecoveryFailure { image: trouble.image.clone(), error: trouble.error.clone() });
+    (content.is_some() || failed.is_some()).then(|| RecoveryStatus {
         image: content.map(|content| content.image.clone()),
         digest: content.map(|content| content.digest.clone()),
         version: content.map(|content| content.version.clone()),
-        error,
+        failed,
     })
 }
 

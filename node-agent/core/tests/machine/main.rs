@@ -122,6 +122,20 @@ fn a_bad_digest_is_refused_under_a_new_plan() {
     assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "DigestFailedBefore");
 }
 
+/// An agent that did not know of cloud-configs took the order for the image alone, which the machine runs.
+#[test]
+fn an_order_of_which_a_part_was_not_known_is_begun_anew() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    let mut orders = world.orders();
+    assert_eq!(next(&world.journal, Some(&orders), &world.facts()).1, Action::Wait);
+    orders.order.cloud_config = Some("0123456789abcdef".repeat(4));
+    orders.order.target = Target::Staged;
+    let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+    assert!(matches!(action, Action::Stage { slot, .. } if slot == "a"));
+    assert_eq!(journal.attempt.unwrap().digest, format!("{NEW}+0123456789abcdef"));
+}
+
 /// Slot b was kept; the cluster wants it back, and slot a is known to be damaged, from the start or found on the way.
 #[test]
 fn a_kept_slot_is_not_left_for_one_that_is_known_to_be_damaged() {

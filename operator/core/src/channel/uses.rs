@@ -28,7 +28,11 @@ impl Uses {
         let resolved = status.and_then(|status| status.resolved_from.as_ref());
         let pinned = status.and_then(|status| status.image.as_ref());
         let let_in = position.and_then(|position| position.image.as_ref());
-        for reference in [image.spec.os_image.as_ref(), resolved, pinned, let_in].into_iter().flatten() {
+        for reference in
+            [image.spec.os_image.as_ref(), image.spec.recovery_image.as_ref(), resolved, pinned, let_in]
+                .into_iter()
+                .flatten()
+        {
             self.references.insert(reference.clone(), user.clone());
         }
     }
@@ -36,13 +40,17 @@ impl Uses {
     /// Takes note of what a node is to run, and of what is in its slots: it may go back to any of them.
     pub fn by_node(&mut self, plan: &NodePlan) {
         let user = format!("node {}", plan.metadata.name.as_deref().unwrap_or_default());
-        if let Some(image) = &plan.spec.image {
+        let recovery = plan.spec.recovery.as_ref().map(|order| &order.image);
+        for image in [plan.spec.image.as_ref(), recovery].into_iter().flatten() {
             self.references.insert(image.clone(), user.clone());
         }
-        for slot in plan.status.iter().flat_map(|status| &status.slots) {
-            let Some(image) = &slot.image else { continue };
+        let slots = plan.status.iter().flat_map(|status| &status.slots);
+        let slots = slots.map(|slot| (&slot.image, &slot.version));
+        let recovery = plan.status.iter().filter_map(|status| status.recovery.as_ref());
+        for (image, version) in slots.chain(recovery.map(|slot| (&slot.image, &slot.version))) {
+            let Some(image) = image else { continue };
             self.references.insert(image.clone(), user.clone());
-            if let Some(version) = &slot.version {
+            if let Some(version) = version {
                 self.versions.insert((repository(image).to_owned(), version.clone()), user.clone());
             }
         }

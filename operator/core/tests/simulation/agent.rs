@@ -9,7 +9,9 @@ use evenkeel_node_agent_core::{
     journal::{Journal, Verdict},
     machine::{
         Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
-        record, recovery::write_recovery, resume, status,
+        record,
+        recovery::{forget, write_recovery},
+        resume, status,
     },
 };
 use evenkeel_operator_core::NodeSeen;
@@ -241,6 +243,16 @@ impl Agent {
                 self.off = true;
             }
             Action::Reboot => self.off = true,
+            Action::WriteRecovery { .. }
+                if self.fate == Fate::StagingFails && self.journal.recovery.is_none() =>
+            {
+                let message = "the registry is away".into();
+                return Outcome::Failed(PlanError {
+                    reason: "RegistryAway".into(),
+                    message,
+                    retryable: true,
+                });
+            }
             Action::WriteRecovery { image } => {
                 self.recovery = image.rsplit_once('@').map(|(_, digest)| digest.to_owned());
             }
@@ -282,7 +294,8 @@ impl Agent {
         let (journal, mut action) = next(&self.journal, orders.as_ref(), &self.facts(now));
         self.journal = journal;
         if action == Action::Wait {
-            let wanted = spec.and_then(|spec| spec.recovery_image.as_deref());
+            let wanted = spec.and_then(NodePlanSpec::recovery_image);
+            self.journal = forget(&self.journal, wanted, &self.facts(now));
             action = write_recovery(&self.journal, wanted, &self.facts(now)).unwrap_or(Action::Wait);
         }
         if self.off {

@@ -98,7 +98,10 @@ fn to_policy(world: &mut World, dice: &mut Dice) {
             policy.allowed = dice.one_in(2).then(|| digest.to_owned());
         }
         8 => policy.pull.plain_http = !policy.pull.plain_http,
-        10 => policy.recovery_image = dice.one_in(2).then(|| image(THIRD)),
+        10 => {
+            policy.recovery_image = dice.one_in(2).then(|| image(THIRD));
+            world.seen.add("recovery");
+        }
         9 => {
             policy.cloud_config = policy.cloud_config.is_none().then(configured);
             world.seen.add("configured");

@@ -12,7 +12,7 @@ use evenkeel_operator_core::{
 pub struct Seen(BTreeMap<&'static str, u64>);
 
 /// What has to come up in a thousand schedules.
-const EXPECTED: [&str; 36] = [
+const EXPECTED: [&str; 37] = [
     "approval",
     "budget",
     "clock jumped",
@@ -38,6 +38,7 @@ const EXPECTED: [&str; 36] = [
     "paused",
     "pods that stay",
     "quorum",
+    "recovery",
     "reverted",
     "silent agent",
     "soak",

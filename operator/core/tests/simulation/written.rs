@@ -29,7 +29,7 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.plan_id = Some(plan_id);
             spec.image = Some(image);
             spec.cloud_config.clone_from(&policy.cloud_config);
-            spec.recovery_image = None;
+            spec.recovery = None;
             spec.target = Some(Target::Staged);
             spec.pull = policy.pull.clone();
             spec.verification.clone_from(&policy.verification);
@@ -47,7 +47,10 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
         Action::MarkDrained(at) => spec.disruption.as_mut().unwrap().drained_at = Some(Time(at)),
         Action::MarkHealthy(since) => spec.disruption.as_mut().unwrap().healthy_since = since.map(Time),
         Action::Commit => spec.target = Some(Target::Committed),
-        Action::OrderRecovery { image } => spec.recovery_image = Some(image),
+        Action::OrderRecovery(order) => {
+            (spec.pull, spec.verification) = (policy.pull.clone(), policy.verification.clone());
+            spec.recovery = order;
+        }
         Action::Revert { order, at } => {
             spec.target = Some(Target::Reverted);
             spec.revert = Some(order);

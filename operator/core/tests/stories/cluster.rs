@@ -367,7 +367,8 @@ fn said(action: &Action) -> Option<String> {
         Action::Uncordon => "uncordon".to_owned(),
         Action::EndDisruption(turn) => format!("end the turn ({:?})", turn.outcome),
         Action::ReleasePlan => "let go".to_owned(),
-        Action::OrderRecovery { .. } => "write the recovery slot".to_owned(),
+        Action::OrderRecovery(Some(_)) => "write the recovery slot".to_owned(),
+        Action::OrderRecovery(None) => "leave the recovery slot".to_owned(),
         Action::EnsurePlan
         | Action::Evict
         | Action::MarkDraining(_)
