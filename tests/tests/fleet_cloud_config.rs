@@ -47,7 +47,8 @@ async fn a_change_reaches_every_node_with_a_reboot_and_without_another_image() -
     fleet.until_all_run(&one, ROLLOUT).await?;
     for node in ["node-1", "node-2"] {
         let said = document(&fleet, node)?.context("the slot has no document")?;
-        assert_eq!(serde_json::from_str::<Value>(&said)?, named("one"));
+        let content = said.strip_prefix("#cloud-config\n").context("it has no header")?;
+        assert_eq!(serde_json::from_str::<Value>(content)?, named("one"));
         assert_eq!(fleet.machine(node)?.boots().len(), 2);
     }
 
