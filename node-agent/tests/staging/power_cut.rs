@@ -25,9 +25,11 @@ use std::{
 use evenkeel_crds::node_plan::{Order, Revert, Target};
 use evenkeel_node_agent::{boot::Loader, disk::Disk, install};
 use evenkeel_node_agent_core::{
+    digest::hex,
     journal::{Journal, Step},
     machine::Orders,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     image::{INITRD, KERNEL, LOADER, Recipe, noise, tar},
@@ -39,6 +41,8 @@ use cuts::{Cut, Dice, Story};
 use node::{CAUSE, Known, Node};
 use promises::{Images, hold};
 
+/// What the cluster says beside the image.
+pub const CLOUD_CONFIG: &str = "#cloud-config\nhostname: here\n";
 /// Where images bring GRUB.
 const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 /// The slots that updates write.
@@ -93,6 +97,13 @@ impl World {
         Self { machine, _registry: registry, references, images }
     }
 
+    /// The image of the order's plan, with the cluster's cloud-config.
+    fn configured(&self, plan: &str, image: usize, target: Target) -> Orders {
+        let mut orders = self.orders(plan, image, target);
+        orders.order.cloud_config = Some(hex(&Sha256::digest(CLOUD_CONFIG)));
+        orders
+    }
+
     fn orders(&self, plan: &str, image: usize, target: Target) -> Orders {
         let revert = Revert { cause: CAUSE, message: "enough".into() };
         Orders {
@@ -122,6 +133,8 @@ impl World {
             (self.orders("2", 2, Target::Committed), "b", "committed"),
             (self.orders("3", 1, Target::Booted), "a", "trial"),
             (self.orders("3", 1, Target::Reverted), "b", "rolledBack"),
+            // The slot has that image already.
+            (self.configured("4", 1, Target::Committed), "a", "committed"),
         ] {
             node.follow(Some(&orders)).await.unwrap();
             let stands =
@@ -281,8 +294,8 @@ async fn no_flush_of_a_slot_can_be_left_out() {
     let mut kinds: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut noticed = BTreeSet::new();
     for (index, flush) in flushes.iter().enumerate() {
-        // A slot is wiped, written, and gets its record.
-        let kind = index % 3;
+        // A slot is wiped, written, and gets its record; and in the end another record alone.
+        let kind = if index == 10 { 2 } else { index % 3 };
         let end = flushes.get(index + 1).copied().unwrap_or(story.ops.len());
         let mutant = story.without(*flush);
         mutant.cuts(*flush..end, 40 * times(), |cut| {
@@ -292,6 +305,6 @@ async fn no_flush_of_a_slot_can_be_left_out() {
             }
         });
     }
-    assert_eq!(flushes.len(), 9, "three times wiped, written and recorded");
+    assert_eq!(flushes.len(), 11, "three times wiped, written and recorded, and once wiped and recorded");
     assert_eq!(noticed, BTreeSet::from([0, 1, 2]), "{kinds:?}");
 }

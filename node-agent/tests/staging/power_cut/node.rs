@@ -22,7 +22,7 @@ use evenkeel_registry::RegistryOptions;
 use jiff::Timestamp;
 
 use super::{
-    UPDATE_SLOTS,
+    CLOUD_CONFIG, UPDATE_SLOTS,
     firmware::{self, Fat},
     grub,
 };
@@ -123,7 +123,12 @@ impl Node {
         let outcome = match action {
             Action::Stage { slot, image } => {
                 let request = StageRequest {
-                    cloud_config: None,
+                    cloud_config: self
+                        .known
+                        .orders
+                        .as_ref()
+                        .and_then(|orders| orders.order.cloud_config.as_ref())
+                        .map(|_| CLOUD_CONFIG.to_owned()),
                     disk: self.disk.clone(),
                     slot: slot.clone(),
                     image: image.clone(),
@@ -183,8 +188,8 @@ impl Node {
         let slot = |name: &&str| {
             let content = match self.disk.slot(name).map_err(said)?.read_record() {
                 Ok(record) => Some(SlotContent {
+                    digest: record.release(),
                     image: record.image,
-                    digest: record.digest,
                     version: record.version,
                     written_at: record.written_at,
                 }),

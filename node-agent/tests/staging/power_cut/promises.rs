@@ -44,7 +44,7 @@ pub fn hold(recorder: &Arc<Recorder<Known>>, known: &Known, images: &Images) -> 
             // It is said to be there, and is not bootable.
             let region = disk.slot(&attempt.slot).map_err(said)?;
             let record = region.read_record().map_err(|error| format!("staged, but {}", said(error)))?;
-            (record.digest != attempt.digest).then_some("another image is staged")
+            (record.release() != attempt.digest).then_some("another image is staged")
         }
         Step::Staged => Some("a staged slot has an entry"),
         Step::Rebooting { .. } => {
@@ -83,8 +83,8 @@ fn is_complete(entry: &Entry, disk: &Disk, images: &Images) -> Result<(), String
     let file = &entry.file;
     let region = disk.slot(&entry.slot).map_err(said)?;
     let record = region.read_record().map_err(|error| format!("{file}: {}", said(error)))?;
-    if record.digest != entry.digest || images.get(&record.digest) != Some(&record.root_hash) {
-        return Err(format!("{file} boots {}, and the slot has {}", entry.digest, record.digest));
+    if record.release() != entry.digest || images.get(&record.digest) != Some(&record.root_hash) {
+        return Err(format!("{file} boots {}, and the slot has {}", entry.digest, record.release()));
     }
     for (content, expected) in [(&entry.kernel, &record.kernel), (&entry.initrd, &record.initrd)] {
         let content = content.as_ref().ok_or_else(|| format!("{file}: {} is not there", expected.path))?;
