@@ -1,6 +1,7 @@
 //! Why each node is where it is: the typed answer that conditions, events and the command line render.
 
 mod line;
+mod recovery;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +13,8 @@ use evenkeel_crds::{
     rollout_status::{Denied, Preview, Progress, RunNow},
 };
 use jiff::{SignedDuration, Timestamp};
+
+pub use recovery::RecoverySlots;
 
 use crate::snapshot::NodeSeen;
 
@@ -318,32 +321,6 @@ impl NodeState {
     /// A node that was told to stage and is not done.
     pub(crate) fn staging(node: &NodeSeen) -> Self {
         node.trouble().map_or(Self::Staging, |why| Self::Retrying(why.to_owned()))
-    }
-}
-
-/// Nodes whose recovery slot does not hold what it should, by what they do about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecoverySlots {
-    /// Nodes that were not told yet.
-    pub waiting: usize,
-    /// Nodes that write it.
-    pub writing: usize,
-    /// Nodes that cannot.
-    pub failed: usize,
-    /// The first of those, and why.
-    pub first: Option<(String, String)>,
-}
-
-impl fmt::Display for RecoverySlots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        if self.waiting + self.writing > 0 {
-            parts.push(format!("{} to be written, {} now", self.waiting + self.writing, self.writing));
-        }
-        if let Some((name, why)) = &self.first {
-            parts.push(format!("{} cannot be ({name}: {})", self.failed, why.trim_end_matches('.')));
-        }
-        if parts.is_empty() { Ok(()) } else { write!(f, "recovery slots: {}", parts.join(", ")) }
     }
 }
 
