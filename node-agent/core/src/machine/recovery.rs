@@ -22,11 +22,14 @@ pub fn forget(journal: &Journal, wanted: Option<&str>, facts: &Facts) -> Journal
 #[must_use]
 pub fn write_recovery(journal: &Journal, wanted: Option<&str>, facts: &Facts) -> Option<Action> {
     let image = wanted?;
-    let due = !is_held(image, facts)
-        && is_settled(journal, facts)
-        && !is_chosen(facts)
-        && !waits(journal, image, facts.now);
-    due.then(|| Action::WriteRecovery { image: image.to_owned() })
+    if is_held(image, facts) || !is_settled(journal, facts) || is_chosen(facts) {
+        return None;
+    }
+    match journal.recovery.as_ref().filter(|trouble| trouble.image == image) {
+        Some(trouble) if !trouble.error.retryable => None,
+        Some(trouble) if is_pause(trouble, facts.now) => Some(Action::WaitUntil(trouble.retry_at)),
+        _ => Some(Action::WriteRecovery { image: image.to_owned() }),
+    }
 }
 
 /// Whether the slot holds an image, boots it, and was not found to be damaged. On a disk without such a slot writing fails, and
@@ -52,14 +55,10 @@ fn is_chosen(facts: &Facts) -> bool {
     facts.recovery.as_ref().is_some_and(|slot| slot.entry == EntryFact::Permanent && slot.generation > others)
 }
 
-/// Whether this image failed there, for good or a moment ago.
-fn waits(journal: &Journal, image: &str, now: Timestamp) -> bool {
-    let trouble = journal.recovery.as_ref().filter(|trouble| trouble.image == image);
-    trouble.is_some_and(|trouble| {
-        // A pause longer than any that we write comes from a clock that was set back: it is over.
-        let left = trouble.retry_at.saturating_sub(now.as_second());
-        !trouble.error.retryable || (1..=PAUSE_SECONDS_MAX).contains(&left)
-    })
+/// Whether it is to be tried again, and not yet.
+fn is_pause(trouble: &RecoveryTrouble, now: Timestamp) -> bool {
+    // A pause longer than any that we write comes from a clock that was set back: it is over.
+    (1..=PAUSE_SECONDS_MAX).contains(&trouble.retry_at.saturating_sub(now.as_second()))
 }
 
 /// The journal after the recovery slot was written, or not.
@@ -107,7 +106,7 @@ mod tests {
     }
 
     fn due(journal: &Journal, facts: &Facts) -> bool {
-        write_recovery(journal, Some(WANTED), facts).is_some()
+        matches!(write_recovery(journal, Some(WANTED), facts), Some(Action::WriteRecovery { .. }))
     }
 
     #[test]
@@ -140,7 +139,9 @@ mod tests {
             record(&Journal::default(), WANTED, outcome, facts().now)
         };
         let later = Facts { now: Timestamp::from_second(1_000_300).unwrap(), ..facts() };
-        assert!(!due(&failed(true), &facts()) && due(&failed(true), &later));
+        let wait = write_recovery(&failed(true), Some(WANTED), &facts());
+        assert_eq!(wait, Some(Action::WaitUntil(1_000_005)));
+        assert!(due(&failed(true), &later));
         assert!(!due(&failed(false), &later));
         assert!(write_recovery(&failed(false), Some("os@sha256:03"), &facts()).is_some());
         assert_eq!(record(&failed(true), WANTED, Outcome::Done, facts().now).recovery, None);

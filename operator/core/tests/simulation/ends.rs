@@ -85,8 +85,10 @@ pub fn of_faults(seed: u64) -> Seen {
     });
     let world = schedule.world;
     if last.decision.report.done() {
+        // An agent that does not answer any more may have been told before.
+        let excused = world.nodes.keys().any(|name| world.is_lost(name));
         let recovery = &last.decision.report.recovery;
-        assert_eq!(*recovery, RecoverySlots::default(), "recovery slots are left");
+        assert!(excused || *recovery == RecoverySlots::default(), "recovery slots are left: {recovery:?}");
         return world.seen;
     }
     let stays = |name: &String| world.is_lost(name) || world.blocked.contains(name);
