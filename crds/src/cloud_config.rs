@@ -75,6 +75,11 @@ pub struct OrderedCloudConfig {
     pub sha256: String,
 }
 
+/// The digest in a reference that has one.
+pub fn digest_of(image: &str) -> Option<&str> {
+    image.rsplit_once('@').map(|(_, digest)| digest)
+}
+
 /// What a node runs, or is to run: the image's digest, and with a cloud-config from the cluster `+` and the beginning of
 /// that one's SHA-256. Two releases of one image are as different as two images.
 pub fn release(digest: &str, cloud_config_sha256: Option<&str>) -> String {

@@ -13,7 +13,7 @@ pub use status::{
 };
 
 use crate::{
-    cloud_config::{OrderedCloudConfig, release},
+    cloud_config::{OrderedCloudConfig, digest_of, release},
     condition::Time,
     managed_os_image::Pull,
     verification::Verification,
@@ -237,7 +237,6 @@ impl NodePlanSpec {
 impl Order {
     /// What the node is to run: the image's digest, and with a cloud-config a part of that one's.
     pub fn release(&self) -> String {
-        let digest = self.image.rsplit_once('@').map_or("", |(_, digest)| digest);
-        release(digest, self.cloud_config.as_deref())
+        release(digest_of(&self.image).unwrap_or_default(), self.cloud_config.as_deref())
     }
 }

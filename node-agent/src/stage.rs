@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use evenkeel_crds::node_plan::StagingCost;
+use evenkeel_crds::{cloud_config::digest_of, node_plan::StagingCost};
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 use evenkeel_registry::{Image, Platform, Registry, RegistryOptions};
 use evenkeel_trust::Policy;
@@ -64,7 +64,7 @@ pub struct Staged {
 
 /// Stages an image. Ends only when nothing writes to the slot any more.
 pub async fn stage(request: &StageRequest, meter: &Arc<Meter>) -> Result<Staged, StageError> {
-    let Some((_, digest)) = request.image.rsplit_once('@') else {
+    let Some(digest) = digest_of(&request.image) else {
         return fetch(request, meter).await;
     };
     // What is here may be from a time when others were trusted.

@@ -1,7 +1,7 @@
 //! What is wanted, validated: nothing in here can be wrong in a way that the planner would have to handle.
 
 use evenkeel_crds::{
-    cloud_config::{OrderedCloudConfig, release},
+    cloud_config::{OrderedCloudConfig, digest_of, release},
     drain::Drain,
     health_gate::HealthGate,
     hook::Hook,
@@ -194,7 +194,7 @@ impl Policy {
 
     /// What nodes are to run: the image's digest, and with a cloud-config a part of that one's. It is what a rollout is of.
     pub fn release(&self) -> Option<String> {
-        let digest = self.image.as_ref()?.rsplit_once('@')?.1;
+        let digest = digest_of(self.image.as_ref()?)?;
         Some(release(digest, self.cloud_config.as_ref().map(|config| config.sha256.as_str())))
     }
 

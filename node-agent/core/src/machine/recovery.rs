@@ -1,5 +1,6 @@
 //! The recovery slot: written last, while the machine runs an image that it keeps and nothing else is to be done.
 
+use evenkeel_crds::cloud_config::digest_of;
 use jiff::Timestamp;
 
 use super::{
@@ -35,7 +36,7 @@ pub fn write_recovery(journal: &Journal, wanted: Option<&str>, facts: &Facts) ->
 /// Whether the slot holds an image, boots it, and was not found to be damaged. On a disk without such a slot writing fails, and
 /// that is told.
 fn is_held(image: &str, facts: &Facts) -> bool {
-    let digest = image.rsplit_once('@').map(|(_, digest)| digest);
+    let digest = digest_of(image);
     facts.recovery.as_ref().is_some_and(|slot| {
         slot.digest() == digest && slot.entry == EntryFact::Permanent && !slot.is_damaged()
     })

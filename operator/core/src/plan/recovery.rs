@@ -1,6 +1,7 @@
 //! Recovery slots: written last, on nodes that run the image and have nothing else to do.
 
 use evenkeel_crds::{
+    cloud_config::digest_of,
     condition::Time,
     node_plan::{NodePlanStatus, RecoveryOrder},
 };
@@ -97,6 +98,6 @@ fn failure<'a>(status: &'a NodePlanStatus, image: &str) -> Option<&'a str> {
 
 fn holds(status: &NodePlanStatus, image: &str) -> bool {
     let Some(recovery) = &status.recovery else { return false };
-    let digest = image.rsplit_once('@').map(|(_, digest)| digest);
+    let digest = digest_of(image);
     digest.is_some() && recovery.digest.as_deref() == digest && recovery.failed.is_none()
 }
