@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use crate::{
     audit::Service,
     cluster::Cluster,
-    machine::{Machine, MachineOptions},
+    machine::{Machine, MachineOptions, kubelet},
     operator::{Operator, SHORT_LEASE, Settings},
     os_image::OsImage,
     proxy::Proxy,
@@ -131,7 +131,13 @@ impl Fleet {
             cluster,
         };
         let agent = rights::account(&fleet.client, "agent").await?;
-        let machines = (1..=options.nodes).map(|number| fleet.new_machine(number, options, &agent));
+        let machines: Vec<MachineOptions> =
+            (1..=options.nodes).map(|number| fleet.machine_options(number, options, &agent)).collect();
+        // The older a node is the earlier it comes.
+        for machine in &machines {
+            kubelet::register(&fleet.client, machine).await?;
+        }
+        let machines = machines.into_iter().map(|machine| Machine::start(&fleet.cluster, machine));
         let machines = try_join_all(machines).await?;
         fleet.machines = machines.into_iter().map(|machine| (machine.name().to_owned(), machine)).collect();
         let all_serve = |world: &World| fleet.machines.keys().all(|node| world.serves(node));
@@ -141,13 +147,13 @@ impl Fleet {
         Ok(fleet)
     }
 
-    async fn new_machine(&self, number: usize, options: &FleetOptions, agent: &str) -> Result<Machine> {
+    fn machine_options(&self, number: usize, options: &FleetOptions, agent: &str) -> MachineOptions {
         let name = format!("node-{number}");
         let mut labels = vec![("node".to_owned(), name.clone())];
         if number <= options.control_plane_nodes {
             labels.push(("node-role.kubernetes.io/control-plane".to_owned(), String::new()));
         }
-        let options = MachineOptions {
+        MachineOptions {
             folder: self.scratch.path().join(&name),
             name,
             image: self.installed.pinned.clone(),
@@ -155,8 +161,7 @@ impl Fleet {
             docker_config: self.docker_config.clone(),
             haste: options.haste,
             agent_account: agent.to_owned(),
-        };
-        Machine::start(&self.cluster, options).await
+        }
     }
 
     /// Starts one more operator, with a token of its own: so the API server's log tells replicas apart.

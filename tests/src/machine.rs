@@ -93,7 +93,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Installs the image with the agent's own command and switches the machine on.
+    /// Installs the image with the agent's own command and switches the machine on; its Node is there already.
     pub async fn start(cluster: &Cluster, options: MachineOptions) -> Result<Self> {
         let folder = options.folder.clone();
         fs::create_dir_all(&folder)?;
@@ -108,7 +108,6 @@ impl Machine {
             ..Seen::default()
         }));
         let client = cluster.client().await?;
-        kubelet::register(&client, &options).await?;
         let token = rights::token(&client, &options.agent_account, Some(&options.name)).await?;
         let kubeconfig = cluster.plane.kubeconfig_for(&token, &cluster.plane.url());
         fs::write(folder.join("agent.kubeconfig"), kubeconfig)?;

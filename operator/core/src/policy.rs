@@ -31,6 +31,8 @@ pub struct Policy {
     pub name: String,
     /// UID of the image object.
     pub uid: String,
+    /// When the image object was made, if that is known.
+    pub created: Option<Timestamp>,
     /// The image, `repository@sha256:…`; absent while its reference is not resolved, and then nothing is started.
     pub image: Option<String>,
     /// What nodes are configured by, beside the image.
@@ -149,6 +151,7 @@ impl Policy {
         Ok(Self {
             name: name.to_owned(),
             uid: uid.to_owned(),
+            created: None,
             image: image.map(str::to_owned),
             cloud_config: None,
             recovery_image: spec.recovery_image.clone(),

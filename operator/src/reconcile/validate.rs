@@ -51,6 +51,7 @@ pub fn validate(image: &Arc<ManagedOSImage>, resolved: Option<&str>, unreadable:
     }
     let mut policy = readable(image, spec, resolved, &mut wrong);
     policy.deleting = deleting;
+    policy.created = image.metadata.creation_timestamp.as_ref().map(|time| time.0);
     policy.cloud_config = image.spec.cloud_config.as_ref().map(cloud_config::ordered);
     if let Some(status) = &image.status {
         policy.rejected.clone_from(&status.rejected);

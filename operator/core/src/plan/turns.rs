@@ -31,6 +31,10 @@ const HELD_MAX: usize = 16;
 /// An agent that has not said a word about its order for so long holds no other node back.
 const SILENT: SignedDuration = SignedDuration::from_mins(10);
 
+/// For so long after an image object was made the first reports of its nodes are on their way. That an agent was quicker than
+/// another does not make its node the one that proves the image.
+const INTRODUCTION: SignedDuration = SignedDuration::from_secs(30);
+
 /// What can be handed out, and what holds it.
 pub struct Turns<'a> {
     policy: &'a Policy,
@@ -41,6 +45,8 @@ pub struct Turns<'a> {
     closed: Option<Hold>,
     /// What holds every node from staging.
     unstaged: Option<Hold>,
+    /// The node that is to prove the image and has not reported yet.
+    unheard: Option<&'a str>,
     /// The domain that is to be finished.
     domain: Option<&'a str>,
     /// The same, or that of the first node that waits.
@@ -81,6 +87,7 @@ impl<'a> Turns<'a> {
             steps,
             closed,
             unstaged,
+            unheard: None,
             domain,
             next_domain: domain,
             staging: 0,
@@ -102,6 +109,7 @@ impl<'a> Turns<'a> {
             }
             return;
         };
+        self.unheard = self.first_unheard(snapshot, &waiting, now, decision);
         self.next_domain = self.domain.or_else(|| {
             let first = waiting.iter().find(|(_, node)| self.may_come_soon(node));
             first.map(|(_, node)| node.domain.as_str())
@@ -130,6 +138,28 @@ impl<'a> Turns<'a> {
         decision.report.used_up = stuck::used_up(&self.budget, &decision.report);
     }
 
+    /// Whom all others wait for, shortly after the image object was made.
+    fn first_unheard(
+        &self,
+        snapshot: &'a Snapshot,
+        waiting: &[(&'a String, &'a NodeSeen)],
+        now: Timestamp,
+        decision: &mut Decision,
+    ) -> Option<&'a str> {
+        let until = self.policy.created? + INTRODUCTION;
+        if self.fleet.proven || self.ahead > 0 || now >= until {
+            return None;
+        }
+        let silent = |name: &str| decision.report.nodes.get(name) == Some(&NodeState::AgentSilent);
+        let mut all: Vec<(&String, &NodeSeen)> =
+            snapshot.nodes.iter().filter(|(name, _)| silent(name)).chain(waiting.iter().copied()).collect();
+        all.retain(|(_, node)| self.may_come_soon(node));
+        order::sort(self.policy, snapshot, &mut all);
+        let (first, _) = all.first().filter(|(name, _)| silent(name))?;
+        decision.wake(until);
+        Some(first)
+    }
+
     /// The attempt that the node was ordered to stage; none when that attempt is over.
     fn ordered(&self, name: &str, node: &NodeSeen) -> Option<i32> {
         ordered_attempt(self.policy, node).filter(|_| self.fleet.failures.on(name).is_none())
@@ -148,6 +178,7 @@ impl<'a> Turns<'a> {
         let hold = self
             .unstaged
             .clone()
+            .or_else(|| self.unheard.map(|first| Hold::FirstUnheard(first.to_owned())))
             .or_else(|| unproven.then_some(Hold::Unproven))
             .or_else(|| self.cannot_leave(name, node).filter(|_| !self.fleet.proven))
             .or_else(|| (self.staging >= self.policy.max_staging).then_some(Hold::MaxStaging));

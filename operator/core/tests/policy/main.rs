@@ -3,6 +3,7 @@
 mod budgets;
 mod changes;
 mod failures;
+mod first;
 mod fleet;
 mod minimum;
 mod recovery;

@@ -46,13 +46,14 @@ pub struct World {
 
 impl World {
     pub fn new(dice: &mut Dice) -> Self {
-        let policy = wanted::policy(dice);
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let policy = Policy { created: Some(now), ..wanted::policy(dice) };
         let steps_by_selector = policy.steps.iter().position(|step| step.selector.is_some());
         let mut world = Self {
             policy,
             nodes: BTreeMap::new(),
             agents: BTreeMap::new(),
-            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            now,
             versions: BTreeMap::new(),
             foreign_cordons: BTreeSet::new(),
             blocked: BTreeSet::new(),
