@@ -2,8 +2,9 @@
 //! next one does too: a connection that is slow by itself is not all that the link has, and a layer's first byte takes
 //! its time.
 
-use std::sync::atomic::Ordering;
+use std::{ops::Range, sync::atomic::Ordering};
 
+use bytes::Bytes;
 use evenkeel_registry::{Image, Layer, Registry, RegistryError};
 use futures::{StreamExt as _, stream};
 use tokio::sync::{Mutex, mpsc};
@@ -16,6 +17,11 @@ use super::{
     sources::Source,
 };
 
+/// Parts of a layer that come at a time, where the rate is not bounded.
+const PARTS_AT_ONCE: usize = 4;
+/// Answers' pieces of a part that wait until the parts before it have passed; one is what a connection gives at once, some 400 KiB
+/// at most.
+const PART_AHEAD: usize = 2;
 /// Layers that come at a time, where the rate is not bounded.
 const AT_ONCE: usize = 2;
 /// Pieces of a layer that wait until the one before it has passed: 3 MiB.
@@ -117,14 +123,46 @@ impl Origin<'_> {
         Ok(way.end().await?)
     }
 
+    /// The parts in order, the next ones asked for ahead: each costs a way to the registry and back before its first byte.
     async fn parts(self, layer: &Layer, delta: &Delta, way: &mut Way<'_>) -> Result<(), Ended> {
-        for range in delta.ranges() {
-            let mut part = self.registry.part(self.image, layer, range.clone());
-            while let Some(bytes) = part.next().await? {
-                way.send(&bytes).await?;
+        let at_once = if way.pace.lock().await.is_bounded() { 1 } else { PARTS_AT_ONCE };
+        let (order, mut parts) = mpsc::unbounded_channel();
+        let asked = stream::iter(delta.ranges().to_vec()).map(move |range| {
+            let (sender, part) = mpsc::channel(PART_AHEAD);
+            // Nobody listens only once nothing more is wanted.
+            let _ = order.send(part);
+            self.part(layer, range, sender)
+        });
+        let fetched = asked.buffered(at_once).for_each(|()| std::future::ready(()));
+        let sent = async {
+            while let Some(mut part) = parts.recv().await {
+                while let Some(bytes) = part.recv().await {
+                    way.send(&bytes?).await?;
+                }
+            }
+            Ok(way.end().await?)
+        };
+        tokio::select! {
+            sent = sent => sent,
+            // What was fetched is not yet sent.
+            () = async { fetched.await; std::future::pending().await } => unreachable!("it never ends"),
+        }
+    }
+
+    /// The bytes of one part, or why they cannot be had.
+    async fn part(
+        self,
+        layer: &Layer,
+        range: Range<u64>,
+        sender: mpsc::Sender<Result<Bytes, RegistryError>>,
+    ) {
+        let mut part = self.registry.part(self.image, layer, range);
+        while let Some(bytes) = part.next().await.transpose() {
+            let failed = bytes.is_err();
+            if sender.send(bytes).await.is_err() || failed {
+                return;
             }
         }
-        Ok(way.end().await?)
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Habits {
     pub stall_at: Option<u64>,
     /// Each layer but the last ends when the next one was asked for.
     pub holds: bool,
+    /// Parts of the last layer that begin before this byte end when the one that begins there was asked for.
+    pub holds_parts_before: Option<u64>,
     /// Wants tokens, each good for so many requests.
     pub token_uses: Option<u32>,
 }
@@ -205,7 +207,7 @@ impl State {
 
     /// The last piece waits until `next` was asked for.
     fn pieces(self: &Arc<Self>, bytes: &Bytes, from: usize, odd: bool, next: Option<String>) -> Body {
-        let (state, bytes) = (self.clone(), bytes.clone());
+        let (state, bytes, begin) = (self.clone(), bytes.clone(), from as u64);
         let pieces = stream::unfold(Some(from), move |at| {
             let (state, bytes, next) = (state.clone(), bytes.clone(), next.clone());
             async move {
@@ -216,6 +218,9 @@ impl State {
                 }
                 if odd && state.habits.stall_at.is_some_and(|stall| at as u64 >= stall) {
                     std::future::pending::<()>().await;
+                }
+                while end == bytes.len() && odd && state.holds(begin) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 while end == bytes.len() && next.as_ref().is_some_and(|next| !state.was_asked_for(next)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -231,6 +236,13 @@ impl State {
 
     fn was_asked_for(&self, wanted: &str) -> bool {
         self.ranges.lock().unwrap().iter().any(|(path, _)| path == wanted)
+    }
+
+    /// Whether the part of the last layer that begins there is not to end yet.
+    fn holds(&self, begin: u64) -> bool {
+        let before = self.habits.holds_parts_before.filter(|before| begin < *before);
+        let asked = |from| self.ranges.lock().unwrap().contains(&(self.odd.clone(), from));
+        before.is_some_and(|before| !asked(before))
     }
 
     /// Whether there is a cut in a piece; each happens once.
