@@ -14,10 +14,15 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 13] = [
+const FILES: [(&str, &str, u32); 14] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
+        0o755,
+    ),
+    (
+        "usr/lib/dracut/modules.d/90evenkeel/evenkeel-start.sh",
+        include_str!("init/files/dracut/evenkeel-start.sh"),
         0o755,
     ),
     (

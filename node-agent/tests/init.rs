@@ -49,7 +49,7 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
         assert!(checked.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&checked.stderr));
         scripts += 1;
     }
-    assert_eq!(scripts, 7);
+    assert_eq!(scripts, 8);
 }
 
 /// Needs root, for chroot.

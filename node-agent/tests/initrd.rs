@@ -1,6 +1,7 @@
-//! The initrd's own shell, on the boot partition that the agent wrote: a kept slot whose bytes are not what was written
-//! gives way to another one, whichever loader boots, and a trial is counted that its loader could not count. Needs root, for a mount that nobody else sees. A kernel need not
-//! have vfat for it: the folders that matter are copied out, and what is renamed there is renamed on the partition.
+//! The initrd's own shell, on the boot partition that the agent wrote: a kept slot whose bytes are not what was written, or
+//! cannot be read, gives way to another one, whichever loader boots, and a trial is counted that its loader could not
+//! count. Needs root, for a mount that nobody else sees. A kernel need not have vfat for it: the folders that matter are
+//! copied out, and what is renamed there is renamed on the partition.
 
 mod machine_on_disk;
 
@@ -22,8 +23,9 @@ const LIBRARY: &str = include_str!("../src/init/files/dracut/evenkeel-lib.sh");
 /// What the library asks of dracut, the kernel and the machine; the slot of that name runs, and its bytes are not what was
 /// written.
 const AROUND: &str = r#"
-getarg() { case $1 in evenkeel.slot=) echo "$slot" ;; *) return 1 ;; esac; }
-dmsetup() { echo "0 8 verity C -"; }
+getarg() { case $1 in evenkeel.slot=) echo "$slot" ;; evenkeel.blocks=) echo 8 ;; *) return 1 ;; esac; }
+dmsetup() { echo "0 8 verity ${found:-C} -"; }
+evenkeel_slot_device() { echo "$device"; }
 evenkeel_mapped() { true; }
 evenkeel_told() { [ "$1" = LoaderInfo ]; }
 evenkeel_partition() { echo "$folder"; }
@@ -73,7 +75,8 @@ fn in_initrd(machine: &Machine, slot: &str, what: &str) -> String {
         }
     }
     let library = LIBRARY.replace(". /lib/dracut-lib.sh", ":");
-    let script = format!("folder='{}' slot={slot}\n{library}{AROUND}{what}", copy.path().display());
+    let folder = copy.path().display();
+    let script = format!("folder='{folder}' slot={slot} device=/dev/zero\n{library}{AROUND}{what}");
     let output = Command::new("unshare").args(["--mount", "dash", "-c", &script]).output().unwrap();
     for folder in FOLDERS.iter().filter(|folder| copy.path().join(folder).exists()) {
         let before: BTreeSet<String> = esp.list(folder).unwrap().into_iter().map(|file| file.name).collect();
@@ -119,6 +122,20 @@ fn a_damaged_kept_slot_gives_way_to_another() {
         assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
         let files = esp::open(&machine.disk).unwrap().list("evenkeel/grub").unwrap();
         assert!(files.iter().all(|file| !file.name.ends_with("given-up")), "{files:?}");
+    }
+}
+
+/// What fails is not in the slot, until a read of it fails too: that of a folder does.
+#[test]
+fn a_kept_slot_that_the_disk_cannot_read_gives_way_and_one_that_it_reads_stays() {
+    for loader in [Loader::SystemdBoot, Loader::Grub] {
+        let machine = machine(loader);
+        let fails =
+            |device: &str| in_initrd(&machine, "a", &format!("found=V device={device}\nevenkeel_give_up"));
+        assert!(!fails("/dev/zero").contains("given up"), "{loader:?}");
+        assert_eq!(next(&machine), ("a".into(), None), "{loader:?}");
+        assert!(fails("/proc").contains("slot a is damaged and is given up"), "{loader:?}");
+        assert_eq!(next(&machine), ("b".into(), Some(0)), "{loader:?}");
     }
 }
 

@@ -77,15 +77,26 @@ evenkeel_mapped() {
     [ -e "/dev/mapper/$evenkeel_root" ]
 }
 
-# A kept slot whose bytes are not what was written is given up, as the boot loader gives up a trial without tries left,
+# Whether the mapping met bytes that are not what was written, or the disk cannot read all of them: of that the mapping
+# tells nothing.
+evenkeel_damaged() {
+    read -r _ _ _ _found _ << STATUS
+$(dmsetup status "$evenkeel_root")
+STATUS
+    [ "$_found" = C ] || ! evenkeel_readable
+}
+
+# Whether the disk reads all of the slot. The hash tree takes a 127th of the blocks of 4096 bytes, and a mebibyte has 256.
+evenkeel_readable() {
+    dd if="$(evenkeel_slot_device)" of=/dev/null bs=1048576 count=$(($(getarg evenkeel.blocks=) / 253 + 1)) 2> /dev/null
+}
+
+# A kept slot whose bytes are not what was written, or cannot be read, is given up, as the boot loader gives up a trial without tries left,
 # if there is another slot to boot: it would fail in every boot to come. The machine's other troubles are not the slot's.
 evenkeel_give_up() {
     evenkeel_mapped && ! evenkeel_counted || return 0
     _slot=$(getarg evenkeel.slot=) || return 0
-    read -r _ _ _ _found _ << STATUS
-$(dmsetup status "$evenkeel_root")
-STATUS
-    [ "$_found" = C ] || return 0
+    evenkeel_damaged || return 0
     _esp=/run/evenkeel/esp
     mkdir -p "$_esp"
     mount -t vfat "$(evenkeel_partition evenkeel-esp)" "$_esp" || return 0

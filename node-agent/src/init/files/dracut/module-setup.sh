@@ -19,13 +19,14 @@ installkernel() {
 }
 
 install() {
-    inst_multiple cp dd e2fsck grep mkdir mke2fs modprobe mount mv readlink rm sleep sync umount wdctl
+    inst_multiple chroot cp dd e2fsck grep mkdir mke2fs modprobe mount mv readlink rm sleep sync umount wdctl
     inst_multiple -o /etc/mke2fs.conf
     inst_simple "$moddir/evenkeel-lib.sh" /lib/evenkeel-lib.sh
     inst_hook initqueue/settled 04 "$moddir/evenkeel-count.sh"
     inst_hook initqueue/settled 05 "$moddir/evenkeel-watchdog.sh"
     inst_hook initqueue/settled 10 "$moddir/evenkeel-root.sh"
     inst_hook pre-pivot 10 "$moddir/evenkeel-state.sh"
+    inst_hook pre-pivot 20 "$moddir/evenkeel-start.sh"
     inst_hook shutdown-emergency 10 "$moddir/evenkeel-emergency.sh"
     dracut_need_initqueue
 }
