@@ -277,10 +277,10 @@ async fn a_node_on_trial_is_kept_although_the_spec_or_another_plan_cannot_be_rea
     let fleet = Fleet::start(&FleetOptions::of(2)).await?;
     let second = fleet.publish(&OsImage::good("2")).await?;
     let soak = |seconds: u32| json!({ "rollout": { "soakSeconds": seconds } });
-    fleet.want("os", &second.tagged, soak(6)).await?;
+    fleet.want("os", &second.tagged, soak(15)).await?;
     fleet.until("node-1 is on trial", LIMIT, |world| world.phase("node-1") == Phase::Trial).await?;
     let windows = json!([{ "cron": "0 25 * * *", "durationSeconds": 60 }]);
-    let wrong = json!({ "rollout": { "soakSeconds": 6, "windows": windows } });
+    let wrong = json!({ "rollout": { "soakSeconds": 15, "windows": windows } });
     fleet.want("os", &second.tagged, wrong).await?;
     let stuck = |world: &World, reason: &str| {
         world.condition("os", "Stalled").is_some_and(|(status, said, _)| status == "True" && said == reason)
@@ -294,7 +294,7 @@ async fn a_node_on_trial_is_kept_although_the_spec_or_another_plan_cannot_be_rea
     fleet.until_all_run(&second.digest, LIMIT).await?;
 
     let third = fleet.publish(&OsImage::good("3")).await?;
-    fleet.want("os", &third.tagged, soak(6)).await?;
+    fleet.want("os", &third.tagged, soak(15)).await?;
     fleet.until("node-1 is on trial", LIMIT, |world| world.phase("node-1") == Phase::Trial).await?;
     // The API server takes an offset that no clock on Earth has; from then on a watch of all plans shows nothing.
     let patch = Patch::Merge(json!({ "spec": { "orderedAt": "2026-01-01T00:00:00+99:99" } }));
