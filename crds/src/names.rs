@@ -33,6 +33,9 @@ pub const JOB_TURN: &str = "evenkeel.dev/turn";
 pub const JOB_NODE: &str = "evenkeel.dev/node";
 /// Annotation on a Node: a whole number, default 0; nodes with a higher one take their turn earlier.
 pub const ROLLOUT_WEIGHT: &str = "evenkeel.dev/rollout-weight";
+/// Annotation on a Node: its machine begins anew with the image that it runs, once. `state`, `oem`, or `state,oem`: what is lost.
+/// The operator removes it when that is over.
+pub const RESET: &str = "evenkeel.dev/reset";
 /// Annotation on a `ManagedOSImage`: windows and exclusions are ignored until then, as `2026-05-01T04:00:00Z NAME` says;
 /// NAME is who wants it, and is kept.
 pub const RUN_NOW: &str = "evenkeel.dev/run-now";

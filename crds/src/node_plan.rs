@@ -1,12 +1,14 @@
 //! `NodePlan`: the protocol between operator and agent. Named after its node; the operator owns the spec, the agent
 //! of that node owns the status.
 
+mod reset;
 mod status;
 
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use reset::{ResetOrder, ResetStatus, Wipe};
 pub use status::{
     Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryFailure, RecoveryStatus,
     RollbackCause, RolledBack, SlotState, SlotStatus, StagingCost,
@@ -77,6 +79,9 @@ pub struct NodePlanSpec {
     /// What the recovery slot shall hold. It is written while nothing else is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOrder>,
+    /// That the machine begins anew with the image that it runs, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<ResetOrder>,
     /// How far the agent may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -182,6 +187,9 @@ pub struct Disruption {
     /// Whether the turn is to leave an image that was kept, because the rollout is taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_back: bool,
+    /// What is lost, if the turn is for the machine to begin anew and not for an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Wipe>,
 }
 
 /// A turn that is over: how long later ones may take, and how many went wrong in a row, is known from these.

@@ -13,18 +13,20 @@ use std::{
 
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
-    journal::{ChecksPassed, TrialOrder, Verdict},
+    journal::{ChecksPassed, ResetDone, TrialOrder, Verdict},
     machine::RunningSlot,
+    reset::Reset,
 };
 
 use crate::{
     boot::{self, BootError},
     disk::{self, Disk, DiskError},
+    esp::Esp,
     programs::{self, SYSTEMCTL},
     reboot::{self, RebootError},
     reset::{self, ResetError},
     run::host::{self, HostError},
-    state_dir::StateDir,
+    state_dir::{StateDir, StateError},
 };
 
 use checks::Checks;
@@ -70,6 +72,9 @@ pub enum GuardError {
     /// What the initrd left cannot be read.
     #[error(transparent)]
     Reset(#[from] ResetError),
+    /// The state partition cannot be written.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The reboot was refused.
     #[error(transparent)]
     Reboot(#[from] RebootError),
@@ -83,10 +88,10 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
     let disk = disk::open_or_find(args.disk.as_deref(), &args.proc)?;
     let bootloader = boot::open(&disk)?;
-    let anew = reset::done(bootloader.esp())?.is_some_and(|done| done.is_of(&running.name, &running.digest));
+    let done = reset::done(bootloader.esp())?.filter(|done| done.is_of(&running.name, &running.digest));
     if !on_trial(&disk, &running.name)? {
-        tracing::info!(slot = running.name, anew, "this boot is no trial");
-        return if anew { Ok(reset::withdraw(bootloader.esp())?) } else { Ok(()) };
+        tracing::info!(slot = running.name, anew = done.is_some(), "this boot is no trial");
+        return done.map_or(Ok(()), |done| forget_reset(args, bootloader.esp(), &done));
     }
     // What is opened may be mounted, and others may want to write meanwhile.
     drop(bootloader);
@@ -94,13 +99,21 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     let deadline = order.as_ref().map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
     let api_server = order.and_then(|order| order.api_server);
-    let trial = Trial { disk: &disk, running: &running, anew };
+    let trial = Trial { disk: &disk, running: &running, anew: done.is_some() };
     let Some((cause, message)) = watch(args, &trial, deadline, api_server.as_deref())? else {
         tracing::info!(slot = running.name, "the trial was kept, or ended by the agent");
-        return if anew { Ok(reset::withdraw(boot::open(&disk)?.esp())?) } else { Ok(()) };
+        return done.map_or(Ok(()), |done| forget_reset(args, boot::open(&disk)?.esp(), &done));
     };
     tracing::error!(slot = running.name, message, "this trial goes back to the old slot");
     end(args, &disk, &running, cause, message)
+}
+
+/// Removes what the initrd left. Whose order it was is written down first: without that it would be carried out again.
+fn forget_reset(args: &GuardArgs, esp: &dyn Esp, done: &Reset) -> Result<(), GuardError> {
+    if let Some(asked) = &done.asked {
+        StateDir::open(&args.state_dir)?.write_reset_done(&ResetDone { id: asked.id.clone() })?;
+    }
+    Ok(reset::withdraw(esp)?)
 }
 
 /// What the agent said of this trial. A state partition that is full, read-only or damaged is a reason to go back, and

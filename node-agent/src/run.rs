@@ -21,7 +21,7 @@ use evenkeel_node_agent_core::{
     machine::{
         Action, Facts, Orders, Outcome, next, on_trial, record,
         recovery::{forget, write_recovery},
-        resume, status,
+        reset, resume, status,
     },
 };
 use evenkeel_registry::{Platform, Reputation};
@@ -130,13 +130,9 @@ impl Agent {
         self.keep(resume(&self.journal, orders.as_ref(), &facts))?;
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.keep(journal)?;
-        let wanted = plan.as_ref().and_then(|plan| plan.spec.recovery_image());
-        if plan.is_some() {
-            self.keep(forget(&self.journal, wanted, &facts))?;
-        }
-        let action = match action {
-            Action::Wait => write_recovery(&self.journal, wanted, &facts).unwrap_or(Action::Wait),
-            action => action,
+        let action = match (action, &plan) {
+            (Action::Wait, Some(plan)) => self.beside_the_image(plan, &facts)?,
+            (action, _) => action,
         };
         let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
         let waits_for_guard = on_trial(&self.journal) && !facts.host_checks_passed;
@@ -152,6 +148,14 @@ impl Agent {
                 Ok(Duration::ZERO)
             }
         }
+    }
+
+    /// What is to be done when nothing is to be done about the image.
+    fn beside_the_image(&mut self, plan: &NodePlan, facts: &Facts) -> Result<Action, ActError> {
+        let (anew, wanted) = (plan.spec.reset.as_ref(), plan.spec.recovery_image());
+        self.keep(reset::notice(&forget(&self.journal, wanted, facts), anew, facts))?;
+        let action = reset::begin_anew(&self.journal, anew, facts);
+        Ok(action.or_else(|| write_recovery(&self.journal, wanted, facts)).unwrap_or(Action::Wait))
     }
 
     async fn do_it(&mut self, plan: Option<NodePlan>, action: Action, facts: Facts) -> Result<(), ActError> {
@@ -193,8 +197,13 @@ impl Agent {
 
     fn look(&mut self) -> Result<Facts, ActError> {
         let (verdict, passed) = (self.state.verdict()?, self.state.checks_passed()?);
-        let checks = self.state.slot_checks()?;
-        tokio::task::block_in_place(|| self.sight.look(verdict, passed.as_ref(), &checks))
+        let (checks, state) = (self.state.slot_checks()?, &self.state);
+        tokio::task::block_in_place(|| {
+            let facts = self.sight.look(verdict, passed.as_ref(), &checks)?;
+            // The guard writes it there before it takes it from the boot partition.
+            let noted = state.reset_done()?.map(|done| done.id);
+            Ok(Facts { reset_done: facts.reset_done.or(noted), ..facts })
+        })
     }
 
     /// A new order is a reason to look again.

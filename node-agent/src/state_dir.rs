@@ -10,7 +10,7 @@ use std::{
 };
 
 use evenkeel_node_agent_core::{
-    journal::{ChecksPassed, JOURNAL_VERSION, Journal, TrialOrder, Verdict},
+    journal::{ChecksPassed, JOURNAL_VERSION, Journal, ResetDone, TrialOrder, Verdict},
     slot_check::SlotChecks,
 };
 use nix::{
@@ -23,6 +23,7 @@ const JOURNAL: &str = "journal.json";
 const TRIAL: &str = "trial.json";
 const VERDICT: &str = "verdict.json";
 const CHECKS_PASSED: &str = "checks-passed.json";
+const RESET_DONE: &str = "reset-done.json";
 const SLOT_CHECKS: &str = "slot-checks.json";
 const LOCK: &str = "agent.lock";
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
@@ -106,6 +107,16 @@ impl StateDir {
     /// Says, durably, that the host's own health checks passed.
     pub fn write_checks_passed(&self, passed: &ChecksPassed) -> Result<(), StateError> {
         self.write(CHECKS_PASSED, passed)
+    }
+
+    /// The last order of the cluster's to begin anew that was carried out.
+    pub fn reset_done(&self) -> Result<Option<ResetDone>, StateError> {
+        self.read(RESET_DONE)
+    }
+
+    /// Remembers, durably, that it was carried out.
+    pub fn write_reset_done(&self, done: &ResetDone) -> Result<(), StateError> {
+        self.write(RESET_DONE, done)
     }
 
     /// The last look at every byte of each slot.

@@ -109,7 +109,8 @@ fn the_boot_that_was_meant_begins_anew_and_no_other() {
         code == 0 && said.contains("state is lost") && said.contains("cloud-config stays"),
         "{code} {said}"
     );
-    let expected = Reset { slot: "a".into(), digest: digest.clone(), wipe_state: true, wipe_oem: false };
+    let expected =
+        Reset { slot: "a".into(), digest: digest.clone(), wipe_state: true, wipe_oem: false, asked: None };
     assert_eq!(Reset::parse(&on_esp(&machine, REQUEST).unwrap()), Some(expected));
 
     let boots = Partitions::of(&machine);

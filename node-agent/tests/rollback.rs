@@ -90,6 +90,8 @@ impl Node {
             recovery: None,
             running: Some(RunningSlot { name: "a".into(), digest: digest_a, boot_id: "next".into() }),
             slots,
+            reset_requested: None,
+            reset_done: None,
             verdict: StateDir::open(&self.state()).unwrap().verdict().unwrap(),
             host_checks_passed: false,
             now: Timestamp::now(),

@@ -41,6 +41,15 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
     let plan = node.plan.as_ref();
     let image = plan.and_then(|plan| plan.spec.image.as_deref()).unwrap_or("its image");
     Some(match action {
+        Action::BeginDisruption(record) if record.reset.is_some() => {
+            Told::warning("NodeResetStarted", format!("the turn of {name} begins: its machine begins anew"))
+        }
+        Action::ForgetReset { failed: None } => {
+            Told::normal("NodeReset", format!("the machine of {name} has begun anew"))
+        }
+        Action::ForgetReset { failed: Some(why) } => {
+            Told::warning("NodeNotReset", format!("the machine of {name} has not begun anew: {why}"))
+        }
         Action::BeginDisruption(record) if record.going_back => {
             Told::warning("NodeGoesBack", format!("the turn of {name} begins: it shall leave {image}"))
         }

@@ -2,7 +2,7 @@
 
 use evenkeel_crds::{
     drain::TrialEffect,
-    names::{CORDONED_BY, OPERATOR_FIELD_MANAGER, OUTDATED, TRIAL_TAINT},
+    names::{CORDONED_BY, OPERATOR_FIELD_MANAGER, OUTDATED, RESET, TRIAL_TAINT},
 };
 use evenkeel_operator_core::Policy;
 use k8s_openapi::api::core::v1::{Node, Taint};
@@ -25,6 +25,12 @@ pub async fn cordon(context: &Context, name: &str, policy: &Policy) -> Result<()
 /// Lifts such a cordon, and takes away the taints.
 pub async fn uncordon(context: &Context, name: &str) -> Result<(), ApiError> {
     write(context, &format!("uncordon node {name}"), name, uncordoned).await
+}
+
+/// Takes back that somebody wants the machine to begin anew.
+pub async fn forget_reset(context: &Context, name: &str) -> Result<(), ApiError> {
+    let what = format!("remove the annotation {RESET} of node {name}");
+    write(context, &what, name, |_| json!({ "metadata": { "annotations": { RESET: null } } })).await
 }
 
 /// Makes the scheduler prefer other nodes, or no longer so.

@@ -141,7 +141,7 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
     let begun = Instant::now();
     let mut decision = plan(policy, &gathered.snapshot, now);
     context.metrics.decided(begun.elapsed());
-    decision.report.notes = validate::wishes(image).wrong;
+    decision.report.notes = validate::wishes(image).wrong.into_iter().chain(gathered.wrong.clone()).collect();
     followed.restrain(&gathered, now, &mut decision);
     if let Some(problem) = refuse(policy, &gathered, now, &decision) {
         update_status::update(context, image, seen, Some(&problem), None).await?;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reset::ResetStatus;
 use crate::condition::{Condition, Time};
 
 /// The agent's account.
@@ -40,6 +41,9 @@ pub struct NodePlanStatus {
     /// What the recovery slot holds; absent while it holds nothing and nothing went wrong there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryStatus>,
+    /// What became of the last order to begin anew, as far as the machine remembers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reset: Option<ResetStatus>,
     /// What failed on this node, as `booted.digest` would say it; it is not tried again here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

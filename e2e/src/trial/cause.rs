@@ -38,6 +38,8 @@ pub(super) fn tell(slots: &[Listed], digest: &str, verdict: Option<Verdict>) -> 
         recovery: None,
         running: Some(RunningSlot { name: "a".to_owned(), digest: old, boot_id: boot("after") }),
         slots: slots.iter().map(fact).collect(),
+        reset_requested: None,
+        reset_done: None,
         verdict,
         host_checks_passed: false,
         now: Timestamp::now(),

@@ -27,6 +27,22 @@ pub struct Journal {
     /// Why the recovery slot does not hold what it should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryTrouble>,
+    /// The order of the cluster's to begin anew that is under way, or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<ResetAttempt>,
+}
+
+/// An order of the cluster's to begin anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResetAttempt {
+    /// The order's.
+    pub id: String,
+    /// Why nothing more is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<PlanError>,
+    /// Before this time, in seconds since 1970, init is not asked again to reboot.
+    pub ask_again_at: i64,
 }
 
 /// What went wrong with the recovery slot.
@@ -45,7 +61,7 @@ pub struct RecoveryTrouble {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { version: JOURNAL_VERSION, attempt: None, bad_digests: Vec::new(), recovery: None }
+        Self { version: JOURNAL_VERSION, attempt: None, bad_digests: Vec::new(), recovery: None, reset: None }
     }
 }
 
@@ -128,6 +144,13 @@ pub struct BadDigest {
     pub cause: RollbackCause,
     /// How often it failed.
     pub count: u32,
+}
+
+/// What the guard wrote after the initrd let the machine begin anew, as the cluster ordered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetDone {
+    /// The order's.
+    pub id: String,
 }
 
 /// What the guard wrote before it sent the machine back: one JSON document beside the journal.

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod orders;
 pub mod outcome;
 pub mod recovery;
+pub mod reset;
 pub mod resume;
 pub mod status;
 
@@ -16,6 +17,8 @@ pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;
 pub use status::{ACKNOWLEDGE_WITHIN, on_trial, only_acknowledges, report, status};
+
+use crate::reset::Reset;
 
 /// Boots that a trial gets before the boot loader gives it up. Three, so that an accidental power-off in the trial
 /// does not use up the only one.
@@ -45,6 +48,10 @@ pub enum Action {
         /// The slot to try.
         slot: String,
     },
+    /// Ask the initrd to let the machine begin anew, and init to reboot.
+    BeginAnew(Reset),
+    /// Take back what the initrd was asked.
+    WithdrawReset,
     /// Ask the host's init to reboot.
     Reboot,
     /// Make `slot`, which runs on trial, the default.
@@ -75,6 +82,9 @@ impl Action {
     /// Whether it is over in a moment, and the machine still there: what came of it is reported, not that it began.
     #[must_use]
     pub fn is_brief(&self) -> bool {
-        matches!(self, Self::Activate { .. } | Self::Commit { .. } | Self::Disarm { .. })
+        matches!(
+            self,
+            Self::Activate { .. } | Self::Commit { .. } | Self::Disarm { .. } | Self::WithdrawReset
+        )
     }
 }

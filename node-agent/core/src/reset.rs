@@ -19,14 +19,29 @@ pub struct Reset {
     pub wipe_state: bool,
     /// Whether the oem partition is made anew.
     pub wipe_oem: bool,
+    /// Who asked, if it was the cluster and not a person on the machine.
+    pub asked: Option<Asked>,
+}
+
+/// An order of the cluster's. The initrd leaves these lines as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The order's.
+    pub id: String,
+    /// The kernel's boot ID of the boot that asked.
+    pub boot_id: String,
 }
 
 impl Reset {
     /// One `key=value` to a line.
     pub fn encode(&self) -> String {
         let word = |wipe| if wipe { "wipe" } else { "keep" };
-        let Self { slot, digest, wipe_state, wipe_oem } = self;
-        format!("slot={slot}\ndigest={digest}\nstate={}\noem={}\n", word(*wipe_state), word(*wipe_oem))
+        let Self { slot, digest, wipe_state, wipe_oem, asked } = self;
+        let asked = asked
+            .as_ref()
+            .map_or_else(String::new, |Asked { id, boot_id }| format!("id={id}\nboot={boot_id}\n"));
+        let (state, oem) = (word(*wipe_state), word(*wipe_oem));
+        format!("{asked}slot={slot}\ndigest={digest}\nstate={state}\noem={oem}\n")
     }
 
     /// The reverse; `None` for what is not whole.
@@ -42,6 +57,9 @@ impl Reset {
             digest: value("digest")?.to_owned(),
             wipe_state: wipe("state")?,
             wipe_oem: wipe("oem")?,
+            asked: value("id")
+                .zip(value("boot"))
+                .map(|(id, boot_id)| Asked { id: id.to_owned(), boot_id: boot_id.to_owned() }),
         })
     }
 
@@ -57,8 +75,9 @@ mod tests {
 
     #[test]
     fn a_request_comes_back_and_half_of_one_does_not() {
-        for (wipe_state, wipe_oem) in [(true, false), (false, true)] {
-            let reset = Reset { slot: "b".into(), digest: "sha256:0f".into(), wipe_state, wipe_oem };
+        let by_the_cluster = || Some(Asked { id: "2026-01-01T00:00:00Z".into(), boot_id: "b-1".into() });
+        for (wipe_state, wipe_oem, asked) in [(true, false, None), (false, true, by_the_cluster())] {
+            let reset = Reset { slot: "b".into(), digest: "sha256:0f".into(), wipe_state, wipe_oem, asked };
             let text = reset.encode();
             assert_eq!(Reset::parse(&text), Some(reset));
             assert_eq!(Reset::parse(&text[..text.len() - 4]), None);

@@ -83,6 +83,8 @@ fn facts(entry: EntryFact, running: &str, now: i64, verdict: Option<Verdict>) ->
         recovery: None,
         running: Some(RunningSlot { name: running.into(), digest: digest.clone(), boot_id: "1".into() }),
         slots: vec![slot("a"), slot("b")],
+        reset_requested: None,
+        reset_done: None,
         verdict,
         host_checks_passed: true,
         now: Timestamp::from_second(now).expect("a time between the years -9999 and 9999"),

@@ -54,7 +54,8 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
         loader.arm_trial(&region, &record, TRIES)?;
     }
     let (wipe_state, wipe_oem) = (!args.keep_state, args.wipe_oem);
-    let request = Reset { slot: region.name.clone(), digest: record.release(), wipe_state, wipe_oem };
+    let request =
+        Reset { slot: region.name.clone(), digest: record.release(), wipe_state, wipe_oem, asked: None };
     reset::request(loader.esp(), &request)?;
     let word = |wipe| if wipe { "is lost then" } else { "stays" };
     eprintln!(

@@ -115,6 +115,11 @@ pub(super) fn act(tools: &Tools, action: &Action) -> Result<(), ActError> {
         Action::Activate { slot } => activate(tools, &disk()?, slot),
         Action::Commit { slot } => Ok(boot::open(&disk()?)?.commit(slot)?),
         Action::Disarm { slot } => Ok(boot::open(&disk()?)?.disarm(slot)?),
+        Action::BeginAnew(request) => {
+            reset::request(boot::open(&disk()?)?.esp(), request)?;
+            reboot(tools)
+        }
+        Action::WithdrawReset => Ok(reset::withdraw(boot::open(&disk()?)?.esp())?),
         Action::Reboot => reboot(tools),
         Action::RevertTrial { slot } => {
             boot::open(&disk()?)?.disarm(slot)?;

@@ -11,12 +11,13 @@ use std::{
 use evenkeel_node_agent_core::{
     journal::{ChecksPassed, Verdict},
     machine::{Facts, RunningSlot, SlotFact},
+    reset::Reset,
     slot_check::SlotChecks,
 };
 use jiff::Timestamp;
 
 use super::{act::ActError, host};
-use crate::{boot, cloud_config::is_applied, disk, slots};
+use crate::{boot, cloud_config::is_applied, disk, reset, slots};
 
 /// For how long what was seen holds, when nobody says that it may have changed.
 const HOLDS: Duration = Duration::from_mins(1);
@@ -34,6 +35,8 @@ struct Seen {
     running: Option<RunningSlot>,
     slots: Vec<SlotFact>,
     recovery: Option<SlotFact>,
+    reset_requested: Option<Reset>,
+    reset_done: Option<String>,
 }
 
 impl Sight {
@@ -54,13 +57,22 @@ impl Sight {
         passed: Option<&ChecksPassed>,
         checks: &SlotChecks,
     ) -> Result<Facts, ActError> {
-        let Seen { running, slots, recovery } = self.machine(checks)?;
+        let Seen { running, slots, recovery, reset_requested, reset_done } = self.machine(checks)?;
         let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
         let passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
         // The host has not passed before it is configured as it should be.
         let configured = running.as_ref().is_none_or(|running| is_applied(&self.proc, running));
         let host_checks_passed = passed && configured;
-        Ok(Facts { running, slots, recovery, verdict, host_checks_passed, now: Timestamp::now() })
+        Ok(Facts {
+            running,
+            slots,
+            recovery,
+            reset_requested,
+            reset_done,
+            verdict,
+            host_checks_passed,
+            now: Timestamp::now(),
+        })
     }
 
     fn machine(&mut self, checks: &SlotChecks) -> Result<Seen, ActError> {
@@ -80,9 +92,14 @@ impl Sight {
 
     fn disk(&self, running: RunningSlot, checks: &SlotChecks) -> Result<Seen, ActError> {
         let disk = disk::open_or_find(self.disk.as_deref(), &self.proc)?;
-        let entries = boot::open(&disk)?.entries()?;
+        let bootloader = boot::open(&disk)?;
+        let (entries, esp) = (bootloader.entries()?, bootloader.esp());
+        let reset_requested = reset::requested(esp)?;
+        let reset_done = reset::done(esp)?.and_then(|done| done.asked).map(|asked| asked.id);
+        // The boot partition may be mounted, and others may want to write meanwhile.
+        drop(bootloader);
         let slots = slots::facts(&disk, &entries, checks)?;
         let recovery = slots::recovery(&disk, &entries, checks)?;
-        Ok(Seen { running: Some(running), slots, recovery })
+        Ok(Seen { running: Some(running), slots, recovery, reset_requested, reset_done })
     }
 }

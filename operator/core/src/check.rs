@@ -86,8 +86,7 @@ fn single(
     let same_order =
         |plan_id: &String| node.plan.as_ref().is_some_and(|plan| plan.spec.plan_id.as_ref() == Some(plan_id));
     let going_back = record.is_some_and(|record| record.going_back);
-    let drained = node.drain == DrainSeen::Done || record.is_some_and(|record| record.drained_at.is_some());
-    let out_of_service = (!policy.drain.enabled || drained) && (!policy.cordon || node.unschedulable);
+    let out_of_service = is_out_of_service(policy, node);
     let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
     let still_trial = status.is_some_and(|status| status.phase == Phase::Trial);
     let rebooted = record.is_some_and(|record| {
@@ -127,6 +126,10 @@ fn single(
         Action::ApproveReboot { .. } => vec![
             (record.is_none(), "rebooted without a record"),
             (target != Some(Target::Staged), "approved a reboot out of order"),
+            (
+                record.is_some_and(|record| record.reset.is_some()),
+                "approved a reboot in a turn to begin anew",
+            ),
             (!out_of_service, "rebooted before it was cordoned and drained"),
             (going_back, "approved a reboot into the image that is to be left"),
             (gate_open(policy, node, GateTime::During), "rebooted before a gate was met"),
@@ -150,11 +153,12 @@ fn single(
                 "committed a node that is not Ready",
             ),
         ],
+        Action::OrderReset(_) | Action::ForgetReset { .. } => resets(policy, node, action),
         Action::Uncordon => vec![
             (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
             (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
         ],
-        Action::EndDisruption(_) => vec![(
+        Action::EndDisruption(_) | Action::EndReset => vec![(
             node.unschedulable
                 && node.cordoned_by.as_deref() == Some(&policy.name)
                 && !record.is_some_and(|record| record.found_cordoned),
@@ -172,22 +176,47 @@ fn single(
     }
 }
 
+/// Whether the node is cordoned and drained, as far as that is wanted.
+fn is_out_of_service(policy: &Policy, node: &NodeSeen) -> bool {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    let drained = node.drain == DrainSeen::Done || record.is_some_and(|record| record.drained_at.is_some());
+    (!policy.drain.enabled || drained) && (!policy.cordon || node.unschedulable)
+}
+
+/// The rules for machines that begin anew.
+fn resets(policy: &Policy, node: &NodeSeen, action: &Action) -> Vec<(bool, &'static str)> {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    let begun = record.and_then(|record| record.reset);
+    let Action::OrderReset(order) = action else {
+        return vec![(begun.is_none(), "forgot a wish without its turn")];
+    };
+    let wanted = Some(order.wipe);
+    vec![
+        (begun != wanted || node.reset != wanted, "ordered a loss that nobody wanted"),
+        (!is_out_of_service(policy, node), "began anew before it was cordoned and drained"),
+        (gate_open(policy, node, GateTime::During), "began anew before a gate was met"),
+        (hook_open(policy, node, HookTime::AfterDrain), "began anew before a hook was done"),
+    ]
+}
+
 /// The rules for the begin of a turn.
 fn begin(policy: &Policy, node: &NodeSeen, new: &Disruption) -> Vec<(bool, &'static str)> {
     let status = node.plan.as_ref().map(|plan| &plan.status);
     let spec = node.plan.as_ref().map(|plan| &plan.spec);
     let record = spec.and_then(|spec| spec.disruption.as_ref());
     let target = spec.and_then(|spec| spec.target);
+    let for_image = new.reset.is_none();
     vec![
         (record.is_some(), "began a turn twice"),
+        (new.reset != node.reset && !for_image, "began a turn for a loss that nobody wanted"),
         (
-            target != Some(if new.going_back { Target::Committed } else { Target::Staged }),
+            for_image && target != Some(if new.going_back { Target::Committed } else { Target::Staged }),
             "began a turn with an order that was used up",
         ),
         (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
         (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
         (
-            !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
+            for_image && !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
             "began before the node was staged",
         ),
         (

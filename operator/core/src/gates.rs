@@ -61,7 +61,10 @@ pub fn asks_before(policy: &Policy) -> bool {
 
 /// For when the gates of a node in its turn are asked; absent while it is not the time for any.
 pub fn time(node: &NodeSeen) -> Option<GateTime> {
-    let PlanSeen { spec, .. } = node.plan.as_ref().filter(|plan| plan.spec.disruption.is_some())?;
+    let PlanSeen { spec, .. } = node.plan.as_ref()?;
+    if spec.disruption.as_ref()?.reset.is_some() {
+        return spec.reset.is_none().then_some(GateTime::During);
+    }
     match spec.target {
         None | Some(Target::Staged) => Some(GateTime::During),
         Some(Target::Booted) => Some(GateTime::After),

@@ -37,6 +37,14 @@ impl Lifecycle {
 pub fn lifecycle(policy: &Policy, node: &NodeSeen) -> Lifecycle {
     let drains = policy.drain.enabled;
     let Some((plan, record)) = node.plan.as_ref().zip(node.disruption()) else { return Lifecycle::InService };
+    if record.reset.is_some() {
+        let left = record.drained_at.is_some() || plan.spec.reset.is_some();
+        return match left {
+            true => Lifecycle::Maintained { drained: drains },
+            false if drains && node.unschedulable => Lifecycle::Draining,
+            false => Lifecycle::InService,
+        };
+    }
     match plan.spec.target {
         // A drain that was given up is undone by the same order as a trial that failed.
         Some(Target::Reverted) => Lifecycle::Maintained { drained: false },
@@ -74,6 +82,7 @@ mod tests {
             healthy_since: None,
             attempt: 1,
             going_back: false,
+            reset: None,
         };
         let mut plan = PlanSeen::default();
         plan.spec.target = Some(target);

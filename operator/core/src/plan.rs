@@ -10,6 +10,7 @@ mod order;
 mod preview;
 mod queue;
 mod recovery;
+mod reset;
 mod return_trip;
 mod steps;
 mod stuck;
@@ -21,7 +22,7 @@ mod verdict;
 
 use evenkeel_crds::{
     condition::Time,
-    node_plan::{Disruption, LastTurn, RecoveryOrder, Revert},
+    node_plan::{Disruption, LastTurn, RecoveryOrder, ResetOrder, Revert},
 };
 use jiff::Timestamp;
 
@@ -83,6 +84,15 @@ pub enum Action {
     EndDisruption(LastTurn),
     /// Order what the recovery slot shall hold, or that it stays as it is.
     OrderRecovery(Option<RecoveryOrder>),
+    /// Order that the machine begins anew.
+    OrderReset(ResetOrder),
+    /// Take back what somebody wanted: it was done, or was not.
+    ForgetReset {
+        /// Why it was not.
+        failed: Option<String>,
+    },
+    /// Write down that a turn for that is over.
+    EndReset,
     /// Delete the plan of a node that is let go of.
     ReleasePlan,
 }

@@ -83,6 +83,8 @@ pub enum NodeState {
     TakenBack,
     /// It did not do in time what it was told.
     Overdue(String),
+    /// Its machine is to begin anew, and waits for its turn.
+    WaitsToReset(Hold),
     /// It is let go of.
     Released,
 }
@@ -120,6 +122,7 @@ impl fmt::Display for NodeState {
             Self::WaitsToGoBack(hold) => write!(f, "waits to go back: {hold}"),
             Self::TakenBack => f.write_str("taken back"),
             Self::Overdue(what) => write!(f, "overdue: {what}"),
+            Self::WaitsToReset(hold) => write!(f, "waits to begin anew: {hold}"),
             Self::Released => f.write_str("released"),
         }
     }

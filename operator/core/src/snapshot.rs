@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase};
+use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase, Wipe};
 use jiff::Timestamp;
 
 use crate::{
@@ -64,6 +64,8 @@ pub struct NodeSeen {
     pub runs_operator: bool,
     /// The first of the policy's steps whose selector matches it, from 0.
     pub step: Option<usize>,
+    /// What somebody wants its machine to lose.
+    pub reset: Option<Wipe>,
 }
 
 /// A node's plan.

@@ -1,7 +1,8 @@
-//! What people ask for in a word beside the spec: annotations of the image object.
+//! What people ask for in a word beside the spec: annotations of the image object, and of a Node.
 
 use evenkeel_crds::{
     names::{ALLOW_DIGEST, APPROVE, RUN_NOW},
+    node_plan::Wipe,
     rollout_status::RunNow,
 };
 use jiff::Timestamp;
@@ -36,6 +37,15 @@ pub struct Wishes {
 /// The name of a step of one rollout: what is rolled out is part of it, so that no word is taken for another one's.
 pub fn step_token(release: &str, step: usize) -> String {
     format!("{}-{}", short(release), step + 1)
+}
+
+/// What a Node's machine is to lose, as its annotation says it: `state`, `oem`, or both with a comma. `None` for anything else.
+pub fn wipe(text: &str) -> Option<Wipe> {
+    text.split(',').try_fold(Wipe::default(), |wipe, word| match word.trim() {
+        "state" => Some(Wipe { state: true, ..wipe }),
+        "oem" => Some(Wipe { oem: true, ..wipe }),
+        _ => None,
+    })
 }
 
 impl Wishes {

@@ -198,7 +198,9 @@ impl Images {
 fn held(report: Option<&Report>) -> HashMap<String, i64> {
     let mut counts: HashMap<Discriminant<Hold>, (&Hold, i64)> = HashMap::new();
     for state in report.iter().flat_map(|report| report.nodes.values()) {
-        if let NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) = state {
+        if let NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) | NodeState::WaitsToReset(hold) =
+            state
+        {
             counts.entry(discriminant(hold)).or_insert((hold, 0)).1 += 1;
         }
     }

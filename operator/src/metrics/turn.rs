@@ -161,6 +161,7 @@ pub(super) mod tests {
             healthy_since: None,
             attempt: 1,
             going_back: false,
+            reset: None,
         };
         let rolled_back =
             RolledBack { cause: RollbackCause::HostCheck, message: String::new(), at: Time(now) };

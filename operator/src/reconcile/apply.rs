@@ -140,6 +140,7 @@ async fn act(
         Action::ReleasePlan => delete_plan(context, name).await,
         Action::Cordon => marks::cordon(context, name, policy).await,
         Action::Uncordon => marks::uncordon(context, name).await,
+        Action::ForgetReset { .. } => marks::forget_reset(context, name).await,
         Action::Avoid(avoided) => marks::avoid(context, name, policy, *avoided).await,
         Action::Evict | Action::ForceOut => {
             if !context.may_ask(name) {
@@ -203,8 +204,14 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
             spec.disruption = None;
             spec.last_turn = Some(turn.clone());
         }
+        Action::OrderReset(order) => {
+            spec.reset = Some(order.clone());
+            note(&mut spec, |record| record.deadline = Some(order.not_after));
+        }
+        Action::EndReset => (spec.disruption, spec.reset) = (None, None),
         Action::EnsurePlan
         | Action::ReleasePlan
+        | Action::ForgetReset { .. }
         | Action::Cordon
         | Action::Evict
         | Action::ForceOut

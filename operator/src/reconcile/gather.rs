@@ -44,6 +44,8 @@ pub struct Gathered {
     pub retry: Option<Duration>,
     /// Plans that this version cannot read.
     pub unreadable: Vec<String>,
+    /// What is not understood of what somebody wants of a node.
+    pub wrong: Option<String>,
     /// The fleet.
     pub snapshot: Snapshot,
 }
@@ -60,8 +62,9 @@ pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Resu
         retry: asked.retry,
         unreadable,
         snapshot,
+        wrong: None,
     };
-    place::mark(&mut gathered.snapshot, &image.spec.rollout, context);
+    gathered.wrong = place::mark(&mut gathered.snapshot, &image.spec.rollout, context);
     etcd::look(context, &mut gathered.snapshot).await?;
     look_at_drains(context, image, &mut gathered.snapshot).await?;
     checks::fill(context, image, &mut gathered.snapshot);
@@ -180,7 +183,9 @@ fn drains(node: &NodeSeen) -> bool {
     let before_reboot = |plan: &PlanSeen| matches!(plan.spec.target, None | Some(Target::Staged));
     let Some(record) = node.disruption() else { return false };
     let turned = |plan: &PlanSeen| plan.spec.target == Some(Target::Committed);
-    let due = if record.going_back {
+    let due = if record.reset.is_some() {
+        node.plan.as_ref().is_some_and(|plan| plan.spec.reset.is_none())
+    } else if record.going_back {
         node.phase() == Phase::Committed && node.plan.as_ref().is_some_and(turned)
     } else {
         node.phase() == Phase::Staged && node.plan.as_ref().is_some_and(before_reboot)

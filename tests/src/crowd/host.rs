@@ -37,6 +37,8 @@ impl Host {
             recovery: None,
             running: Some(self.running.clone()),
             slots: self.slots.clone(),
+            reset_requested: None,
+            reset_done: None,
             verdict: None,
             host_checks_passed: self.checks_passed,
             now: Timestamp::now(),

@@ -11,8 +11,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use evenkeel_e2e::process::Service;
-use evenkeel_node_agent::disk::{Disk, SlotRegion};
-use evenkeel_node_agent_core::erofs_read;
+use evenkeel_node_agent::{
+    boot,
+    disk::{Disk, SlotRegion},
+    reset,
+};
+use evenkeel_node_agent_core::{
+    erofs_read,
+    reset::{DONE, REQUEST},
+};
 use kube::Client;
 use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
 use uuid::Uuid;
@@ -105,6 +112,9 @@ impl Power {
             let root = self.root(&option("evenkeel.partuuid=")?);
             let kernel = choice.kernel.as_ref().is_some_and(|text| text.starts_with(KERNEL_BOOTS));
             let up = kernel && choice.initrd && root.is_ok();
+            if up {
+                self.begin_anew(&slot, &digest)?;
+            }
             let boot = Boot { entry: choice.file, up, slot, digest, boot_id: boot_id.clone() };
             self.seen().boots.push(boot);
             if let (true, Ok(check)) = (up, root) {
@@ -113,6 +123,19 @@ impl Power {
             }
         }
         bail!("nothing came up in {FAILURES_MAX} starts: this machine is lost")
+    }
+
+    /// What the initrd does when it was asked to (`evenkeel_reset`).
+    fn begin_anew(&self, slot: &str, digest: &str) -> Result<()> {
+        let loader = boot::open(&Disk::open(&self.disk)?)?;
+        let Some(request) = reset::requested(loader.esp())?.filter(|request| request.is_of(slot, digest))
+        else {
+            return Ok(());
+        };
+        if request.wipe_state {
+            let _ = fs::remove_dir_all(self.options.folder.join("state"));
+        }
+        Ok(loader.esp().rename(REQUEST, DONE)?)
     }
 
     /// Mounts the root: its health check, or why it cannot be mounted.

@@ -3,7 +3,7 @@
 use evenkeel_crds::node_plan::{NodePlanSpec, Order, Revert};
 use jiff::Timestamp;
 
-use crate::{journal::Verdict, slot_check::SlotCheck};
+use crate::{journal::Verdict, reset::Reset, slot_check::SlotCheck};
 
 /// What was seen on the machine in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub struct Facts {
     pub slots: Vec<SlotFact>,
     /// The recovery slot, on a disk that has one.
     pub recovery: Option<SlotFact>,
+    /// What the initrd is asked to do and has not done.
+    pub reset_requested: Option<Reset>,
+    /// The last order of the cluster's to begin anew that the initrd carried out.
+    pub reset_done: Option<String>,
     /// What the guard left, if it sent the machine back.
     pub verdict: Option<Verdict>,
     /// Whether the guard says that the host's own health checks passed in this boot.

@@ -3,7 +3,7 @@
 use evenkeel_crds::node_plan::{PlanError, StagingCost};
 use jiff::Timestamp;
 
-use super::{Action, facts::Facts, recovery};
+use super::{Action, facts::Facts, recovery, reset};
 use crate::journal::{Attempt, Journal, Step};
 
 /// What became of an action.
@@ -22,7 +22,7 @@ const RETRY_SECONDS_MIN: i64 = 5;
 /// Longest pause: a registry that was away all night is found again soon after it is back.
 const RETRY_SECONDS_MAX: i64 = 300;
 /// How long init may take to stop everything before it is asked again: systemd's default stop timeout of 90 s, twice.
-const REBOOT_PATIENCE_SECONDS: i64 = 180;
+pub(super) const REBOOT_PATIENCE_SECONDS: i64 = 180;
 /// The longest pause that is ever written.
 pub const PAUSE_SECONDS_MAX: i64 = RETRY_SECONDS_MAX;
 const _: () = assert!(REBOOT_PATIENCE_SECONDS <= PAUSE_SECONDS_MAX);
@@ -32,6 +32,13 @@ const _: () = assert!(REBOOT_PATIENCE_SECONDS <= PAUSE_SECONDS_MAX);
 pub fn record(journal: &Journal, action: &Action, outcome: Outcome, facts: &Facts) -> Journal {
     if let Action::WriteRecovery { image } = action {
         return recovery::record(journal, image, outcome, facts.now);
+    }
+    if let Action::BeginAnew(request) = action {
+        return reset::record(journal, request, outcome, facts.now);
+    }
+    if *action == Action::WithdrawReset {
+        // What is left is seen, and taken back again.
+        return journal.clone();
     }
     let mut journal = journal.clone();
     if let Some(attempt) = &mut journal.attempt {
@@ -61,7 +68,11 @@ fn succeed(attempt: &mut Attempt, action: &Action, facts: &Facts) {
             attempt.retry_at = facts.now.as_second() + REBOOT_PATIENCE_SECONDS;
             return;
         }
-        Action::Wait | Action::WaitUntil(_) | Action::WriteRecovery { .. } => return,
+        Action::Wait
+        | Action::WaitUntil(_)
+        | Action::WriteRecovery { .. }
+        | Action::BeginAnew(_)
+        | Action::WithdrawReset => return,
     };
 }
 

@@ -100,6 +100,8 @@ mod tests {
             running: Some(RunningSlot { name: "a".into(), digest: "sha256:01".into(), boot_id: "1".into() }),
             slots: vec![slot("a", "sha256:01", EntryFact::Permanent), SlotFact::empty("b")],
             recovery: Some(SlotFact::empty("recovery")),
+            reset_requested: None,
+            reset_done: None,
             verdict: None,
             host_checks_passed: true,
             now: Timestamp::from_second(1_000_000).unwrap(),

@@ -7,7 +7,7 @@ use evenkeel_crds::{
     merge::replacing,
     node_plan::{
         Booted, HostFacts, NodePlanStatus, Phase, PlanError, Progress, RecoveryFailure, RecoveryStatus,
-        RolledBack, SlotState, SlotStatus, StagingCost,
+        ResetStatus, RolledBack, SlotState, SlotStatus, StagingCost,
     },
 };
 use serde_json::{Value, json};
@@ -50,6 +50,7 @@ pub fn status(
         error,
         rolled_back,
         recovery: recovery(journal, facts),
+        last_reset: super::reset::status(journal, facts),
         bad_digests: journal.bad_digests.iter().map(|bad| bad.digest.clone()).collect(),
         host: Some(host),
         conditions: keep_transition_times(conditions(phase, &reason, message, facts.now, generation), known),
@@ -85,6 +86,7 @@ fn every_field() -> NodePlanStatus {
             version: Some(String::new()),
             failed: Some(RecoveryFailure::default()),
         }),
+        last_reset: Some(ResetStatus { failed: Some(PlanError::default()), ..ResetStatus::default() }),
         bad_digests: vec![String::new()],
         host: Some(HostFacts::default()),
         conditions: conditions(Phase::Idle, "", None, jiff::Timestamp::UNIX_EPOCH, None),
@@ -214,6 +216,8 @@ mod tests {
                 recovery: None,
                 running,
                 slots: Vec::new(),
+                reset_requested: None,
+                reset_done: None,
                 verdict: None,
                 host_checks_passed: true,
                 now: jiff::Timestamp::UNIX_EPOCH,

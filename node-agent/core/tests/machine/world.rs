@@ -95,6 +95,8 @@ impl World {
                     ..SlotFact::empty(name)
                 })
                 .collect(),
+            reset_requested: None,
+            reset_done: None,
             verdict: self.verdict.clone(),
             host_checks_passed: self.checked() && self.image == Image::Good,
             now: self.now,

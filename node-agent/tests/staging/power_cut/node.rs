@@ -213,6 +213,8 @@ impl Node {
             recovery: None,
             running: Some(running),
             slots: UPDATE_SLOTS.iter().map(slot).collect::<Result<_, _>>()?,
+            reset_requested: None,
+            reset_done: None,
             verdict: None,
             host_checks_passed: true,
             now: Timestamp::from_second(self.now).unwrap(),

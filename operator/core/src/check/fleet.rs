@@ -80,7 +80,9 @@ fn failed(policy: &Policy, digest: &str, node: &NodeSeen, now: Timestamp) -> boo
 /// Whether a node had the time for everything that it was told, and to come back once more.
 fn is_overdue(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
     let Some(plan) = &node.plan else { return false };
-    let Some(record) = &plan.spec.disruption else { return false };
+    let Some(record) = plan.spec.disruption.as_ref().filter(|record| record.reset.is_none()) else {
+        return false;
+    };
     let current = plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id;
     let kept = plan.status.phase == Phase::Committed && plan.spec.target != Some(Target::Reverted);
     let ended = current && (kept || matches!(plan.status.phase, Phase::RolledBack | Phase::Failed));
@@ -130,12 +132,15 @@ pub fn starts(
     found: &mut Vec<String>,
 ) {
     let begun = |back: bool| -> BTreeSet<&str> {
-        let is =
-            |action: &Action| matches!(action, Action::BeginDisruption(record) if record.going_back == back);
+        let is = |action: &Action| matches!(action, Action::BeginDisruption(new) if new.going_back == back && new.reset.is_none());
         actions.iter().filter(|(_, action)| is(action)).map(|(name, _)| name.as_str()).collect()
     };
     let (started, going_back) = (begun(false), begun(true));
-    if started.is_empty() && going_back.is_empty() {
+    let anew = |action: &Action| matches!(action, Action::BeginDisruption(new) if new.reset.is_some());
+    let anew: BTreeSet<&str> =
+        actions.iter().filter(|(_, action)| anew(action)).map(|(name, _)| name.as_str()).collect();
+    let leaving: BTreeSet<&str> = started.union(&anew).copied().collect();
+    if leaving.is_empty() && going_back.is_empty() {
         return;
     }
     let mut rule = |broken: bool, text: &str| {
@@ -172,14 +177,17 @@ pub fn starts(
         !other
     };
     rule(going_back.iter().any(|name| reversible(&name)), "went back without a slot to go back to");
+    if !leaving.is_empty() {
+        budgets(policy, seen, now, &leaving, found);
+    }
     if !started.is_empty() {
-        budgets(policy, seen, now, &started, found);
+        domains(policy, seen, now, &started, found);
         steps(policy, seen, now, &started, found);
     }
     if !going_back.is_empty() {
         return_trips(policy, seen, now, &going_back, found);
     }
-    controllers(seen, &started.union(&going_back).copied().collect(), found);
+    controllers(seen, &leaving.union(&going_back).copied().collect(), found);
 }
 
 fn budgets(
@@ -211,6 +219,16 @@ fn budgets(
             found.push(format!("{out} nodes of domain {domain} would be unavailable, {budget} may be"));
         }
     }
+}
+
+/// With one domain at a time none is begun beside the one that is under way.
+fn domains(
+    policy: &Policy,
+    seen: &Snapshot,
+    now: Timestamp,
+    started: &BTreeSet<&str>,
+    found: &mut Vec<String>,
+) {
     if policy.one_domain_at_a_time {
         let active: BTreeSet<&str> = seen
             .nodes

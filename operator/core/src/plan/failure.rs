@@ -134,7 +134,7 @@ pub fn lost_at(policy: &Policy, record: &Disruption, target: Option<Target>) -> 
 /// whichever image it was told of: nobody waits for it when another one is wanted since.
 pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> {
     let plan = node.plan.as_ref()?;
-    let record = node.disruption()?;
+    let record = node.disruption().filter(|record| record.reset.is_none())?;
     // One on trial was heard of: what it waits for has its own time.
     let told = match plan.spec.target {
         Some(Target::Booted) => node.phase() != Phase::Trial,

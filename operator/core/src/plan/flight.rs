@@ -6,7 +6,7 @@ use evenkeel_crds::{
     node_plan::{LastTurn, Phase, Target, TurnOutcome},
 };
 
-use super::{Action, Decision, failure, leave, return_trip, trial, turn::Turn};
+use super::{Action, Decision, failure, leave, reset, return_trip, trial, turn::Turn};
 use crate::{
     hooks::{self, Step},
     report::NodeState,
@@ -17,6 +17,9 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
     let Turn { policy, node, plan, record, now, .. } = *turn;
     if node.gone {
         return turn.act(NodeState::Released, Action::ReleasePlan, decision);
+    }
+    if let Some(wipe) = record.reset {
+        return reset::advance(turn, wipe, decision);
     }
     let told = plan.spec.target > Some(Target::Staged)
         && !(record.going_back && plan.spec.target == Some(Target::Committed));
@@ -58,7 +61,8 @@ fn is_dropped(turn: &Turn) -> bool {
         || !turn.policy.is_ordered_by(&turn.plan.spec)
 }
 
-fn our_cordon(turn: &Turn) -> bool {
+/// Whether the node is cordoned by us, and for this turn.
+pub fn our_cordon(turn: &Turn) -> bool {
     let node = turn.node;
     let ours = node.cordoned_by.as_deref() == Some(turn.policy.name.as_str());
     node.unschedulable && !turn.record.found_cordoned && ours

@@ -17,11 +17,16 @@ pub fn leave_service(turn: &Turn, decision: &mut Decision) {
     if turn.node.phase() != Phase::Staged {
         return turn.say(NodeState::staging(turn.node), decision);
     }
-    if !out_of_service(turn, decision) || wait_for_gates(turn, decision) || wait_for_delay(turn, decision) {
+    if !is_ready_to_reboot(turn, decision) {
         return;
     }
     let deadline = turn.now + SignedDuration::from_secs(turn.policy.reboot.deadline_seconds);
     turn.act(NodeState::Rebooting, Action::ApproveReboot { deadline }, decision);
+}
+
+/// All that comes before the reboot. True once it is done.
+pub fn is_ready_to_reboot(turn: &Turn, decision: &mut Decision) -> bool {
+    out_of_service(turn, decision) && !wait_for_gates(turn, decision) && !wait_for_delay(turn, decision)
 }
 
 /// Cordon and drain, with their hooks. True once all is done.

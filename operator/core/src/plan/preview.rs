@@ -57,6 +57,8 @@ impl Run {
         policy.drain.dry_run = false;
         let mut fleet = snapshot.clone();
         for (name, node) in &mut fleet.nodes {
+            // That is no part of the rollout.
+            node.reset = None;
             if node.disruption().is_some() {
                 update(&policy, node);
             } else if failures.on(name).is_none() && could_take_it(&policy, node) {

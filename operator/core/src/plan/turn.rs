@@ -62,6 +62,10 @@ impl<'a> Turn<'a> {
     /// Orders the node back.
     pub fn revert_for(&self, cause: RollbackCause, message: String, decision: &mut Decision) {
         let state = NodeState::Overdue(message.clone());
+        if self.record.reset.is_some() {
+            // What runs was kept, and stays.
+            return self.act(state, Action::ForgetReset { failed: Some(message) }, decision);
+        }
         self.act(state, Action::Revert { order: Revert { cause, message }, at: self.now }, decision);
     }
 

@@ -1,5 +1,7 @@
 //! Hands out what is free: turns to start, and places to stage.
 
+mod resets;
+
 use evenkeel_crds::{
     condition::Time,
     node_plan::{Disruption, Phase, Target},
@@ -107,7 +109,7 @@ impl<'a> Turns<'a> {
             for (name, _) in waiting {
                 decision.say(name, NodeState::WaitsToStage(Hold::Unresolved));
             }
-            return;
+            return self.begin_resets(snapshot, now, decision);
         };
         self.unheard = self.first_unheard(snapshot, &waiting, now, decision);
         self.next_domain = self.domain.or_else(|| {
@@ -135,6 +137,7 @@ impl<'a> Turns<'a> {
                 Some(attempt) => self.go_on(name, node, attempt, image, now, decision),
             }
         }
+        self.begin_resets(snapshot, now, decision);
         decision.report.used_up = stuck::used_up(&self.budget, &decision.report);
     }
 
@@ -319,6 +322,7 @@ pub fn record(node: &NodeSeen, attempt: i32, going_back: bool, now: Timestamp) -
         healthy_since: None,
         attempt,
         going_back,
+        reset: None,
     }
 }
 

@@ -11,8 +11,9 @@ use evenkeel_node_agent_core::{
         Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
         record,
         recovery::{forget, write_recovery},
-        resume, status,
+        reset, resume, status,
     },
+    reset::Reset,
 };
 use evenkeel_operator_core::NodeSeen;
 use jiff::{SignedDuration, Timestamp};
@@ -59,6 +60,12 @@ pub struct Agent {
     slots: BTreeMap<&'static str, Slot>,
     /// Digest of what its recovery slot holds.
     recovery: Option<String>,
+    /// What its initrd is asked to do.
+    requested: Option<Reset>,
+    /// The order that its initrd carried out last.
+    reset_done: Option<String>,
+    /// How often it began anew.
+    pub resets: u32,
     running: &'static str,
     boot_id: String,
     booted_at: Timestamp,
@@ -87,6 +94,9 @@ impl Agent {
             journal: Journal::default(),
             slots: BTreeMap::from([("a", kept), ("b", free)]),
             recovery: None,
+            requested: None,
+            reset_done: None,
+            resets: 0,
             running: "a",
             boot_id: boot_id.to_owned(),
             booted_at: now + skew,
@@ -163,6 +173,8 @@ impl Agent {
             }),
             running: Some(running),
             slots: self.slots.iter().map(fact).collect(),
+            reset_requested: self.requested.clone(),
+            reset_done: self.reset_done.clone(),
             verdict: self.verdict.clone(),
             // Checks take a while after the boot.
             host_checks_passed: self.on_trial() && now > self.booted_at,
@@ -197,8 +209,20 @@ impl Agent {
                 continue;
             }
             self.running = name;
-            return;
+            return self.initrd();
         }
+    }
+
+    /// Carries out what it was asked for this slot.
+    fn initrd(&mut self) {
+        let Some(request) = self.requested.take_if(|request| request.slot == self.running) else { return };
+        let asked = request.asked.expect("nobody else asks");
+        assert_ne!(self.reset_done.as_ref(), Some(&asked.id), "it began anew twice for one order");
+        self.resets += 1;
+        if request.wipe_state {
+            self.lose_memory();
+        }
+        self.reset_done = Some(asked.id);
     }
 
     /// The guard ends a trial that nobody kept.
@@ -243,6 +267,12 @@ impl Agent {
                 self.off = true;
             }
             Action::Reboot => self.off = true,
+            Action::BeginAnew(request) => {
+                assert!(!self.on_trial(), "a trial must not begin anew");
+                self.requested = Some(request.clone());
+                self.off = true;
+            }
+            Action::WithdrawReset => self.requested = None,
             Action::WriteRecovery { .. }
                 if self.fate == Fate::StagingFails && self.journal.recovery.is_none() =>
             {
@@ -293,10 +323,11 @@ impl Agent {
         self.journal = resume(&self.journal, orders.as_ref(), &self.facts(now));
         let (journal, mut action) = next(&self.journal, orders.as_ref(), &self.facts(now));
         self.journal = journal;
-        if action == Action::Wait {
-            let wanted = spec.and_then(NodePlanSpec::recovery_image);
-            self.journal = forget(&self.journal, wanted, &self.facts(now));
-            action = write_recovery(&self.journal, wanted, &self.facts(now)).unwrap_or(Action::Wait);
+        if let (Action::Wait, Some(spec)) = (&action, spec) {
+            let (facts, anew, wanted) = (self.facts(now), spec.reset.as_ref(), spec.recovery_image());
+            self.journal = reset::notice(&forget(&self.journal, wanted, &facts), anew, &facts);
+            let anew = reset::begin_anew(&self.journal, anew, &facts);
+            action = anew.or_else(|| write_recovery(&self.journal, wanted, &facts)).unwrap_or(Action::Wait);
         }
         if self.off {
             return;

@@ -1,6 +1,6 @@
 //! What nobody planned: people, machines and clocks.
 
-use evenkeel_crds::{cloud_config::OrderedCloudConfig, condition::Time, rollout::Pause};
+use evenkeel_crds::{cloud_config::OrderedCloudConfig, condition::Time, node_plan::Wipe, rollout::Pause};
 use jiff::SignedDuration;
 
 use crate::{
@@ -51,7 +51,7 @@ fn agent_is_silent(world: &World, name: &str) -> bool {
 fn to_objects(world: &mut World, dice: &mut Dice, name: &str) {
     let is_last = world.nodes.values().filter(|node| !node.gone).count() == 1;
     let node = world.node(name);
-    match dice.roll(8) {
+    match dice.roll(9) {
         0 | 1 if node.disruption().is_none() && !node.unschedulable && !node.gone => {
             node.unschedulable = true;
             world.foreign_cordons.insert(name.to_owned());
@@ -71,6 +71,11 @@ fn to_objects(world: &mut World, dice: &mut Dice, name: &str) {
             node.claimed_by_other = other.is_none().then(|| "older".to_owned());
         }
         6 => return world.delete_plan(name),
+        8 if !node.gone => {
+            let (state, oem) = (!dice.one_in(3), dice.one_in(3));
+            node.reset = (state || oem).then_some(Wipe { state, oem });
+            world.seen.add("reset wanted");
+        }
         7 if !node.gone => {
             node.domain = format!("zone-{}", dice.roll(3));
             world.seen.add("moved");

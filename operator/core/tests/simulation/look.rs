@@ -8,7 +8,13 @@ use evenkeel_operator_core::{
 };
 use jiff::Timestamp;
 
-use crate::{checks, dice::Dice, leader::Leader, operators::Look, world::World};
+use crate::{
+    checks,
+    dice::Dice,
+    leader::Leader,
+    operators::Look,
+    world::{World, is_to_node},
+};
 
 /// What came of a write.
 enum Written {
@@ -121,7 +127,7 @@ fn write(
         }
         _ => {}
     }
-    let to_node = matches!(action, Action::Cordon | Action::Uncordon | Action::Avoid(_));
+    let to_node = is_to_node(&action);
     let (seen, now) = (&leader.versions[name], &world.versions[name]);
     if to_node && seen.node != now.node || !to_node && seen.plan != now.plan {
         world.seen.add("conflict");

@@ -12,7 +12,7 @@ use evenkeel_operator_core::{
 pub struct Seen(BTreeMap<&'static str, u64>);
 
 /// What has to come up in a thousand schedules.
-const EXPECTED: [&str; 37] = [
+const EXPECTED: [&str; 39] = [
     "approval",
     "budget",
     "clock jumped",
@@ -39,6 +39,8 @@ const EXPECTED: [&str; 37] = [
     "pods that stay",
     "quorum",
     "recovery",
+    "reset",
+    "reset wanted",
     "reverted",
     "silent agent",
     "soak",

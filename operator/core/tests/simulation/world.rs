@@ -44,6 +44,11 @@ pub struct World {
     steps_by_selector: Option<usize>,
 }
 
+/// Whether an action is a write to the Node, and not to its plan.
+pub fn is_to_node(action: &Action) -> bool {
+    matches!(action, Action::Cordon | Action::Uncordon | Action::Avoid(_) | Action::ForgetReset { .. })
+}
+
 impl World {
     pub fn new(dice: &mut Dice) -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -166,8 +171,8 @@ impl World {
             return self.delete_plan(name);
         }
         let by_others = self.foreign_cordons.contains(name);
-        let to_node = matches!(action, Action::Cordon | Action::Uncordon | Action::Avoid(_));
-        if matches!(action, Action::EndDisruption(_)) {
+        let to_node = is_to_node(&action);
+        if matches!(action, Action::EndDisruption(_) | Action::EndReset) {
             self.strays.remove(name);
         }
         written::write(policy, self.node(name), action, by_others);
@@ -230,7 +235,11 @@ impl World {
                 _ => Fault::None,
             };
             let boot = format!("boot-{}", self.serial);
+            let resets = agent.resets;
             agent.step(node, (&boot, FIRST), fault, self.now);
+            if agent.resets > resets {
+                self.seen.add("reset");
+            }
             if lag && agent.flaps(self.now) {
                 self.seen.add("flapping");
                 node.ready &= dice.one_in(2);

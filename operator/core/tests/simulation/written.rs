@@ -11,6 +11,7 @@ pub fn write(policy: &Policy, node: &mut NodeSeen, action: Action, by_others: bo
             node.unschedulable = true;
             node.cordoned_by = Some(policy.name.clone());
         }
+        Action::ForgetReset { .. } => node.reset = None,
         Action::Avoid(avoided) => node.checks.avoided = avoided,
         Action::Uncordon => {
             node.checks.avoided = false;
@@ -56,6 +57,14 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.revert = Some(order);
             let record = spec.disruption.as_mut().unwrap();
             record.deadline = record.deadline.max(Some(Time(at)));
+        }
+        Action::OrderReset(order) => {
+            spec.disruption.as_mut().unwrap().deadline = Some(order.not_after);
+            spec.reset = Some(order);
+        }
+        Action::EndReset => {
+            (spec.disruption, spec.reset) = (None, None);
+            node.drain = DrainSeen::NotLookedAt;
         }
         Action::EndDisruption(turn) => {
             spec.disruption = None;

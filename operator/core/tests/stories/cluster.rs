@@ -357,6 +357,9 @@ fn said(action: &Action) -> Option<String> {
     Some(match action {
         Action::OrderStage { image, .. } => format!("stage {image}"),
         Action::BeginDisruption(record) if record.going_back => "begin the turn back".to_owned(),
+        Action::BeginDisruption(record) if record.reset.is_some() => {
+            "begin the turn to begin anew".to_owned()
+        }
         Action::BeginDisruption(_) => "begin the turn".to_owned(),
         Action::Cordon => "cordon".to_owned(),
         Action::ForceOut => "delete the pods that are left".to_owned(),
@@ -369,7 +372,10 @@ fn said(action: &Action) -> Option<String> {
         Action::ReleasePlan => "let go".to_owned(),
         Action::OrderRecovery(Some(_)) => "write the recovery slot".to_owned(),
         Action::OrderRecovery(None) => "leave the recovery slot".to_owned(),
+        Action::OrderReset(_) => "begin anew".to_owned(),
+        Action::EndReset => "end the turn".to_owned(),
         Action::EnsurePlan
+        | Action::ForgetReset { .. }
         | Action::Evict
         | Action::MarkDraining(_)
         | Action::MarkDrained(_)

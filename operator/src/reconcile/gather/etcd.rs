@@ -33,7 +33,8 @@ fn waits(node: &NodeSeen) -> bool {
     let target = node.plan.as_ref().and_then(|plan| plan.spec.target);
     let staged = target == Some(Target::Staged) && node.phase() == Phase::Staged;
     let kept = target == Some(Target::Committed) && node.phase() == Phase::Committed;
-    node.control_plane && node.ours() && node.disruption().is_none() && (staged || kept)
+    let wanted = staged || kept || node.reset.is_some();
+    node.control_plane && node.ours() && node.disruption().is_none() && wanted
 }
 
 /// By node: whether its member is ready.

@@ -1,7 +1,10 @@
-//! Where a node stands in its rollout: domain, weight, age, step.
+//! Where a node stands in its rollout: domain, weight, age, step; and what somebody wants of its machine.
 
-use evenkeel_crds::{names::ROLLOUT_WEIGHT, rollout::Rollout};
-use evenkeel_operator_core::{NodeSeen, Snapshot};
+use evenkeel_crds::{
+    names::{RESET, ROLLOUT_WEIGHT},
+    rollout::Rollout,
+};
+use evenkeel_operator_core::{NodeSeen, Snapshot, wishes};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     ResourceExt as _,
@@ -10,15 +13,24 @@ use kube::{
 
 use crate::context::Context;
 
-/// Marks all nodes of a snapshot.
-pub fn mark(snapshot: &mut Snapshot, rollout: &Rollout, context: &Context) {
+/// Marks all nodes of a snapshot. Gives what is not understood of the first annotation that is wrong.
+pub fn mark(snapshot: &mut Snapshot, rollout: &Rollout, context: &Context) -> Option<String> {
     let selectors = selectors(rollout);
+    let mut wrong = None;
     for (name, seen) in &mut snapshot.nodes {
         seen.runs_operator = context.own_node.as_ref() == Some(name);
         if let Some(node) = context.seen.nodes.get(name) {
             place(seen, &node, rollout, &selectors);
+            let wish = node.annotations().get(RESET);
+            seen.reset = wish.and_then(|text| wishes::wipe(text));
+            if wish.is_some() && seen.reset.is_none() {
+                wrong.get_or_insert_with(|| {
+                    format!("the annotation {RESET} of node {name} is ignored: write what is lost, `state`, `oem` or `state,oem`")
+                });
+            }
         }
     }
+    wrong
 }
 
 /// The selector of each step that has one; one that cannot be read matches nothing.
