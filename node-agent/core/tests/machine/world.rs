@@ -186,7 +186,9 @@ impl World {
             }
             Action::Reboot => self.boot(),
             Action::RevertCommitted { .. } => unreachable!("nobody asked to revert"),
-            Action::WriteRecovery { .. } => unreachable!("nobody asks for that here"),
+            Action::WriteRecovery { .. } | Action::BeginAnew(_) | Action::WithdrawReset => {
+                unreachable!("nobody asks for that here")
+            }
         }
         Outcome::Done
     }

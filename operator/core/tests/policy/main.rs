@@ -7,6 +7,7 @@ mod first;
 mod fleet;
 mod minimum;
 mod recovery;
+mod reset;
 mod steps;
 mod times;
 mod turns;
