@@ -20,10 +20,10 @@ fn told(policy: &Policy) -> NodeSeen {
         let plan = node.plan.clone().unwrap();
         match action(&decide(policy, &[("n1", node.clone())]), "n1") {
             Some(Action::BeginDisruption(record)) => {
-                node.plan.as_mut().unwrap().spec.disruption = Some(record)
+                node.plan.as_mut().unwrap().spec.disruption = Some(record);
             }
             Some(Action::Cordon) => {
-                (node.unschedulable, node.cordoned_by) = (true, Some(policy.name.clone()))
+                (node.unschedulable, node.cordoned_by) = (true, Some(policy.name.clone()));
             }
             Some(Action::OrderReset(order)) => {
                 node.plan.as_mut().unwrap().spec.reset = Some(order);
