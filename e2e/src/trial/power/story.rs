@@ -147,31 +147,38 @@ impl<'a> Story<'a> {
                 machine.cut_power()?;
             }
             machine.power_off();
-            let came = disk.is_cut();
-            let lost = if self.tale.installs {
-                // The cuts behind this one are the same, however many writes are in doubt now.
-                disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?
-            } else {
-                disk.lose_power(dice)?
+            let Some(planned) = cut else {
+                disk.lose_power(dice)?;
+                break;
             };
-            if let Some(Planned { place, cut }) = cut {
-                let reached = self.console().get(begun..).is_some_and(|news| news.contains(place.words));
-                let mut what = if reached && came { told(place, cut) } else { "at rest".to_owned() };
-                what += &format!(", {lost} in doubt");
-                if self.tale.installs {
-                    what +=
-                        &format!(", {}", install::look(self, number).await.with_context(|| what.clone())?);
-                    if dice.below(2) == 0 && number + 1 < cuts {
-                        install::empty(&self.disk)?;
-                        what += ", emptied";
-                    }
-                    progress::step(&format!("  cut {number}: {what}"));
+            let mut what = self.lose(&disk, dice, planned, begun)?;
+            if self.tale.installs {
+                let left = install::look(self, number).await.with_context(|| what.clone())?;
+                what = format!("{what}, {left}");
+                progress::step(&format!("  cut {number}: {what}"));
+                if dice.below(2) == 0 && number + 1 < cuts {
+                    progress::step("  the disk is emptied");
+                    install::empty(&self.disk)?;
                 }
-                said.push(what);
-                machine.power_on()?;
             }
+            said.push(what);
+            machine.power_on()?;
         }
         Ok(said)
+    }
+
+    /// What is in doubt is lost, kept or torn. Gives what the cut hit.
+    fn lose(&self, disk: &VolatileDisk, dice: &mut Dice, planned: &Planned, begun: usize) -> Result<String> {
+        let came = disk.is_cut();
+        let lost = if self.tale.installs {
+            // The cuts behind this one are the same, however many writes are in doubt now.
+            disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?
+        } else {
+            disk.lose_power(dice)?
+        };
+        let reached = self.console().get(begun..).is_some_and(|news| news.contains(planned.place.words));
+        let place = if reached && came { planned.told() } else { "at rest".to_owned() };
+        Ok(format!("{place}, {lost} in doubt"))
     }
 
     fn plan(&self, dice: &mut Dice) -> Result<Planned> {
@@ -260,10 +267,13 @@ struct Planned {
     cut: Cut,
 }
 
-fn told(place: &Place, cut: &Cut) -> String {
-    let behind = if cut.at_flush { ", at the flush behind them," } else { "" };
-    let part = if place.part == Part::All { String::new() } else { format!(" to {:?}", place.part) };
-    format!("{} writes{part}{behind} after `{}`", cut.writes, place.words)
+impl Planned {
+    fn told(&self) -> String {
+        let Self { place, cut } = self;
+        let behind = if cut.at_flush { ", at the flush behind them," } else { "" };
+        let part = if place.part == Part::All { String::new() } else { format!(" to {:?}", place.part) };
+        format!("{} writes{part}{behind} after `{}`", cut.writes, place.words)
+    }
 }
 
 /// A sparse copy of a disk.
