@@ -1,6 +1,10 @@
 //! The command line, as people and scripts use it: what it writes, what it prints, and how it ends.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -51,6 +55,38 @@ async fn from_an_empty_file_to_a_second_slot_on_trial() {
     let b = shell.slot("b");
     assert_eq!((&b["bootable"], &b["default"], &b["triesLeft"]), (&true.into(), &true.into(), &3.into()));
     assert_eq!(shell.slot("a")["bootable"], true);
+}
+
+/// A file as a device, in whose partition table the kernel does not look. Needs root.
+struct Unread(PathBuf);
+
+impl Unread {
+    fn attach(file: &Path) -> Self {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).unwrap().trim().into())
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // Partitions that were added one by one stay with the device's number otherwise.
+        let _ = Command::new("partx").arg("--delete").arg(&self.0).output();
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_partitions_the_kernel_did_not_look_for_is_installed_again() {
+    let (mut shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    let device = Unread::attach(&shell.disk);
+    shell.disk.clone_from(&device.0);
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(shell.slot("a")["default"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
