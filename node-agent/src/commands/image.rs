@@ -17,7 +17,7 @@ use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
     disk::{Disk, DiskError},
-    install, mend, own_changes,
+    esp, install, mend, own_changes,
     stage::{self, Meter, StageRequest, Staged},
 };
 
@@ -183,6 +183,8 @@ fn brought_back(disk: Disk) -> Result<Disk> {
     if mend::format_unreadable(&disk)? {
         eprintln!("{path} has a boot partition that cannot be read: it is made anew");
     }
+    // An installation that was cut off before this one is to leave nothing.
+    esp::reclaim(&disk)?;
     Ok(disk)
 }
 

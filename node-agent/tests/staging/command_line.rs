@@ -1,7 +1,8 @@
 //! The command line, as people and scripts use it: what it writes, what it prints, and how it ends.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,6 +14,9 @@ use crate::{
     registry::Registry,
     shell::Shell,
 };
+
+/// Bytes before it on each disk.
+const BOOT_PARTITION: u64 = 1 << 20;
 
 /// A file out of a slot, through the kernel, found by nothing but what `slots` says.
 fn read_through_kernel(disk: &Path, slot: &Value, path: &str) -> String {
@@ -87,6 +91,38 @@ async fn a_disk_whose_partitions_the_kernel_did_not_look_for_is_installed_again(
     let (code, _, err) = shell.install(&image, &[]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(shell.slot("a")["default"], true);
+}
+
+/// What fsck.fat says of the boot partition, and whether nothing is wrong with it.
+fn judged(shell: &Shell) -> (bool, String) {
+    let copy = shell.folder.path().join("esp.img");
+    let mut content = vec![0; 512 << 20];
+    File::open(&shell.disk).unwrap().read_exact_at(&mut content, BOOT_PARTITION).unwrap();
+    fs::write(&copy, content).unwrap();
+    let said = Command::new("fsck.fat").arg("-n").arg(&copy).output().unwrap();
+    (said.status.success(), String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_leaves_nothing_of_one_that_was_cut_off() {
+    const LAST_OF_A_FILE: [u8; 4] = 0x0FFF_FFFF_u32.to_le_bytes();
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    assert_eq!(shell.install(&image, &[]).0, 0);
+    // Clusters of files that have no name yet, as the power left them in each copy of the table.
+    let disk = File::options().read(true).write(true).open(&shell.disk).unwrap();
+    let (mut reserved, mut length) = ([0; 2], [0; 4]);
+    disk.read_exact_at(&mut reserved, BOOT_PARTITION + 14).unwrap();
+    disk.read_exact_at(&mut length, BOOT_PARTITION + 36).unwrap();
+    let first = BOOT_PARTITION + u64::from(u16::from_le_bytes(reserved)) * 512;
+    let second = first + u64::from(u32::from_le_bytes(length)) * 512;
+    disk.write_all_at(&LAST_OF_A_FILE, first + 4 * 100_000).unwrap();
+    disk.write_all_at(&LAST_OF_A_FILE, second + 4 * 100_001).unwrap();
+    assert!(!judged(&shell).0);
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    let (clean, said) = judged(&shell);
+    assert!(clean, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
