@@ -30,8 +30,9 @@ lives: build
 	$(E2E) life $(STORIES) $(if $(GRUB),--grub)
 
 # Machines that update themselves, go back or begin anew while their power is cut, CUTS times in all; some two minutes for each.
+# TALE chooses: update, rollback, reset, or install, which is told only when it is chosen.
 power: build
-	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1)
+	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1) $(if $(TALE),--tale $(TALE))
 
 # Two versions of a Debian that differ by an update of one package: how much of the second is downloaded and written, as
 # layers and squashed. The versions are built once, which takes minutes.

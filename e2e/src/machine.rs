@@ -24,6 +24,8 @@ pub use hang::Hang;
 
 /// The host's loopback as the machine sees it (QEMU's user network).
 pub const HOST: &str = "10.0.2.2";
+/// A machine's second disk as its system sees it.
+pub const SECOND_DISK: &str = "/dev/disk/by-id/virtio-second";
 const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const MEMORY_MIB: u32 = 1536;
@@ -55,6 +57,9 @@ pub struct Hardware {
     pub one_processor: bool,
     /// It has a second serial line, whose other end is [`Machine::serial`].
     pub shell: bool,
+    /// It has a second disk, whose NBD server listens at [`Machine::second_disk`], and which its system finds as
+    /// [`SECOND_DISK`].
+    pub second_disk: bool,
 }
 
 /// Installs what machines need on this host.
@@ -133,6 +138,11 @@ impl Machine {
         serial(&self.folder)
     }
 
+    /// Where the server of a second disk listens, of a machine with this folder.
+    pub fn second_disk(folder: &Path) -> PathBuf {
+        folder.join("second-disk")
+    }
+
     /// The last lines of its console, for messages.
     pub fn console_tail(&self) -> String {
         last_lines(&fs::read(self.console()).unwrap_or_default())
@@ -148,7 +158,7 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
         .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
         .args(["-drive", &format!("if=pflash,format=raw,file={}", folder.join("variables.fd").display())])
-        .args(["-drive", &format!("if=virtio,format=raw,{}", source(disk, hardware))])
+        .args(["-drive", &format!("if=virtio,format=raw,{}", source(disk, hardware.remote_disk))])
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", console(folder).display())])
@@ -159,12 +169,17 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         let socket = format!("socket,id=shell,server=on,wait=off,path={}", serial(folder).display());
         command.args(["-chardev", &socket, "-serial", "chardev:shell"]);
     }
+    if hardware.second_disk {
+        // Behind the first one on the bus, wherever that comes to be: the firmware boots that.
+        let drive = format!("if=none,id=second,format=raw,{}", source(&Machine::second_disk(folder), true));
+        command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=second,serial=second,addr=0x10"]);
+    }
     Service::start(name, command, &folder.join("qemu.log"))
 }
 
-fn source(disk: &Path, hardware: Hardware) -> String {
+fn source(disk: &Path, remote: bool) -> String {
     let disk = disk.display();
-    if hardware.remote_disk {
+    if remote {
         format!("file.driver=nbd,file.server.type=unix,file.server.path={disk}")
     } else {
         format!("file={disk}")

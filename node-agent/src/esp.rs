@@ -82,6 +82,16 @@ pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
     Ok(Box::new(opened))
 }
 
+/// Takes away what power cuts have left on the partition and no file has, as far as it can be told.
+pub fn reclaim(disk: &Disk) -> Result<(), EspError> {
+    let mended = open(disk)?.reclaim();
+    mended.map_err(|source| EspError::Io {
+        operation: "mend",
+        disk: disk.path().display().to_string(),
+        source,
+    })
+}
+
 /// Formats the partition.
 pub fn format(disk: &Disk) -> Result<(), EspError> {
     let partition = disk.partition(Role::Esp)?;

@@ -1,8 +1,10 @@
-//! A machine that updates itself, goes back, or begins anew, and loses its power again and again: what it wrote and did not
-//! flush is lost, kept or torn. In the end it runs what it should, kept, and its slots hold what was written into them.
+//! A machine that updates itself, goes back, begins anew, or installs another disk, and loses its power again and again: what
+//! it wrote and did not flush is lost, kept or torn. In the end it runs what it should, kept, and its slots hold what was
+//! written into them.
 
 mod dice;
 mod disk;
+mod install;
 mod story;
 mod tales;
 
@@ -16,6 +18,9 @@ use super::{
 use crate::{process::Scratch, progress};
 
 use dice::Dice;
+use story::Story;
+pub use tales::Name;
+use tales::Tale;
 
 /// Options of `evenkeel-e2e power`.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +35,9 @@ pub struct Arguments {
     /// with the same of them lost.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What the machine does; default: what each seed chooses, which is anything but an installation.
+    #[arg(long)]
+    pub tale: Option<Name>,
     /// Boot by GRUB.
     #[arg(long)]
     pub grub: bool,
@@ -48,7 +56,9 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
             break;
         }
         let cuts = arguments.cuts_in_each.min(arguments.cuts - done);
-        match story::tell(&host, &base, &mut Dice::new(seed), seed, cuts).await {
+        let mut dice = Dice::new(seed);
+        let story = Story::new(&host, &base, loader, Tale::choose(arguments.tale, &mut dice), seed)?;
+        match story.tell(&mut dice, cuts).await {
             Ok(said) => progress::step(&format!("seed {seed}: {said}")),
             Err(error) => {
                 progress::step(&format!("seed {seed} FAILED: {error:#}"));

@@ -17,7 +17,7 @@ use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
     disk::{Disk, DiskError},
-    install, mend, own_changes,
+    esp, install, mend, own_changes,
     stage::{self, Meter, StageRequest, Staged},
 };
 
@@ -163,10 +163,8 @@ fn open_or_create(args: &InstallArgs) -> Result<Disk> {
     }
     match Disk::open(path) {
         Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes)?),
-        // A kernel that saw only the copy that is damaged.
-        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok_and(|lost| !lost.is_empty()) => {
-            brought_back(Disk::open(path)?)
-        }
+        // A kernel that saw only the copy that is damaged, or did not look for a table when the disk came.
+        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok() => brought_back(Disk::open(path)?),
         Err(error) => Err(error.into()),
         Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
             "{} has partitions that are not Evenkeel's: if nothing on it is needed, say --force",
@@ -185,6 +183,8 @@ fn brought_back(disk: Disk) -> Result<Disk> {
     if mend::format_unreadable(&disk)? {
         eprintln!("{path} has a boot partition that cannot be read: it is made anew");
     }
+    // An installation that was cut off before this one is to leave nothing.
+    esp::reclaim(&disk)?;
     Ok(disk)
 }
 

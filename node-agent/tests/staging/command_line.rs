@@ -1,6 +1,11 @@
 //! The command line, as people and scripts use it: what it writes, what it prints, and how it ends.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -9,6 +14,9 @@ use crate::{
     registry::Registry,
     shell::Shell,
 };
+
+/// Bytes before it on each disk.
+const BOOT_PARTITION: u64 = 1 << 20;
 
 /// A file out of a slot, through the kernel, found by nothing but what `slots` says.
 fn read_through_kernel(disk: &Path, slot: &Value, path: &str) -> String {
@@ -51,6 +59,70 @@ async fn from_an_empty_file_to_a_second_slot_on_trial() {
     let b = shell.slot("b");
     assert_eq!((&b["bootable"], &b["default"], &b["triesLeft"]), (&true.into(), &true.into(), &3.into()));
     assert_eq!(shell.slot("a")["bootable"], true);
+}
+
+/// A file as a device, in whose partition table the kernel does not look. Needs root.
+struct Unread(PathBuf);
+
+impl Unread {
+    fn attach(file: &Path) -> Self {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).unwrap().trim().into())
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // Partitions that were added one by one stay with the device's number otherwise.
+        let _ = Command::new("partx").arg("--delete").arg(&self.0).output();
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_partitions_the_kernel_did_not_look_for_is_installed_again() {
+    let (mut shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    let device = Unread::attach(&shell.disk);
+    shell.disk.clone_from(&device.0);
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(shell.slot("a")["default"], true);
+}
+
+/// What fsck.fat says of the boot partition, and whether nothing is wrong with it.
+fn judged(shell: &Shell) -> (bool, String) {
+    let copy = shell.folder.path().join("esp.img");
+    let mut content = vec![0; 512 << 20];
+    File::open(&shell.disk).unwrap().read_exact_at(&mut content, BOOT_PARTITION).unwrap();
+    fs::write(&copy, content).unwrap();
+    let said = Command::new("fsck.fat").arg("-n").arg(&copy).output().unwrap();
+    (said.status.success(), String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_leaves_nothing_of_one_that_was_cut_off() {
+    const LAST_OF_A_FILE: [u8; 4] = 0x0FFF_FFFF_u32.to_le_bytes();
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    assert_eq!(shell.install(&image, &[]).0, 0);
+    // Clusters of files that have no name yet, as the power left them in each copy of the table.
+    let disk = File::options().read(true).write(true).open(&shell.disk).unwrap();
+    let (mut reserved, mut length) = ([0; 2], [0; 4]);
+    disk.read_exact_at(&mut reserved, BOOT_PARTITION + 14).unwrap();
+    disk.read_exact_at(&mut length, BOOT_PARTITION + 36).unwrap();
+    let first = BOOT_PARTITION + u64::from(u16::from_le_bytes(reserved)) * 512;
+    let second = first + u64::from(u32::from_le_bytes(length)) * 512;
+    disk.write_all_at(&LAST_OF_A_FILE, first + 4 * 100_000).unwrap();
+    disk.write_all_at(&LAST_OF_A_FILE, second + 4 * 100_001).unwrap();
+    assert!(!judged(&shell).0);
+    let (code, _, err) = shell.install(&image, &[]);
+    assert_eq!(code, 0, "{err}");
+    let (clean, said) = judged(&shell);
+    assert!(clean, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    ops::Range,
     os::unix::{
         fs::FileExt as _,
         net::{UnixListener, UnixStream},
@@ -51,8 +52,20 @@ struct State {
     file: File,
     length: u64,
     unflushed: Vec<(u64, Vec<u8>)>,
-    /// Writes that are still answered; none is when the power is gone.
-    left: Option<u64>,
+    cut: Option<Cut>,
+    /// Nothing is answered any more.
+    dead: bool,
+}
+
+/// When the power goes.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    /// After so many writes more.
+    pub writes: u64,
+    /// Only those count that begin here.
+    pub part: Range<u64>,
+    /// At the flush behind them, which is not done.
+    pub at_flush: bool,
 }
 
 impl VolatileDisk {
@@ -60,7 +73,8 @@ impl VolatileDisk {
     pub(super) fn serve(path: &Path, socket: &Path) -> Result<Self> {
         let file = File::options().read(true).write(true).open(path).context("open the disk")?;
         let length = file.metadata().context("measure the disk")?.len();
-        let disk = Self(Arc::new(Mutex::new(State { file, length, unflushed: Vec::new(), left: None })));
+        let disk =
+            Self(Arc::new(Mutex::new(State { file, length, unflushed: Vec::new(), cut: None, dead: false })));
         let listener = UnixListener::bind(socket).context("listen for an emulator")?;
         let server = disk.clone();
         thread::spawn(move || {
@@ -73,21 +87,21 @@ impl VolatileDisk {
         Ok(disk)
     }
 
-    /// After so many writes more nothing is answered any more.
-    pub(super) fn cut_after(&self, writes: u64) {
-        self.state().left = Some(writes);
+    /// From then on nothing is answered any more.
+    pub(super) fn cut(&self, cut: Cut) {
+        self.state().cut = Some(cut);
     }
 
     /// Whether that has come.
     pub(super) fn is_cut(&self) -> bool {
-        self.state().left == Some(0)
+        self.state().dead
     }
 
     /// What the cut left of the writes that were not flushed. To be called when the emulator is dead. Gives how many there
     /// were.
     pub(super) fn lose_power(&self, dice: &mut Dice) -> Result<usize> {
         let mut state = self.state();
-        state.left = None;
+        (state.cut, state.dead) = (None, false);
         let unflushed = std::mem::take(&mut state.unflushed);
         for (offset, bytes) in &unflushed {
             let sectors = (bytes.len() / SECTOR) as u64;
@@ -134,7 +148,7 @@ impl VolatileDisk {
                 CMD_FLUSH => state.flush(),
                 _ => Err(io::ErrorKind::Unsupported.into()),
             };
-            let cut = state.left == Some(0);
+            let cut = state.dead;
             drop(state);
             if cut {
                 // The emulator waits until it is killed, as a machine does whose power goes.
@@ -192,14 +206,19 @@ impl State {
     }
 
     fn write(&mut self, offset: u64, data: Vec<u8>) {
-        if self.left != Some(0) {
-            self.unflushed.push((offset, data));
-            self.left = self.left.map(|left| left.saturating_sub(1));
+        if self.dead {
+            return;
+        }
+        self.unflushed.push((offset, data));
+        if let Some(cut) = self.cut.as_mut().filter(|cut| cut.part.contains(&offset)) {
+            cut.writes = cut.writes.saturating_sub(1);
+            self.dead = cut.writes == 0 && !cut.at_flush;
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.left != Some(0) {
+        self.dead |= self.cut.as_ref().is_some_and(|cut| cut.at_flush && cut.writes == 0);
+        if !self.dead {
             for (offset, bytes) in std::mem::take(&mut self.unflushed) {
                 self.file.write_all_at(&bytes, offset)?;
             }
@@ -231,7 +250,8 @@ mod tests {
             file,
             length: 64 << 10,
             unflushed: Vec::new(),
-            left: None,
+            cut: None,
+            dead: false,
         })))
     }
 
@@ -266,7 +286,7 @@ mod tests {
     #[test]
     fn nothing_is_written_or_flushed_after_the_cut() {
         let disk = disk();
-        disk.cut_after(1);
+        disk.cut(Cut { writes: 1, part: 0..u64::MAX, at_flush: false });
         disk.state().write(0, vec![1; 512]);
         assert!(disk.is_cut());
         disk.state().write(512, vec![1; 512]);
@@ -275,5 +295,23 @@ mod tests {
         let mut on_the_disk = [7; 1024];
         disk.state().file.read_exact_at(&mut on_the_disk, 0).unwrap();
         assert_eq!(on_the_disk, [0; 1024]);
+    }
+
+    #[test]
+    fn a_cut_counts_the_writes_of_its_part_and_may_wait_for_the_flush() {
+        let disk = disk();
+        disk.cut(Cut { writes: 2, part: 512..1024, at_flush: true });
+        for offset in [512, 0, 0] {
+            disk.state().write(offset, vec![1; 512]);
+        }
+        disk.state().flush().unwrap();
+        assert!(!disk.is_cut() && disk.state().unflushed.is_empty());
+        for offset in [512, 0] {
+            disk.state().write(offset, vec![2; 512]);
+        }
+        assert!(!disk.is_cut());
+        disk.state().flush().unwrap();
+        assert!(disk.is_cut());
+        assert_eq!(disk.state().unflushed.len(), 2);
     }
 }

@@ -1,8 +1,8 @@
 //! One tale with cuts.
 
 use std::{
-    fs,
-    path::PathBuf,
+    fs::{self, File},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,17 +11,20 @@ use tokio::{process::Command, time::sleep};
 
 use super::{
     dice::Dice,
-    disk::VolatileDisk,
-    tales::{KEPT, Tale},
+    disk::{Cut, VolatileDisk},
+    install,
+    tales::{FAILED, KEPT, Part, Place, Tale},
 };
 use crate::{
-    machine::{HOST, Hardware, Machine},
+    machine::{HOST, Hardware, Machine, SECOND_DISK},
     os_image,
     process::output,
     progress,
     trial::{
-        base::{self, Base, HANGS_MAX, Host},
-        boots, run,
+        base::{self, Base, DISK_BYTES, HANGS_MAX, Host},
+        boots,
+        case::Loader,
+        run,
         slot::Slot,
         state,
     },
@@ -30,46 +33,67 @@ use crate::{
 const POLL: Duration = Duration::from_millis(50);
 /// A boot that takes longer than this many usual ones, or a stage in it, has not come up.
 const SLOWER: u32 = 8;
+/// The power goes with the next write.
+const AT_ONCE: Cut = Cut { writes: 1, part: 0..u64::MAX, at_flush: false };
 /// What all scripts begin with.
 const BEGIN: &str = r#"
 agent=/usr/lib/evenkeel/evenkeel-agent
 say() { echo "evenkeel-power: $*" > /dev/console; }
 "#;
 
-/// Copies the base, lets it do one thing with so many cuts, and looks at what came of it.
-pub(super) async fn tell(host: &Host, base: &Base, dice: &mut Dice, seed: u64, cuts: u32) -> Result<String> {
-    let folder = host.folder.join(format!("power-{seed}"));
-    fs::create_dir_all(&folder).context("make a folder for the story")?;
-    let tale = Tale::choose(dice);
-    let story = Story { host, base, tale, disk: folder.join("disk.img"), folder };
-    story.set_up().await?;
-    let done =
-        progress::long(&format!("{} with {cuts} cuts, seed {seed}", tale.name), story.go_on(dice, cuts))
-            .await;
-    let looked = match done {
-        Ok(said) => story.check().await.map(|()| format!("{}: {}", tale.name, said.join("; "))),
-        Err(error) => Err(error),
-    };
-    if std::env::var_os("KEEP").is_none() {
-        fs::remove_dir_all(&story.folder).context("remove the story's folder")?;
-    }
-    looked
-}
-
-struct Story<'a> {
-    host: &'a Host,
-    base: &'a Base,
+/// A machine, and what it does while its power is cut.
+pub(super) struct Story<'a> {
+    pub host: &'a Host,
+    pub base: &'a Base,
+    pub loader: Loader,
     tale: &'static Tale,
-    folder: PathBuf,
-    disk: PathBuf,
+    seed: u64,
+    pub folder: PathBuf,
+    /// The disk that forgets what was not flushed.
+    pub disk: PathBuf,
 }
 
-impl Story<'_> {
+impl<'a> Story<'a> {
+    /// One that nothing was done for yet.
+    pub(super) fn new(
+        host: &'a Host,
+        base: &'a Base,
+        loader: Loader,
+        tale: &'static Tale,
+        seed: u64,
+    ) -> Result<Self> {
+        let folder = host.folder.join(format!("power-{seed}"));
+        fs::create_dir_all(&folder).context("make a folder for the story")?;
+        Ok(Self { host, base, loader, tale, seed, disk: folder.join("disk.img"), folder })
+    }
+
+    /// Copies the base, lets it do one thing with so many cuts, and looks at what came of it.
+    pub(super) async fn tell(&self, dice: &mut Dice, cuts: u32) -> Result<String> {
+        let (name, seed) = (self.tale.name, self.seed);
+        self.set_up().await?;
+        let done =
+            progress::long(&format!("{name} with {cuts} cuts, seed {seed}"), self.go_on(dice, cuts)).await;
+        let looked = match done {
+            Ok(said) => self.check().await.map(|()| format!("{name}: {}", said.join("; "))),
+            Err(error) => Err(error),
+        };
+        if std::env::var_os("KEEP").is_none() {
+            fs::remove_dir_all(&self.folder).context("remove the story's folder")?;
+        }
+        looked
+    }
+
+    /// The disk that the machine runs from.
+    fn system(&self) -> PathBuf {
+        if self.tale.installs { self.folder.join("system.img") } else { self.disk.clone() }
+    }
+
     async fn set_up(&self) -> Result<()> {
-        let mut copy = Command::new("cp");
-        copy.args(["--sparse=always", "--reflink=auto"]).args([&self.base.disk, &self.disk]);
-        output(copy).await.context("copy the disk")?;
-        if self.tale.begins_in_b {
+        let system = self.system();
+        copy(&self.base.disk, &system).await?;
+        if self.tale.installs {
+            File::create(&self.disk).and_then(|file| file.set_len(DISK_BYTES)).context("make a disk")?;
+        } else if self.tale.begins_in_b {
             self.agent(&["activate", "--slot", "b"]).await?;
             self.agent(&["commit", "--slot", "b"]).await?;
         } else {
@@ -77,31 +101,45 @@ impl Story<'_> {
             Slot::find(&self.host.agent, &self.disk, "b").await?.wipe()?;
         }
         if let Some(document) = self.tale.cloud_config {
-            state::write_cloud_config(&self.disk, document).await?;
+            state::write_cloud_config(&system, document).await?;
         }
         let port = self.host.registry.port();
         let image = format!("{HOST}:{port}/{}:2", os_image::TRIALS_REPOSITORY);
-        let script = format!("{BEGIN}{}", self.tale.script.replace("IMAGE", &image));
-        state::write_script(&self.disk, &script).await
+        let script = self.tale.script.replace("IMAGE", &image);
+        let script = script.replace("DISK", SECOND_DISK).replace("LOADER", self.loader.name());
+        state::write_script(&system, &format!("{BEGIN}{script}")).await
     }
 
-    async fn agent(&self, arguments: &[&str]) -> Result<()> {
+    pub(super) async fn agent(&self, arguments: &[&str]) -> Result<()> {
         base::agent(&self.host.agent, &self.disk, arguments).await.map(|_| ())
+    }
+
+    /// How long a boot may take, and what is done in it.
+    pub(super) fn boot_limit(&self) -> Duration {
+        self.base.boot_time * SLOWER + Duration::from_mins(6)
+    }
+
+    fn power_on(&self) -> Result<(Machine, VolatileDisk)> {
+        let usual = Hardware { one_processor: true, ..Hardware::default() };
+        let (boots, socket, hardware) = if self.tale.installs {
+            let socket = Machine::second_disk(&self.folder);
+            (self.system(), socket, Hardware { second_disk: true, ..usual })
+        } else {
+            let socket = self.folder.join("nbd");
+            (socket.clone(), socket, Hardware { remote_disk: true, ..usual })
+        };
+        let disk = VolatileDisk::serve(&self.disk, &socket)?;
+        Ok((Machine::start_with("power", &boots, &self.folder, hardware)?, disk))
     }
 
     /// Gives what each cut hit.
     async fn go_on(&self, dice: &mut Dice, cuts: u32) -> Result<Vec<String>> {
-        let socket = self.folder.join("nbd");
-        let disk = VolatileDisk::serve(&self.disk, &socket)?;
-        let hardware = Hardware { remote_disk: true, one_processor: true, ..Hardware::default() };
-        let mut machine = Machine::start_with("power", &socket, &self.folder, hardware)?;
+        let (mut machine, disk) = self.power_on()?;
         let mut said = Vec::new();
         let mut hangs = 0;
         for number in 0..=cuts {
-            let places = self.tale.places;
-            let (words, writes) =
-                places[usize::try_from(dice.below(places.len() as u64)).unwrap_or_default()];
-            let cut = (number < cuts).then(|| (words, 1 + dice.below(writes)));
+            let planned = self.plan(dice)?;
+            let cut = (number < cuts).then_some(&planned);
             let begun = self.console().len();
             while !self.boot(&mut machine, &disk, cut, begun).await? {
                 hangs += 1;
@@ -109,16 +147,47 @@ impl Story<'_> {
                 machine.cut_power()?;
             }
             machine.power_off();
-            let lost = disk.lose_power(dice)?;
-            if let Some((words, writes)) = cut {
-                let reached = self.console().get(begun..).is_some_and(|news| news.contains(words));
-                let place =
-                    if reached { format!("{writes} writes after `{words}`") } else { "at rest".to_owned() };
-                said.push(format!("{place}, {lost} in doubt"));
-                machine.power_on()?;
+            let Some(planned) = cut else {
+                disk.lose_power(dice)?;
+                break;
+            };
+            let mut what = self.lose(&disk, dice, planned, begun)?;
+            if self.tale.installs {
+                let left = install::look(self, number).await.with_context(|| what.clone())?;
+                what = format!("{what}, {left}");
+                progress::step(&format!("  cut {number}: {what}"));
+                if dice.below(2) == 0 && number + 1 < cuts {
+                    progress::step("  the disk is emptied");
+                    install::empty(&self.disk)?;
+                }
             }
+            said.push(what);
+            machine.power_on()?;
         }
         Ok(said)
+    }
+
+    /// What is in doubt is lost, kept or torn. Gives what the cut hit.
+    fn lose(&self, disk: &VolatileDisk, dice: &mut Dice, planned: &Planned, begun: usize) -> Result<String> {
+        let came = disk.is_cut();
+        let lost = if self.tale.installs {
+            // The cuts behind this one are the same, however many writes are in doubt now.
+            disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?
+        } else {
+            disk.lose_power(dice)?
+        };
+        let reached = self.console().get(begun..).is_some_and(|news| news.contains(planned.place.words));
+        let place = if reached && came { planned.told() } else { "at rest".to_owned() };
+        Ok(format!("{place}, {lost} in doubt"))
+    }
+
+    fn plan(&self, dice: &mut Dice) -> Result<Planned> {
+        let places = self.tale.places;
+        let place = &places[usize::try_from(dice.below(places.len() as u64)).unwrap_or_default()];
+        let (writes, part) = (place.skipped + 1 + dice.below(place.writes), place.part.range()?);
+        // Asked for these parts alone: the numbers of the other tales stay what they were.
+        let at_flush = place.part != Part::All && dice.below(2) == 1;
+        Ok(Planned { place, cut: Cut { writes, part, at_flush } })
     }
 
     /// Lets the machine go on until its power is cut, or without a cut until it has come to its end and is up. False when
@@ -127,25 +196,26 @@ impl Story<'_> {
         &self,
         machine: &mut Machine,
         disk: &VolatileDisk,
-        cut: Option<(&str, u64)>,
+        cut: Option<&Planned>,
         begun: usize,
     ) -> Result<bool> {
         let mut armed = false;
-        let limit = self.base.boot_time * SLOWER + Duration::from_mins(6);
+        let limit = self.boot_limit();
         let end = Instant::now() + limit;
         loop {
             machine.tend()?;
             let console = self.console();
             let news = console.get(begun..).unwrap_or_default();
-            if let Some((words, writes)) = cut.filter(|_| !armed) {
+            ensure!(!news.contains(FAILED), "the machine gave up:\n{}", machine.console_tail());
+            if let Some(Planned { place, cut }) = cut.filter(|_| !armed) {
                 // A step that is over does not come again.
                 let over = news.contains(KEPT) && up(&console);
-                if news.contains(words) || over {
-                    disk.cut_after(if over { 1 } else { writes });
+                if news.contains(place.words) || over {
+                    disk.cut(if over { AT_ONCE } else { cut.clone() });
                     armed = true;
                 }
             }
-            let done = cut.is_none() && up(&console) && console.contains(KEPT);
+            let done = cut.is_none() && up(&console) && news.contains(KEPT);
             // A step that writes less than its cut waits for never writes again in a system that is up and idle.
             let idle = armed && up(&console) && news.contains(KEPT);
             if disk.is_cut() || done || idle {
@@ -164,6 +234,13 @@ impl Story<'_> {
     }
 
     async fn check(&self) -> Result<()> {
+        let boots = boots::parse(&self.console());
+        ensure!(boots.iter().all(|boot| !boot.damage_found), "a slot was damaged: {boots:?}");
+        if self.tale.installs {
+            ensure!(boots.iter().all(|boot| boot.slot == "a"), "the live system booted {boots:?}");
+            base::agent(&self.host.agent, &self.system(), &["verify"]).await.context("the live system")?;
+            return install::check(self).await;
+        }
         let last = self.tale.ends_in;
         let slots = self.host.slots(&self.disk).await?;
         let kept = slots.iter().find(|slot| slot.name == last).context("the disk has no such slot")?;
@@ -172,18 +249,38 @@ impl Story<'_> {
             "slot {last} is not kept: {kept:?}"
         );
         self.agent(&["verify"]).await.context("verify both slots")?;
-        let boots = boots::parse(&self.console());
         ensure!(
             boots.last().is_some_and(|boot| boot.slot == last && boot.up),
             "the machine booted {boots:?}"
         );
-        ensure!(boots.iter().all(|boot| !boot.damage_found), "a slot was damaged: {boots:?}");
         Ok(())
     }
 
     fn console(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.join("console.log")).unwrap_or_default()).into_owned()
     }
+}
+
+/// Where the power is to go.
+struct Planned {
+    place: &'static Place,
+    cut: Cut,
+}
+
+impl Planned {
+    fn told(&self) -> String {
+        let Self { place, cut } = self;
+        let behind = if cut.at_flush { ", at the flush behind them," } else { "" };
+        let part = if place.part == Part::All { String::new() } else { format!(" to {:?}", place.part) };
+        format!("{} writes{part}{behind} after `{}`", cut.writes, place.words)
+    }
+}
+
+/// A sparse copy of a disk.
+pub(super) async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut copy = Command::new("cp");
+    copy.args(["--sparse=always", "--reflink=auto"]).args([from, to]);
+    output(copy).await.context("copy the disk").map(|_| ())
 }
 
 fn up(console: &str) -> bool {

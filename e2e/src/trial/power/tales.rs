@@ -1,9 +1,18 @@
 //! What machines do while their power is cut.
 
-use super::dice::Dice;
+use std::ops::Range;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use evenkeel_node_agent_core::layout::{MIB, Role};
+
+use super::{dice::Dice, install::INSTALL};
+use crate::trial::base::{self, DISK_BYTES};
 
 /// What a machine says when it has come to its end.
 pub(super) const KEPT: &str = "evenkeel-power: kept";
+/// What it says when it will not come to one.
+pub(super) const FAILED: &str = "evenkeel-power: failed";
 
 /// One thing that a machine does.
 pub(super) struct Tale {
@@ -14,20 +23,85 @@ pub(super) struct Tale {
     pub script: &'static str,
     /// Its own cloud-config.
     pub cloud_config: Option<&'static str>,
-    /// Where a cut may come: so many writes at most after these words on the console, as often as such a step has them. A step
-    /// with fewer lets the cut fall into the next one.
-    pub places: &'static [(&'static str, u64)],
+    /// Where a cut may come.
+    pub places: &'static [Place],
     /// The slot that runs in the end.
     pub ends_in: &'static str,
+    /// Whether it runs on another disk than the one that forgets what was not flushed, which is empty in the beginning.
+    pub installs: bool,
+}
+
+/// Where a cut may come: so many writes at most after these words on the console, as often as such a step has them. A step
+/// with fewer lets the cut fall into the next one.
+pub(super) struct Place {
+    pub words: &'static str,
+    /// So many writes are always let through.
+    pub skipped: u64,
+    pub writes: u64,
+    /// The writes that count.
+    pub part: Part,
+}
+
+/// A part of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// The first copy of the partition table, and the mark of a disk that is not finished.
+    Table,
+    /// The second copy.
+    BackupTable,
+    Partition(Role),
+}
+
+/// The names of the tales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// Another image is staged, tried and kept.
+    Update,
+    /// Back to the other slot.
+    Rollback,
+    /// A new beginning.
+    Reset,
+    /// A live system installs onto a second disk.
+    Install,
 }
 
 impl Tale {
-    /// One of them; an update is as likely as all others together.
-    pub(super) fn choose(dice: &mut Dice) -> &'static Self {
-        let others = [&ROLLBACK, &RESET];
-        let chosen = usize::try_from(dice.below(2 * others.len() as u64)).unwrap_or_default();
-        others.get(chosen).copied().unwrap_or(&UPDATE)
+    /// The one with this name, or one by chance: an update is as likely as a way back and a new beginning together. A
+    /// seed's other numbers are the same with a name and without.
+    pub(super) fn choose(name: Option<Name>, dice: &mut Dice) -> &'static Self {
+        let by_chance = match dice.below(4) {
+            0 => Name::Rollback,
+            1 => Name::Reset,
+            _ => Name::Update,
+        };
+        match name.unwrap_or(by_chance) {
+            Name::Update => &UPDATE,
+            Name::Rollback => &ROLLBACK,
+            Name::Reset => &RESET,
+            Name::Install => &INSTALL,
+        }
     }
+}
+
+impl Part {
+    /// Its bytes.
+    pub(super) fn range(self) -> Result<Range<u64>> {
+        Ok(match self {
+            Self::All => 0..u64::MAX,
+            Self::Table => 0..MIB,
+            Self::BackupTable => DISK_BYTES - MIB..DISK_BYTES,
+            Self::Partition(role) => {
+                let place = base::place(role)?;
+                place.offset..place.offset + place.length
+            }
+        })
+    }
+}
+
+/// Counts the writes of the whole disk.
+pub(super) const fn after(words: &'static str, writes: u64) -> Place {
+    Place { words, skipped: 0, writes, part: Part::All }
 }
 
 /// Another image is written, tried and kept.
@@ -51,14 +125,15 @@ esac
 ",
     cloud_config: None,
     places: &[
-        ("Linux version", 60),
-        ("evenkeel-power: stage", 500),
-        ("evenkeel-power: activate", 40),
-        ("evenkeel-power: reboot", 60),
-        ("evenkeel-power: commit", 12),
-        (KEPT, 20),
+        after("Linux version", 60),
+        after("evenkeel-power: stage", 500),
+        after("evenkeel-power: activate", 40),
+        after("evenkeel-power: reboot", 60),
+        after("evenkeel-power: commit", 12),
+        after(KEPT, 20),
     ],
     ends_in: "b",
+    installs: false,
 };
 
 /// A person goes back from an image that was kept.
@@ -79,12 +154,13 @@ esac
 ",
     cloud_config: None,
     places: &[
-        ("Linux version", 60),
-        ("evenkeel-power: rollback", 12),
-        ("evenkeel-power: reboot", 60),
-        (KEPT, 20),
+        after("Linux version", 60),
+        after("evenkeel-power: rollback", 12),
+        after("evenkeel-power: reboot", 60),
+        after(KEPT, 20),
     ],
     ends_in: "a",
+    installs: false,
 };
 
 /// A machine begins anew: this script is gone with its state, and its cloud-config says so.
@@ -101,11 +177,12 @@ sleep 1000
     ),
     // The initrd makes the file systems behind the reboot.
     places: &[
-        ("Linux version", 60),
-        ("evenkeel-power: reset", 15),
-        ("evenkeel-power: reboot", 400),
-        ("this machine begins anew", 60),
-        (KEPT, 20),
+        after("Linux version", 60),
+        after("evenkeel-power: reset", 15),
+        after("evenkeel-power: reboot", 400),
+        after("this machine begins anew", 60),
+        after(KEPT, 20),
     ],
     ends_in: "a",
+    installs: false,
 };

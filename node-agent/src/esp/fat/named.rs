@@ -64,21 +64,32 @@ impl Held {
         if kept.is_empty() { Ok(()) } else { self.forget_free_count() }
     }
 
-    /// Frees the clusters that nothing with a name has, and makes that durable.
+    /// Frees the clusters that nothing with a name has, lets all copies of the table say the same, and makes that durable.
     pub(super) fn reclaim(mut self) -> io::Result<()> {
         let named = self.named()?;
-        let mut lost = false;
-        for cluster in (FIRST_CLUSTER..self.parts.end).filter(|cluster| !named[index(*cluster)]) {
-            if ![0, BAD_CLUSTER].contains(&self.next(cluster)?) {
-                self.set_next(cluster, 0)?;
-                lost = true;
+        let mut wrong = false;
+        for cluster in FIRST_CLUSTER..self.parts.end {
+            let next = self.next(cluster)?;
+            let wanted = if named[index(cluster)] || next == BAD_CLUSTER { next } else { 0 };
+            if wanted != next || !self.copies_agree(cluster, next)? {
+                self.set_next(cluster, wanted)?;
+                wrong = true;
             }
         }
-        if !lost {
+        if !wrong {
             return Ok(());
         }
         self.forget_free_count()?;
         self.write_all_held()
+    }
+
+    fn copies_agree(&mut self, cluster: u64, next: u32) -> io::Result<bool> {
+        for place in self.parts.entries(cluster) {
+            if self.entry_at(place)? != next {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The clusters whose entries change, each with what it was and what it is to be.
@@ -99,9 +110,14 @@ impl Held {
         Ok(changed)
     }
 
+    /// As the first copy of the table has it.
     fn next(&mut self, cluster: u64) -> io::Result<u32> {
+        self.entry_at(self.parts.table + cluster * TABLE_ENTRY as u64)
+    }
+
+    fn entry_at(&mut self, place: u64) -> io::Result<u32> {
         let mut entry = [0; TABLE_ENTRY];
-        self.read_view(self.parts.table + cluster * TABLE_ENTRY as u64, &mut entry)?;
+        self.read_view(place, &mut entry)?;
         Ok(u32::from_le_bytes(entry) & TABLE_ENTRY_BITS)
     }
 
