@@ -61,7 +61,9 @@ pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Resu
         unreadable,
         snapshot,
     };
-    place::mark(&mut gathered.snapshot, &image.spec.rollout, context);
+    if let Some(node) = context.own_node.as_ref().and_then(|own| gathered.snapshot.nodes.get_mut(own)) {
+        node.runs_operator = true;
+    }
     etcd::look(context, &mut gathered.snapshot).await?;
     look_at_drains(context, image, &mut gathered.snapshot).await?;
     checks::fill(context, image, &mut gathered.snapshot);
