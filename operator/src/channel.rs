@@ -30,7 +30,7 @@ use kube::{
 };
 
 use crate::{
-    api::with_causes, context::Context, reconcile::ReconcileError, seen::Guarded, status::Problem,
+    api::with_causes, context::Context, guarded::Guarded, reconcile::ReconcileError, status::Problem,
     watch::Patience,
 };
 

@@ -9,7 +9,7 @@ use kube::{
     core::{ParseExpressionError, Selector, SelectorExt as _},
 };
 
-use crate::seen::Guarded;
+use crate::guarded::Guarded;
 
 /// One image object, as far as it matters for who has what.
 #[derive(Clone, Debug)]
@@ -91,14 +91,13 @@ pub fn claim(
     plan: Option<&ObjectMeta>,
 ) -> Claim {
     let owner = plan.and_then(|plan| {
-        let owners = plan.owner_references.iter().flatten();
-        let uids: Vec<&String> = owners.map(|owner| &owner.uid).collect();
-        all.iter().find(|image| uids.contains(&&image.uid))
+        let owns = |uid: &String| plan.owner_references.iter().flatten().any(|owner| owner.uid == *uid);
+        all.iter().find(|image| owns(&image.uid))
     });
     let rightful = all
         .iter()
         .filter(|image| image.selects(labels))
-        .min_by_key(|image| (image.created, image.name.clone()));
+        .min_by(|one, other| (one.created, &one.name).cmp(&(other.created, &other.name)));
     let is_me = |image: &&Claimant| image.uid == me.uid;
     let plan_is_ours = match owner {
         Some(owner) => is_me(&owner),

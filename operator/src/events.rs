@@ -66,7 +66,7 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
 }
 
 fn ended(name: &str, node: &NodeSeen, image: &str) -> Told {
-    let status = node.plan.as_ref().map(|plan| plan.status.clone()).unwrap_or_default();
+    let status = node.plan.as_ref().map(|plan| (*plan.status).clone()).unwrap_or_default();
     match node.phase() {
         Phase::Committed => Told::normal("NodeUpdated", format!("{name} runs {image}")),
         Phase::RolledBack => {
@@ -205,7 +205,7 @@ mod tests {
             selected: true,
             ready: true,
             boot_id: "b".into(),
-            plan: Some(PlanSeen { spec, status }),
+            plan: Some(PlanSeen { spec: spec.into(), status: status.into() }),
             ..NodeSeen::default()
         }
     }

@@ -11,6 +11,7 @@ pub mod context;
 pub mod drain;
 pub mod events;
 pub mod gates;
+pub mod guarded;
 pub mod jobs;
 pub mod lease;
 pub mod lifecycle;

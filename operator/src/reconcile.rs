@@ -22,8 +22,8 @@ use kube::{ResourceExt as _, runtime::controller::Action};
 use crate::{
     api::{ApiError, with_causes},
     context::Context,
+    guarded::Guarded,
     lifecycle, resolve,
-    seen::Guarded,
     status::{ImageSeen, Problem},
 };
 

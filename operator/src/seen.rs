@@ -4,6 +4,8 @@
 //! the API server's answer to each write stands in for the cached object until the watch has caught up. Where no answer
 //! came, the object is looked up.
 
+mod plan;
+
 use std::{
     collections::{BTreeSet, HashMap},
     fmt::Debug,
@@ -11,12 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, NodePlan, names::JOB_OF};
+use evenkeel_crds::{ManagedOSImage, ManagedOSVersion, names::JOB_OF};
 use futures::{Stream, stream};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Node, storage::v1::VolumeAttachment};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         reflector::{ObjectRef, Store},
         watcher,
@@ -25,15 +26,15 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+pub use plan::KnownPlan;
+
 use crate::{
     api::{ApiError, call},
+    guarded::Guarded,
     watch::{
         Reading, node_says_more, reflect, reflect_some, trim_attachment, trim_job, trim_node, trim_plan,
     },
 };
-
-/// An object that may not be of the form that this version knows.
-pub type Guarded<K> = DeserializeGuard<K>;
 
 /// A watch that shows nothing of a write for this long has missed it: a new list skipped an object that was made and
 /// deleted meanwhile. Longer than the watch needs to notice that its connection is dead.
@@ -224,7 +225,7 @@ pub struct Seen {
     /// Nodes.
     pub nodes: Kind<Node>,
     /// Their plans.
-    pub plans: Kind<Guarded<NodePlan>>,
+    pub plans: Kind<Guarded<KnownPlan>>,
     /// Published versions.
     pub versions: Kind<Guarded<ManagedOSVersion>>,
     /// Image objects.

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, future::ready, sync::Arc, time::Duration};
 
-use evenkeel_crds::{NodePlan, names::LIFECYCLE_REASON};
+use evenkeel_crds::names::LIFECYCLE_REASON;
 use futures::StreamExt as _;
 use k8s_openapi::{
     api::{
@@ -24,7 +24,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::{api::with_causes, seen::Guarded};
+use crate::{api::with_causes, guarded::Guarded, seen::KnownPlan};
 
 /// Longest pause between two tries. An API server that is back is to be noticed within the time in which a node on its
 /// way must not be kept waiting; a handful of watches does not hurt one that is still struggling.
@@ -142,7 +142,7 @@ pub fn trim_job(job: &mut Job) {
 }
 
 /// Who owns which field is a third of a plan's size, and nobody here reads it.
-pub fn trim_plan(plan: &mut Guarded<NodePlan>) {
+pub fn trim_plan(plan: &mut Guarded<KnownPlan>) {
     if let Ok(plan) = &mut plan.0 {
         plan.metadata.managed_fields = None;
     }

@@ -20,4 +20,4 @@ pub use drain::DrainSeen;
 pub use plan::{Action, Decision, plan};
 pub use policy::{Policy, PolicyError};
 pub use report::{NodeState, Report};
-pub use snapshot::{Checks, NodeSeen, PlanSeen, Snapshot};
+pub use snapshot::{Checks, NodeSeen, PlanSeen, Shared, Snapshot};

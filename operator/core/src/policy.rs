@@ -201,9 +201,15 @@ impl Policy {
         Some(release(digest, self.cloud_config.as_ref().map(|config| config.sha256.as_str())))
     }
 
-    /// Whether a node runs what it is to run.
+    /// Whether a node runs what it is to run. Asked of every node, several times in a look: most are told apart by the image
+    /// alone.
     pub fn is_run_by(&self, booted: &Booted) -> bool {
-        self.release().is_some_and(|release| release == booted.digest)
+        let digest = self.image.as_deref().and_then(digest_of);
+        match digest.and_then(|digest| booted.digest.strip_prefix(digest)) {
+            None => false,
+            Some("") => self.cloud_config.is_none(),
+            Some(_) => self.release().as_ref() == Some(&booted.digest),
+        }
     }
 
     /// Whether an order is for what nodes are to run.

@@ -1,6 +1,10 @@
 //! What was seen of the fleet, at one moment, possibly already old.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use evenkeel_crds::node_plan::{Disruption, NodePlanSpec, NodePlanStatus, Phase, Wipe};
 use jiff::Timestamp;
@@ -72,9 +76,34 @@ pub struct NodeSeen {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanSeen {
     /// The operator's order.
-    pub spec: NodePlanSpec,
+    pub spec: Shared<NodePlanSpec>,
     /// The agent's account.
-    pub status: NodePlanStatus,
+    pub status: Shared<NodePlanStatus>,
+}
+
+/// What a snapshot shares with those who saw it: a look at a large fleet would spend most of its time on copies that nobody
+/// changes. Who does change it has one of his own from then on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shared<T>(Arc<T>);
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
+    }
 }
 
 /// What was asked of the cluster about a node.

@@ -52,7 +52,7 @@ fn node() -> NodeSeen {
         selected: true,
         ready: true,
         boot_id: "b1".into(),
-        plan: Some(PlanSeen { spec: NodePlanSpec::default(), status }),
+        plan: Some(PlanSeen { status: status.into(), ..PlanSeen::default() }),
         checks: free(),
         ..NodeSeen::default()
     }
@@ -134,7 +134,7 @@ fn deleting_the_plan_is_how_a_person_says_try_again() {
 
     // The agent reports on the new plan, and still has its first attempt in mind.
     let mut again = failed;
-    again.plan.as_mut().unwrap().spec = NodePlanSpec::default();
+    again.plan.as_mut().unwrap().spec = NodePlanSpec::default().into();
     let decision = decide(&policy, &[("n1", again), ("n2", node())], now());
     let Some(Action::OrderStage { plan_id, .. }) = action(&decision, "n1") else { panic!("{decision:?}") };
     assert_eq!(plan_id, policy.plan_id(2));

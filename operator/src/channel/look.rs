@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use super::{Channels, Known, Memory, existing, fetch, show, write};
-use crate::{api::ApiError, reconcile::ReconcileError, seen::Guarded, status::Problem};
+use crate::{api::ApiError, guarded::Guarded, reconcile::ReconcileError, status::Problem};
 
 /// First pause after a failed fetch; it doubles with each further one, up to the channel's interval.
 const RETRY_MIN: Duration = Duration::from_secs(5);

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use evenkeel_crds::{
-    ManagedOSImage, ManagedOSVersion, ManagedOSVersionChannel, ManagedOSVersionSpec, NodePlan,
+    ManagedOSImage, ManagedOSVersion, ManagedOSVersionChannel, ManagedOSVersionSpec,
     names::{CHANNEL, NO_LONGER_IN_SYNC, OPERATOR_FIELD_MANAGER},
 };
 use evenkeel_operator_core::channel::{sync::Change, uses::Uses};
 use kube::{
     Api, Resource, ResourceExt as _,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
-    core::DeserializeGuard,
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     api::{ApiError, call},
     context::Context,
-    seen::Guarded,
+    guarded::Guarded,
+    seen::KnownPlan,
 };
 
 /// Objects of one page of a list.
@@ -59,7 +59,7 @@ async fn create(
     version.metadata.labels = Some(BTreeMap::from([(CHANNEL.to_owned(), channel.name_any())]));
     let what = format!("create ManagedOSVersion {name}");
     let written = call(what, api(context).create(&params(), &version)).await?;
-    context.seen.versions.wrote(DeserializeGuard(Ok(written)));
+    context.seen.versions.wrote(Guarded(Ok(written)));
     Ok(())
 }
 
@@ -82,7 +82,7 @@ async fn update(context: &Context, name: &str, spec: Option<&ManagedOSVersionSpe
     }
     version.metadata.managed_fields = None;
     let written = call(what.clone(), api(context).replace(name, &params(), &version)).await?;
-    context.seen.versions.wrote(DeserializeGuard(Ok(written)));
+    context.seen.versions.wrote(Guarded(Ok(written)));
     Ok(())
 }
 
@@ -107,7 +107,7 @@ pub(super) fn uses_seen(context: &Context) -> Uses {
         uses.by_image(image);
     }
     for plan in context.seen.plans.all().iter().filter_map(|plan| plan.0.as_ref().ok()) {
-        uses.by_node(plan);
+        uses.by_node(&plan.name_any(), &plan.spec, &plan.status);
     }
     uses
 }
@@ -116,7 +116,7 @@ pub(super) fn uses_seen(context: &Context) -> Uses {
 pub(super) async fn uses_now(context: &Context) -> Result<Uses, ApiError> {
     let mut uses = uses_seen(context);
     list::<ManagedOSImage>(context, |image| uses.by_image(image)).await?;
-    list::<NodePlan>(context, |plan| uses.by_node(plan)).await?;
+    list::<KnownPlan>(context, |plan| uses.by_node(&plan.name_any(), &plan.spec, &plan.status)).await?;
     Ok(uses)
 }
 

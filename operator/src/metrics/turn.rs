@@ -174,7 +174,12 @@ pub(super) mod tests {
         };
         let spec =
             NodePlanSpec { plan_id: Some("p".into()), disruption: Some(record), ..NodePlanSpec::default() };
-        NodeSeen { selected: true, ready: true, plan: Some(PlanSeen { spec, status }), ..NodeSeen::default() }
+        NodeSeen {
+            selected: true,
+            ready: true,
+            plan: Some(PlanSeen { spec: spec.into(), status: status.into() }),
+            ..NodeSeen::default()
+        }
     }
 
     pub fn begin(now: Timestamp) -> Action {

@@ -22,7 +22,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::DeserializeGuard,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +29,10 @@ use super::{ReconcileError, checks};
 use crate::{
     api::{ApiError, call},
     context::Context,
-    drain, events, marks,
+    drain, events,
+    guarded::Guarded,
+    marks,
+    seen::KnownPlan,
 };
 
 /// Actions of one look; the rest is decided again on what was seen after them, so that a large fleet's status stays
@@ -235,12 +237,12 @@ fn note(spec: &mut NodePlanSpec, write: impl FnOnce(&mut Disruption)) {
 /// Who owns which field is not kept: the rights of operator and agents settle that, and the account of it, which the API
 /// server renews with each write, costs it more than the write itself. One empty entry ends it.
 fn change(
-    plan: &NodePlan,
+    plan: &KnownPlan,
     image: &ManagedOSImage,
     policy: &Policy,
     action: &Action,
 ) -> Result<Value, serde_json::Error> {
-    let known = serde_json::to_value(&plan.spec)?;
+    let known = serde_json::to_value(&*plan.spec)?;
     let spec = after(&plan.spec, policy, action);
     let wanted = serde_json::to_value(&spec)?;
     let others = plan.owner_references().iter().filter(|owner| owner.controller != Some(true)).cloned();
@@ -260,14 +262,14 @@ fn change(
 /// A plan stays until its node's turn has ended, whoever deletes it: without it the agent is told nothing more, and a
 /// deletion in the foreground takes those of all nodes in their turn at once. One that is being deleted cannot be held any
 /// more.
-fn finalizers(plan: &NodePlan, spec: &NodePlanSpec) -> Vec<String> {
+fn finalizers(plan: &KnownPlan, spec: &NodePlanSpec) -> Vec<String> {
     let is_late = plan.metadata.deletion_timestamp.is_some() && !has_finalizer(plan);
     let ours = (spec.disruption.is_some() && !is_late).then(|| FINALIZER.to_owned());
     let others = plan.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
     others.chain(ours).collect()
 }
 
-fn has_finalizer(plan: &NodePlan) -> bool {
+fn has_finalizer(plan: &KnownPlan) -> bool {
     plan.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
@@ -281,7 +283,7 @@ async fn create_plan(
     plan.metadata.owner_references = image.controller_owner_ref(&()).map(|owner| vec![owner]);
     let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PostParams::default() };
     let created = call(format!("create NodePlan {name}"), plans(context).create(&params, &plan)).await?;
-    context.seen.plans.wrote(DeserializeGuard(Ok(created)));
+    context.seen.plans.wrote(Guarded(Ok(created.into())));
     Ok(())
 }
 
@@ -304,10 +306,10 @@ async fn order(
 /// The answer is the plan as it is then, if it is still there: one that was deleted goes with its finalizer.
 async fn write(
     context: &Context,
-    plan: &NodePlan,
+    plan: &KnownPlan,
     change: Result<Value, kube::Error>,
     what: String,
-) -> Result<Option<NodePlan>, ApiError> {
+) -> Result<Option<KnownPlan>, ApiError> {
     let name = plan.name_any();
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
     let written = call(what, async { plans(context).patch(&name, &params, &Patch::Merge(change?)).await });
@@ -322,7 +324,8 @@ async fn write(
         context.seen.plans.deleted(&name, plan.uid());
         return Ok(None);
     }
-    context.seen.plans.wrote(DeserializeGuard(Ok(written.clone())));
+    let written = KnownPlan::from(written);
+    context.seen.plans.wrote(Guarded(Ok(written.clone())));
     Ok(Some(written))
 }
 
@@ -359,7 +362,7 @@ fn plans(context: &Context) -> Api<NodePlan> {
     Api::all(context.clients.main.clone())
 }
 
-fn seen_plan(context: &Context, name: &str, what: &str) -> Result<Arc<DeserializeGuard<NodePlan>>, ApiError> {
+fn seen_plan(context: &Context, name: &str, what: &str) -> Result<Arc<Guarded<KnownPlan>>, ApiError> {
     context.seen.plans.get(name).ok_or_else(|| ApiError::NotFound { what: what.to_owned() })
 }
 

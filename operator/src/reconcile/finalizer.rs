@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::{
     api::{ApiError, call},
     context::Context,
+    guarded::Guarded,
 };
 
 /// Whether an image object has it.
@@ -46,6 +47,6 @@ async fn write(context: &Context, image: &ManagedOSImage, finalizers: &[String])
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
     let what = format!("write the finalizers of ManagedOSImage {name}");
     let written = call(what, api.patch(&name, &params, &Patch::Merge(&patch))).await?;
-    context.seen.images.wrote(kube::core::DeserializeGuard(Ok(written)));
+    context.seen.images.wrote(Guarded(Ok(written)));
     Ok(())
 }

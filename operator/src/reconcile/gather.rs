@@ -54,7 +54,7 @@ pub struct Gathered {
 pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<Gathered, ApiError> {
     context.seen.plans.look_up(&Api::all(context.clients.main.clone())).await?;
     let asked = ask_registry(context, image);
-    let (snapshot, unreadable) = fleet::seen(context, image);
+    let fleet::Seen { snapshot, unreadable, wrong } = fleet::seen(context, image);
     let mut gathered = Gathered {
         image: asked.image,
         resolved_now: asked.resolved_now,
@@ -62,9 +62,11 @@ pub async fn gather(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Resu
         retry: asked.retry,
         unreadable,
         snapshot,
-        wrong: None,
+        wrong,
     };
-    gathered.wrong = place::mark(&mut gathered.snapshot, &image.spec.rollout, context);
+    if let Some(node) = context.own_node.as_ref().and_then(|own| gathered.snapshot.nodes.get_mut(own)) {
+        node.runs_operator = true;
+    }
     etcd::look(context, &mut gathered.snapshot).await?;
     look_at_drains(context, image, &mut gathered.snapshot).await?;
     checks::fill(context, image, &mut gathered.snapshot);

@@ -9,14 +9,16 @@ use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
 };
 use serde_json::{Value, json};
 
 use crate::{
     api::{ApiError, call},
     context::Context,
-    events, resolve,
+    events,
+    guarded::Guarded,
+    resolve,
     status::{ImageSeen, Problem, render},
 };
 
@@ -112,7 +114,7 @@ pub(super) async fn write(
         return Err(ApiError::Conflict { what });
     }
     let written = call(what, api.patch_status(&name, &params, &Patch::Apply(&document))).await?;
-    context.seen.images.wrote(DeserializeGuard(Ok(written)));
+    context.seen.images.wrote(Guarded(Ok(written)));
     Ok(())
 }
 

@@ -186,7 +186,7 @@ pub fn wishes(image: &ManagedOSImage) -> Wishes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_crds::node_plan::Revert;
+    use evenkeel_crds::node_plan::{NodePlanSpec, Revert};
     use evenkeel_operator_core::{NodeSeen, PlanSeen, Snapshot};
     use serde_json::json;
 
@@ -277,8 +277,8 @@ mod tests {
             "since": "2026-01-01T00:00:00Z", "foundCordoned": false, "bootIdBefore": "b", "attempt": 1,
             "deadline": until,
         });
-        let spec = serde_json::from_value(json!({ "disruption": record })).unwrap();
-        let plan = PlanSeen { spec, ..PlanSeen::default() };
+        let spec: NodePlanSpec = serde_json::from_value(json!({ "disruption": record })).unwrap();
+        let plan = PlanSeen { spec: spec.into(), ..PlanSeen::default() };
         let node = NodeSeen { plan: Some(plan), ready: true, ..NodeSeen::default() };
         let snapshot = Snapshot { nodes: [("n1".to_owned(), node)].into(), ..Snapshot::default() };
         Gathered { snapshot, ..Gathered::default() }

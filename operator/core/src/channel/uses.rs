@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_crds::{ManagedOSImage, ManagedOSVersionSpec, NodePlan};
+use evenkeel_crds::{
+    ManagedOSImage, ManagedOSVersionSpec,
+    node_plan::{NodePlanSpec, NodePlanStatus},
+};
 
 /// Versions that are used, each with somebody who does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,15 +41,14 @@ impl Uses {
     }
 
     /// Takes note of what a node is to run, and of what is in its slots: it may go back to any of them.
-    pub fn by_node(&mut self, plan: &NodePlan) {
-        let user = format!("node {}", plan.metadata.name.as_deref().unwrap_or_default());
-        let recovery = plan.spec.recovery.as_ref().map(|order| &order.image);
-        for image in [plan.spec.image.as_ref(), recovery].into_iter().flatten() {
+    pub fn by_node(&mut self, name: &str, spec: &NodePlanSpec, status: &NodePlanStatus) {
+        let user = format!("node {name}");
+        let recovery = spec.recovery.as_ref().map(|order| &order.image);
+        for image in [spec.image.as_ref(), recovery].into_iter().flatten() {
             self.references.insert(image.clone(), user.clone());
         }
-        let slots = plan.status.iter().flat_map(|status| &status.slots);
-        let slots = slots.map(|slot| (&slot.image, &slot.version));
-        let recovery = plan.status.iter().filter_map(|status| status.recovery.as_ref());
+        let slots = status.slots.iter().map(|slot| (&slot.image, &slot.version));
+        let recovery = status.recovery.iter();
         for (image, version) in slots.chain(recovery.map(|slot| (&slot.image, &slot.version))) {
             let Some(image) = image else { continue };
             self.references.insert(image.clone(), user.clone());
@@ -127,14 +129,12 @@ mod tests {
     #[test]
     fn a_node_uses_what_it_is_to_run_and_what_its_slots_hold() {
         let digest = format!("r.example:5000/os@sha256:{}", "a".repeat(64));
-        let mut plan = NodePlan::new("n1", NodePlanSpec::default());
-        let slot = serde_json::json!({ "slots": [
+        let status = serde_json::json!({ "slots": [
             { "name": "a", "image": digest, "version": "v1", "state": "Complete" },
             { "name": "b", "state": "Empty" },
         ] });
-        plan.status = Some(serde_json::from_value(slot).unwrap());
         let mut uses = Uses::default();
-        uses.by_node(&plan);
+        uses.by_node("n1", &NodePlanSpec::default(), &serde_json::from_value(status).unwrap());
         for (text, place, used) in [
             ("whatever", digest.as_str(), true),
             ("v1", "r.example:5000/os:anything", true),

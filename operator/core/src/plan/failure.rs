@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_crds::{
+    cloud_config::digest_of,
     condition::{ConditionStatus, Time},
     node_plan::{Disruption, NodePlanStatus, Phase, RollbackCause, Target},
 };
@@ -65,7 +66,7 @@ impl<'a> Failures<'a> {
 /// The failure of the image that is wanted on this node, if it failed there.
 fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     let plan = node.plan.as_ref()?;
-    let release = policy.release()?;
+    policy.image.as_deref().and_then(digest_of)?;
     if policy.is_ordered_by(&plan.spec)
         && let Some(why) = lost(policy, node, now)
     {
@@ -74,9 +75,15 @@ fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     if updated(policy, node) || node.unmanageable() || taken_back(policy, node) {
         return None;
     }
+    let over = matches!(node.phase(), Phase::RolledBack | Phase::Failed);
+    if !over && plan.status.bad_digests.is_empty() {
+        // So it is of most nodes: what follows puts texts together.
+        return None;
+    }
+    let release = policy.release()?;
     let condemned = plan.status.bad_digests.contains(&release);
     let of_this_release = plan.spec.order().is_some_and(|order| order.release() == release);
-    if of_this_release && matches!(node.phase(), Phase::RolledBack | Phase::Failed) {
+    if of_this_release && over {
         let again = if condemned { None } else { again(policy, node, now) };
         return Some(Failure { why: said(&plan.status), condemned, again });
     }

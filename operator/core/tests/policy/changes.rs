@@ -96,7 +96,7 @@ fn a_machine_that_replaces_another_begins_anew() {
     // The plan of the machine before is still there; the new one's agent knows nothing of it.
     let mut new = failed(RollbackCause::User, 5);
     let host = new.plan.as_ref().unwrap().status.host.clone();
-    new.plan.as_mut().unwrap().status = NodePlanStatus { host, ..NodePlanStatus::default() };
+    new.plan.as_mut().unwrap().status = NodePlanStatus { host, ..NodePlanStatus::default() }.into();
     let Some(Action::OrderStage { plan_id, .. }) = action(&decide(&policy, &[("n1", new)]), "n1") else {
         panic!()
     };

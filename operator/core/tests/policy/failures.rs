@@ -183,7 +183,7 @@ fn a_rollout_is_taken_back_in_turns_within_the_budget() {
     let plan = node.plan.as_mut().unwrap();
     (plan.spec.target, plan.spec.revert, plan.status.phase) =
         (Some(Target::Reverted), Some(revert), Phase::RolledBack);
-    plan.status.rolled_back = failed(RollbackCause::Rollout, 0).plan.unwrap().status.rolled_back;
+    plan.status.rolled_back = failed(RollbackCause::Rollout, 0).plan.unwrap().status.rolled_back.clone();
     (node.unschedulable, node.cordoned_by) = (false, None);
     let decision = decide(&policy, &[bad.clone(), ("n1", node.clone())]);
     let Some(Action::EndDisruption(turn)) = action(&decision, "n1") else { panic!("{decision:?}") };
@@ -243,7 +243,7 @@ fn a_node_on_trial_that_waits_for_its_cluster_is_not_lost() {
 fn a_node_that_has_nothing_to_go_back_to_is_given_back_as_it_is() {
     let policy = policy(&json!({ "failurePolicy": { "action": "RevertAll" } }));
     let mut node = updated(5);
-    let mut turn = in_turn(Target::Reverted, Phase::Committed, 1).plan.unwrap().spec.disruption.unwrap();
+    let mut turn = in_turn(Target::Reverted, Phase::Committed, 1).disruption().cloned().unwrap();
     turn.going_back = true;
     let plan = node.plan.as_mut().unwrap();
     (plan.spec.disruption, plan.spec.target) = (Some(turn), Some(Target::Reverted));

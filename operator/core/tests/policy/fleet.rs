@@ -4,8 +4,8 @@ use evenkeel_crds::{
     ManagedOSImageSpec,
     condition::Time,
     node_plan::{
-        Booted, Disruption, HostFacts, LastTurn, NodePlanSpec, NodePlanStatus, Phase, RollbackCause,
-        RolledBack, SlotState, SlotStatus, Target, TurnOutcome,
+        Booted, Disruption, HostFacts, LastTurn, NodePlanStatus, Phase, RollbackCause, RolledBack, SlotState,
+        SlotStatus, Target, TurnOutcome,
     },
 };
 use evenkeel_operator_core::{
@@ -52,7 +52,7 @@ pub fn node() -> NodeSeen {
         slots: vec![slot("a"), slot("b")],
         ..NodePlanStatus::default()
     };
-    let plan = Some(PlanSeen { spec: NodePlanSpec::default(), status });
+    let plan = Some(PlanSeen { status: status.into(), ..PlanSeen::default() });
     NodeSeen { selected: true, ready: true, boot_id: "b1".into(), plan, ..NodeSeen::default() }
 }
 

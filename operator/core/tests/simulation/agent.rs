@@ -306,10 +306,10 @@ impl Agent {
         node.ready |= now > self.booted_at && node.boot_id == self.boot_id;
         self.guard(now);
         if runs {
-            self.follow(node.plan.as_ref().map(|plan| &plan.spec), fault, now);
+            self.follow(node.plan.as_ref().map(|plan| &*plan.spec), fault, now);
             self.report(now);
             if let Some(plan) = &mut node.plan {
-                plan.status.clone_from(&self.status);
+                *plan.status = self.status.clone();
             }
         }
         if self.off {

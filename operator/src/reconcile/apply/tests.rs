@@ -61,7 +61,7 @@ fn a_new_order_leaves_nothing_of_the_last_one() {
 fn an_order_keeps_what_others_wrote_on_the_plan_and_no_account_of_who_wrote_what() {
     let mut image = ManagedOSImage::new("os", ManagedOSImageSpec::default());
     image.metadata.uid = Some("0a1b2c3d-uid".into());
-    let mut plan = NodePlan::new("n1", in_turn());
+    let mut plan = KnownPlan::from(NodePlan::new("n1", in_turn()));
     let owner =
         |uid: &str, controller| OwnerReference { uid: uid.into(), controller, ..OwnerReference::default() };
     plan.metadata.resource_version = Some("7".into());
@@ -88,8 +88,8 @@ fn an_approval_and_the_records_deadline_are_one_write() {
 
 #[test]
 fn a_plan_is_held_from_the_record_of_its_turn_on_to_its_end() {
-    let mut plan = NodePlan::new("n1", NodePlanSpec::default());
-    let held = |plan: &NodePlan| (finalizers(plan, &in_turn()), finalizers(plan, &NodePlanSpec::default()));
+    let mut plan = KnownPlan::from(NodePlan::new("n1", NodePlanSpec::default()));
+    let held = |plan: &KnownPlan| (finalizers(plan, &in_turn()), finalizers(plan, &NodePlanSpec::default()));
     plan.metadata.finalizers = Some(vec!["example.com/other".into()]);
     let (other, ours) = ("example.com/other".to_owned(), FINALIZER.to_owned());
     assert_eq!(held(&plan), (vec![other.clone(), ours.clone()], vec![other.clone()]));

@@ -1,49 +1,65 @@
 //! The fleet as one image object sees it: its nodes and their plans, and what is down of the control plane besides.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use evenkeel_crds::{ManagedOSImage, NodePlan, names::CORDONED_BY};
-use evenkeel_operator_core::{Checks, DrainSeen, NodeSeen, PlanSeen, Snapshot};
+use evenkeel_crds::{ManagedOSImage, names::CORDONED_BY};
+use evenkeel_operator_core::{NodeSeen, Snapshot};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Resource as _, ResourceExt as _};
 
+use super::place::{self, Places};
 use crate::{
     claim::{Claim, Claimant, claim},
     context::Context,
+    guarded::Guarded,
     marks,
-    seen::Guarded,
+    seen::KnownPlan,
 };
 
 /// Labels that mark a node of the control plane: the one of today, and the one before Kubernetes 1.24.
 const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
-/// The nodes that the image selects or holds, and the plans among them that cannot be read.
-pub fn seen(context: &Context, image: &ManagedOSImage) -> (Snapshot, Vec<String>) {
+/// What is seen.
+pub struct Seen {
+    /// The nodes that the image selects or holds.
+    pub snapshot: Snapshot,
+    /// The plans among theirs that cannot be read.
+    pub unreadable: Vec<String>,
+    /// What is not understood of what somebody wants of a node: the first of it.
+    pub wrong: Option<String>,
+}
+
+/// Looks.
+pub fn seen(context: &Context, image: &ManagedOSImage) -> Seen {
     let seen = &context.seen;
-    fleet(image, &seen.images.all(), &seen.nodes.all(), seen.plans.all())
+    fleet(image, &seen.images.all(), &seen.nodes.all(), &seen.plans.all())
 }
 
 fn fleet(
     image: &ManagedOSImage,
     images: &[Arc<Guarded<ManagedOSImage>>],
     nodes: &[Arc<Node>],
-    plans: Vec<Arc<Guarded<NodePlan>>>,
-) -> (Snapshot, Vec<String>) {
+    plans: &[Arc<Guarded<KnownPlan>>],
+) -> Seen {
     let me = Claimant::of(image);
     let mut all = Claimant::of_all(images);
     if !all.iter().any(|claimant| claimant.uid == me.uid) {
         all.push(me.clone());
     }
-    let mut unreadable = Vec::new();
-    let mut plans: BTreeMap<String, Arc<Guarded<NodePlan>>> =
-        plans.into_iter().map(|plan| (plan.name_any(), plan)).collect();
+    let (mut unreadable, mut wrong) = (Vec::new(), None);
+    let places = Places::of(&image.spec.rollout);
+    let mut plans: HashMap<&str, &Guarded<KnownPlan>> =
+        plans.iter().map(|plan| (plan.meta().name.as_deref().unwrap_or_default(), plan.as_ref())).collect();
     let mut snapshot = Snapshot::default();
     for node in nodes {
         let name = node.name_any();
-        let guarded = plans.remove(&name);
-        let plan = guarded.as_ref().and_then(|plan| plan.0.as_ref().ok());
-        let claim = claim(&me, &all, node.labels(), guarded.as_ref().map(|plan| plan.meta()));
-        let invalid = guarded.as_ref().and_then(|plan| plan.0.as_ref().err());
+        let guarded = plans.remove(name.as_str());
+        let plan = guarded.and_then(|plan| plan.0.as_ref().ok());
+        let claim = claim(&me, &all, node.labels(), guarded.map(kube::Resource::meta));
+        let invalid = guarded.and_then(|plan| plan.0.as_ref().err());
         let mut seen = node_seen(node, plan, &claim);
         seen.checks.avoided = marks::is_avoided(node, &me.uid);
         let orphaned = |by: &String| !images.iter().any(|image| image.name_any() == *by);
@@ -62,12 +78,16 @@ fn fleet(
         if !claim.selected && !held {
             continue;
         }
-        match invalid {
+        if let Some(invalid) = invalid {
             // Nobody knows whether it is in its turn: nothing is done to it, not even what is done without a plan.
-            Some(invalid) => unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error)),
-            None => {
-                snapshot.nodes.insert(name, seen);
+            unreadable.push(format!("NodePlan {name} cannot be read ({})", invalid.error));
+        } else {
+            places.place(&mut seen, node);
+            match place::wipe(node) {
+                Ok(wipe) => seen.reset = wipe,
+                Err(said) => wrong = wrong.or(Some(said)),
             }
+            snapshot.nodes.insert(name, seen);
         }
     }
     // What is left are plans without a Node.
@@ -76,25 +96,25 @@ fn fleet(
         let claim = claim(&me, &all, &BTreeMap::new(), Some(&plan.metadata));
         if claim.plan_is_ours {
             let node = Node::default();
-            snapshot.nodes.insert(name, NodeSeen { gone: true, ..node_seen(&node, Some(plan), &claim) });
+            snapshot
+                .nodes
+                .insert(name.to_owned(), NodeSeen { gone: true, ..node_seen(&node, Some(plan), &claim) });
         }
     }
-    (snapshot, unreadable)
+    Seen { snapshot, unreadable, wrong }
 }
 
-fn in_turn(plan: Option<&NodePlan>) -> bool {
+fn in_turn(plan: Option<&KnownPlan>) -> bool {
     plan.is_some_and(|plan| plan.spec.disruption.is_some())
 }
 
 /// A Node and its plan, as the planner sees them.
-fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
-    let status = node.status.clone().unwrap_or_default();
-    let conditions: BTreeMap<String, String> = status
-        .conditions
-        .unwrap_or_default()
-        .into_iter()
-        .map(|condition| (condition.type_, condition.status))
-        .collect();
+fn node_seen(node: &Node, plan: Option<&KnownPlan>, claim: &Claim) -> NodeSeen {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions: BTreeMap<String, String> =
+        conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
+    let info = status.and_then(|status| status.node_info.as_ref());
     let ours = plan.filter(|_| claim.plan_is_ours);
     NodeSeen {
         gone: false,
@@ -103,15 +123,10 @@ fn node_seen(node: &Node, plan: Option<&NodePlan>, claim: &Claim) -> NodeSeen {
         ready: conditions.get("Ready").is_some_and(|status| status == "True"),
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
         cordoned_by: node.annotations().get(CORDONED_BY).cloned(),
-        boot_id: status.node_info.map(|info| info.boot_id).unwrap_or_default(),
+        boot_id: info.map(|info| info.boot_id.clone()).unwrap_or_default(),
         conditions,
-        plan: ours.map(|plan| PlanSeen {
-            spec: plan.spec.clone(),
-            status: plan.status.clone().unwrap_or_default(),
-        }),
+        plan: ours.map(KnownPlan::seen),
         plan_deleted: ours.is_some_and(|plan| plan.metadata.deletion_timestamp.is_some()),
-        drain: DrainSeen::NotLookedAt,
-        checks: Checks::default(),
         claimed_by_other: claim.other.clone(),
         ..NodeSeen::default()
     }
@@ -141,7 +156,7 @@ mod tests {
         Arc::new(serde_json::from_value(node).unwrap())
     }
 
-    fn plan(node: &str, of: &str, spec: &Value) -> Arc<Guarded<NodePlan>> {
+    fn plan(node: &str, of: &str, spec: &Value) -> Arc<Guarded<KnownPlan>> {
         let owner = json!({ "apiVersion": "v1", "kind": "K", "name": of, "uid": format!("uid-{of}") });
         let value = json!({
             "apiVersion": "evenkeel.dev/v1alpha1", "kind": "NodePlan",
@@ -159,10 +174,14 @@ mod tests {
     fn control_plane_nodes_that_are_down_hold_ours_whoever_has_them() {
         let of_c1 = json!({ "matchLabels": { "name": "c1" } });
         let images = [image("older", 1, &of_c1), image("younger", 2, &json!({}))];
-        let down = |at: usize, ready: &str, plan: &Arc<Guarded<NodePlan>>| -> Vec<String> {
+        let down = |at: usize, ready: &str, plan: &Arc<Guarded<KnownPlan>>| -> Vec<String> {
             let nodes = [controller("c1", ready), controller("c2", "True"), controller("c3", "True")];
             let me = images[at].0.as_ref().unwrap();
-            fleet(me, &images, &nodes, vec![Arc::clone(plan)]).0.other_controllers_down.into_iter().collect()
+            fleet(me, &images, &nodes, &[Arc::clone(plan)])
+                .snapshot
+                .other_controllers_down
+                .into_iter()
+                .collect()
         };
         let (older, younger) = (plan("c1", "older", &turn()), plan("c1", "younger", &turn()));
         let idle = plan("c1", "older", &json!({}));
@@ -182,7 +201,8 @@ mod tests {
         let images = [image("os", 1, &json!({}))];
         let plan = plan("c1", "os", &json!({ "orderedAt": "2026-01-01T00:00:00+99:99" }));
         let nodes = [controller("c1", "True"), controller("c2", "True")];
-        let (seen, unreadable) = fleet(images[0].0.as_ref().unwrap(), &images, &nodes, vec![plan]);
+        let Seen { snapshot: seen, unreadable, .. } =
+            fleet(images[0].0.as_ref().unwrap(), &images, &nodes, &[plan]);
         assert_eq!(seen.nodes.keys().collect::<Vec<_>>(), ["c2"]);
         assert!(unreadable[0].contains("NodePlan c1"), "{unreadable:?}");
         assert!(seen.other_controllers_down.contains("c1"), "it may be in its turn");
@@ -207,7 +227,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let plan = NodePlan::new("n1", evenkeel_crds::NodePlanSpec::default());
+        let plan = evenkeel_crds::NodePlan::new("n1", evenkeel_crds::NodePlanSpec::default()).into();
         let ours = Claim { selected: true, plan_is_ours: true, other: None };
         let seen = node_seen(&node, Some(&plan), &ours);
         assert!(seen.ready && seen.control_plane && seen.unschedulable && seen.plan.is_some());

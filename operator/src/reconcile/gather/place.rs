@@ -2,51 +2,51 @@
 
 use evenkeel_crds::{
     names::{RESET, ROLLOUT_WEIGHT},
-    rollout::Rollout,
+    node_plan::Wipe,
+    rollout::{Rollout, Step},
 };
-use evenkeel_operator_core::{NodeSeen, Snapshot, wishes};
+use evenkeel_operator_core::{NodeSeen, wishes};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     ResourceExt as _,
     core::{Selector, SelectorExt as _},
 };
 
-use crate::context::Context;
+/// What a rollout says of places.
+pub struct Places<'a> {
+    topology_key: Option<&'a String>,
+    /// The selector of each step that has one; one that cannot be read matches nothing.
+    selectors: Vec<Option<Selector>>,
+}
 
-/// Marks all nodes of a snapshot. Gives what is not understood of the first annotation that is wrong.
-pub fn mark(snapshot: &mut Snapshot, rollout: &Rollout, context: &Context) -> Option<String> {
-    let selectors = selectors(rollout);
-    let mut wrong = None;
-    for (name, seen) in &mut snapshot.nodes {
-        seen.runs_operator = context.own_node.as_ref() == Some(name);
-        if let Some(node) = context.seen.nodes.get(name) {
-            place(seen, &node, rollout, &selectors);
-            let wish = node.annotations().get(RESET);
-            seen.reset = wish.and_then(|text| wishes::wipe(text));
-            if wish.is_some() && seen.reset.is_none() {
-                wrong.get_or_insert_with(|| {
-                    format!("the annotation {RESET} of node {name} is ignored: write what is lost, `state`, `oem` or `state,oem`")
-                });
-            }
+impl<'a> Places<'a> {
+    pub fn of(rollout: &'a Rollout) -> Self {
+        let read = |step: &Step| Selector::try_from(step.selector.clone()?).ok();
+        Self {
+            topology_key: rollout.topology_key.as_ref(),
+            selectors: rollout.steps.iter().map(read).collect(),
         }
     }
-    wrong
+
+    /// Places a node.
+    pub fn place(&self, seen: &mut NodeSeen, node: &Node) {
+        let labels = node.labels();
+        let matches = |selector: &Option<Selector>| selector.as_ref().is_some_and(|one| one.matches(labels));
+        seen.domain = self.topology_key.and_then(|key| labels.get(key)).cloned().unwrap_or_default();
+        seen.weight =
+            node.annotations().get(ROLLOUT_WEIGHT).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        seen.created = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        seen.step = self.selectors.iter().position(matches);
+    }
 }
 
-/// The selector of each step that has one; one that cannot be read matches nothing.
-fn selectors(rollout: &Rollout) -> Vec<Option<Selector>> {
-    let read = |step: &evenkeel_crds::rollout::Step| Selector::try_from(step.selector.clone()?).ok();
-    rollout.steps.iter().map(read).collect()
-}
-
-fn place(seen: &mut NodeSeen, node: &Node, rollout: &Rollout, selectors: &[Option<Selector>]) {
-    let labels = node.labels();
-    seen.domain = rollout.topology_key.as_ref().and_then(|key| labels.get(key)).cloned().unwrap_or_default();
-    seen.weight =
-        node.annotations().get(ROLLOUT_WEIGHT).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    seen.created = node.creation_timestamp().map(|time| time.0);
-    seen.step =
-        selectors.iter().position(|selector| selector.as_ref().is_some_and(|one| one.matches(labels)));
+/// What somebody wants the node's machine to lose, or how that is to be written.
+pub fn wipe(node: &Node) -> Result<Option<Wipe>, String> {
+    let Some(text) = node.annotations().get(RESET) else { return Ok(None) };
+    wishes::wipe(text).map(Some).ok_or_else(|| {
+        let name = node.name_any();
+        format!("the annotation {RESET} of node {name} is ignored: write what is lost, `state`, `oem` or `state,oem`")
+    })
 }
 
 #[cfg(test)]
@@ -69,11 +69,11 @@ mod tests {
         }))
         .unwrap();
         let mut seen = NodeSeen::default();
-        place(&mut seen, &node, &rollout, &selectors(&rollout));
+        Places::of(&rollout).place(&mut seen, &node);
         assert_eq!((seen.domain.as_str(), seen.weight, seen.step), ("a", -5, Some(1)));
         assert_eq!(seen.created.unwrap().to_string(), "2026-01-01T00:00:00Z");
         let mut bare = NodeSeen::default();
-        place(&mut bare, &Node::default(), &rollout, &selectors(&rollout));
+        Places::of(&rollout).place(&mut bare, &Node::default());
         assert_eq!((bare.domain.as_str(), bare.weight, bare.step), ("", 0, None));
     }
 }
