@@ -1,12 +1,12 @@
 //! A disk whose slots are whole and that does not boot: what the boot partition held is made again from them.
 
-use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, slot_record::SlotRecord};
+use evenkeel_node_agent_core::{bios_boot::BiosState, layout::RECOVERY_SLOT, slot_record::SlotRecord};
 
 use crate::{
     boot::{self, Loader},
     disk::{Disk, DiskError, RegionError, SlotRegion},
     esp,
-    install::{self, InstallError},
+    install::{self, InstallError, OnBios},
 };
 
 /// Why the boot partition could not be made again.
@@ -48,14 +48,36 @@ pub fn bootable(disk: &Disk) -> Result<Vec<(String, SlotRecord)>, DiskError> {
 
 /// Formats the boot partition, and writes onto it what boots the slot, and the recovery slot if that holds an image.
 /// Everything else on it is lost.
-pub fn make_boot_partition(disk: &Disk, slot: &str, loader: Loader) -> Result<SlotRecord, MendError> {
+pub fn make_boot_partition(
+    disk: &Disk,
+    slot: &str,
+    loader: Loader,
+) -> Result<(SlotRecord, OnBios), MendError> {
     // All that can fail comes before anything is lost.
     let (region, record) = content(disk, slot)?;
     install::loader_program(&region, loader)?;
+    install::bios_code(&region, loader)?;
     esp::format(disk).map_err(InstallError::from)?;
-    install::make_bootable_with(disk, &region, &record, loader)?;
+    let on_bios = install::make_bootable_with(disk, &region, &record, loader)?;
     restore_last_resort(disk)?;
-    Ok(record)
+    Ok((record, on_bios))
+}
+
+/// Whether one part of what a BIOS starts is there and the other is not, on a disk that boots by GRUB.
+pub fn has_half_of_bios_code(disk: &Disk) -> Result<bool, MendError> {
+    let is_grub = boot::installed(disk).map_err(InstallError::from)? == Some(Loader::Grub);
+    Ok(is_grub && matches!(disk.bios_state()?, BiosState::NoBootSector | BiosState::NoCore))
+}
+
+/// Writes both parts again, by the first slot whose image brings them. Gives that slot's name.
+pub fn restore_bios_code(disk: &Disk) -> Result<Option<String>, MendError> {
+    for (name, _) in bootable(disk)? {
+        if let Some(code) = install::bios_code(&disk.slot(&name)?, Loader::Grub)? {
+            install::write_bios_code(disk, &code)?;
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Formats a boot partition that cannot be read, so that an installation can go on. Whether it had to.

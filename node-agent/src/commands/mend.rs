@@ -3,7 +3,7 @@
 use anyhow::Result;
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 
-use super::{disk, refused};
+use super::{disk, image, refused};
 use crate::{
     args::MendArgs,
     disk::Disk,
@@ -22,14 +22,33 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     }
     let disk = Disk::open(&path)?;
     if let Some(slot) = &args.slot {
-        let record = make_boot_partition(&disk, slot, args.bootloader)?;
+        let (record, on_bios) = make_boot_partition(&disk, slot, args.bootloader)?;
         eprintln!("the boot partition was made anew: slot {slot} ({}) boots next", record.version);
+        image::tell_of_bios(on_bios, args.bootloader);
         return Ok(());
     }
+    let half = mend::has_half_of_bios_code(&disk).unwrap_or_default();
+    if half {
+        restore_bios_code(&disk)?;
+    }
     match mend::boots(&disk) {
-        Some(what) if lost.is_empty() => eprintln!("{}: nothing to mend, it boots by {what}", path.display()),
+        Some(what) if lost.is_empty() && !half => {
+            eprintln!("{}: nothing to mend, it boots by {what}", path.display())
+        }
         Some(what) => eprintln!("{} boots by {what}", path.display()),
         None => return Err(refused(which_slot(&bootable(&disk)?))),
+    }
+    Ok(())
+}
+
+fn restore_bios_code(disk: &Disk) -> Result<()> {
+    let path = disk.path().display();
+    match mend::restore_bios_code(disk)? {
+        Some(slot) => eprintln!("{path} had lost a part of GRUB for BIOS: written again from slot {slot}"),
+        None => eprintln!(
+            "{path} has lost a part of GRUB for BIOS, and no slot's image brings it: a machine with BIOS does not boot it \
+             until `evenkeel-agent install` is run with one that does"
+        ),
     }
     Ok(())
 }
