@@ -88,7 +88,7 @@ async fn install(machine: &Lived<'_>) -> Result<()> {
     let image = machine.image_here("1");
     let path = cloud_config.path().display().to_string();
     let what = ["install", &image, "--recovery-image", &image, "--plain-http", "--cloud-config", &path];
-    let how = ["--slot-size", "1GiB", "--bootloader", machine.loader.name()];
+    let how = ["--slot-size", "1GiB", "--bootloader", machine.loader.option()];
     machine.agent_on_disk(&[&what[..], &how[..]].concat()).await.map(|_| ())
 }
 
