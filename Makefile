@@ -25,9 +25,10 @@ trials: build
 	$(E2E) trial $(or $(CASES),--all)
 
 # Machines that are installed, updated, reset, broken and brought back, with a shell on a serial line; some ten boots each.
-# STORIES chooses some, GRUB=1 the other loader; `evenkeel-e2e life --list` says what there is.
+# STORIES chooses some, GRUB=1 the other loader, BIOS=1 that one on machines with BIOS; `evenkeel-e2e life --list` says what
+# there is.
 lives: build
-	$(E2E) life $(STORIES) $(if $(GRUB),--grub)
+	$(E2E) life $(STORIES) $(if $(GRUB),--grub) $(if $(BIOS),--bios)
 
 # Machines that update themselves, go back or begin anew while their power is cut, CUTS times in all; some two minutes for each.
 power: build

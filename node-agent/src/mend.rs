@@ -63,21 +63,33 @@ pub fn make_boot_partition(
     Ok((record, on_bios))
 }
 
-/// Whether one part of what a BIOS starts is there and the other is not, on a disk that boots by GRUB.
-pub fn has_half_of_bios_code(disk: &Disk) -> Result<bool, MendError> {
-    let is_grub = boot::installed(disk).map_err(InstallError::from)? == Some(Loader::Grub);
-    Ok(is_grub && matches!(disk.bios_state()?, BiosState::NoBootSector | BiosState::NoCore))
+/// What became of GRUB for BIOS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BiosCode {
+    /// Nothing was to be done.
+    AsItWas,
+    /// Both parts were written again, from this slot's image.
+    Written(String),
+    /// A part of it is lost, and no slot's image brings it.
+    NowhereToBeHad,
 }
 
-/// Writes both parts again, by the first slot whose image brings them. Gives that slot's name.
-pub fn restore_bios_code(disk: &Disk) -> Result<Option<String>, MendError> {
+/// Writes GRUB for BIOS again, by the first slot whose image brings it, where a disk that boots by GRUB has lost a part of it;
+/// all of it may be lost where the disk has lost something of its partition table.
+pub fn restore_bios_code(disk: &Disk, table_was_lost: bool) -> Result<BiosCode, MendError> {
+    // Whose a boot partition is that cannot be read, a person says when it is made anew.
+    let is_grub = boot::installed(disk).is_ok_and(|loader| loader == Some(Loader::Grub));
+    let state = disk.bios_state()?;
+    if !is_grub || state == BiosState::Whole || (state == BiosState::Absent && !table_was_lost) {
+        return Ok(BiosCode::AsItWas);
+    }
     for (name, _) in bootable(disk)? {
         if let Some(code) = install::bios_code(&disk.slot(&name)?, Loader::Grub)? {
-            install::write_bios_code(disk, &code)?;
-            return Ok(Some(name));
+            let on_bios = install::write_bios_code(disk, &code)?;
+            return Ok(if on_bios == OnBios::Boots { BiosCode::Written(name) } else { BiosCode::AsItWas });
         }
     }
-    Ok(None)
+    Ok(if state == BiosState::Absent { BiosCode::AsItWas } else { BiosCode::NowhereToBeHad })
 }
 
 /// Formats a boot partition that cannot be read, so that an installation can go on. Whether it had to.

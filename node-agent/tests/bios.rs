@@ -147,11 +147,15 @@ fn what_is_lost_is_told_and_comes_back() {
         let (code, said) = machine.agent(&["doctor"]);
         assert!(code == 0 && said.contains("GRUB for BIOS") && said.contains("disk mend"), "{code} {said}");
         let (code, said) = machine.agent(&["disk", "mend"]);
-        assert!(code == 0 && said.contains("written again from slot a"), "{code} {said}");
+        assert!(code == 0 && said.contains("written again, from slot a"), "{code} {said}");
         assert!(machine.beginning() == before, "{state:?}");
     }
-    // With the whole of the beginning, which is what a person would notice first.
+    // With the whole of the beginning, table and all.
     machine.overwrite(0, &vec![0; 1 << 20]);
+    let (code, said) = machine.agent(&["disk", "mend"]);
+    assert!(code == 0 && said.contains("written again, from slot a"), "{code} {said}");
+    assert!(machine.beginning() == before);
+    machine.overwrite(0, &[0; 512]);
     let (code, said) = machine.agent(&["disk", "mend", "--slot", "a", "--bootloader", "grub"]);
     assert!(code == 0 && said.contains("with UEFI and with BIOS"), "{code} {said}");
     assert_eq!(machine.disk.bios_state().unwrap(), BiosState::Whole);

@@ -7,7 +7,7 @@ use super::{disk, image, refused};
 use crate::{
     args::MendArgs,
     disk::Disk,
-    mend::{self, bootable, make_boot_partition},
+    mend::{self, BiosCode, bootable, make_boot_partition},
 };
 
 pub(super) fn mend(args: &MendArgs) -> Result<()> {
@@ -27,12 +27,10 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
         image::tell_of_bios(on_bios, args.bootloader);
         return Ok(());
     }
-    let half = mend::has_half_of_bios_code(&disk).unwrap_or_default();
-    if half {
-        restore_bios_code(&disk)?;
-    }
+    let code = mend::restore_bios_code(&disk, !lost.is_empty())?;
+    tell_of_code(&disk, &code);
     match mend::boots(&disk) {
-        Some(what) if lost.is_empty() && !half => {
+        Some(what) if lost.is_empty() && code == BiosCode::AsItWas => {
             eprintln!("{}: nothing to mend, it boots by {what}", path.display())
         }
         Some(what) => eprintln!("{} boots by {what}", path.display()),
@@ -41,16 +39,16 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     Ok(())
 }
 
-fn restore_bios_code(disk: &Disk) -> Result<()> {
+fn tell_of_code(disk: &Disk, code: &BiosCode) {
     let path = disk.path().display();
-    match mend::restore_bios_code(disk)? {
-        Some(slot) => eprintln!("{path} had lost a part of GRUB for BIOS: written again from slot {slot}"),
-        None => eprintln!(
+    match code {
+        BiosCode::AsItWas => {}
+        BiosCode::Written(slot) => eprintln!("{path}: GRUB for BIOS was written again, from slot {slot}"),
+        BiosCode::NowhereToBeHad => eprintln!(
             "{path} has lost a part of GRUB for BIOS, and no slot's image brings it: a machine with BIOS does not boot it \
-             until `evenkeel-agent install` is run with one that does"
+             until `evenkeel-agent install` is run with an image that does"
         ),
     }
-    Ok(())
 }
 
 fn which_slot(slots: &[(String, SlotRecord)]) -> String {
