@@ -31,7 +31,7 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     tell_of_code(&disk, &code);
     match mend::boots(&disk) {
         Some(what) if lost.is_empty() && code == BiosCode::AsItWas => {
-            eprintln!("{}: nothing to mend, it boots by {what}", path.display())
+            eprintln!("{}: nothing to mend, it boots by {what}", path.display());
         }
         Some(what) => eprintln!("{} boots by {what}", path.display()),
         None => return Err(refused(which_slot(&bootable(&disk)?))),

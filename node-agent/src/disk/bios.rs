@@ -40,9 +40,9 @@ impl Disk {
 
     /// Writes the code, durably. What loads `core.img` comes last, and where it is there already `core.img` is not touched
     /// unless it is another one: until it is whole again, no BIOS boots the disk.
-    pub fn write_bios_code(&self, partition: &Partition, code: &BiosBoot) -> Result<(), BiosError> {
+    pub fn write_bios_code(&self, partition: &Partition, grub: &BiosBoot) -> Result<(), BiosError> {
         let (at, sectors) = sectors(partition);
-        let core = code.core(at, sectors)?;
+        let core = grub.core(at, sectors)?;
         let failed = |operation| move |source| self.bios_error(operation, source);
         let place = partition.open(Access::Write).map_err(failed("open"))?;
         let mut found = vec![0; core.len()];
@@ -53,7 +53,7 @@ impl Disk {
         let disk = self.whole(partition, Access::WriteShared).map_err(failed("open"))?;
         let mut sector = [0; SECTOR];
         disk.read_at(0, &mut sector).map_err(failed("read"))?;
-        let new = code.boot_sector(&sector, at);
+        let new = grub.boot_sector(&sector, at);
         if new != sector {
             disk.write_at(0, &new).and_then(|()| disk.flush()).map_err(failed("write"))?;
         }

@@ -25,13 +25,13 @@ fn core_img(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn each_part_is_told_where_the_other_is() {
-    let code = BiosBoot::parse(&boot_img(), &core_img(1300)).unwrap();
-    let core = code.core(128, 896).unwrap();
+    let grub = BiosBoot::parse(&boot_img(), &core_img(1300)).unwrap();
+    let core = grub.core(128, 896).unwrap();
     assert_eq!(core.len(), 3 * SECTOR);
     assert_eq!(core[LIST..SECTOR], [129, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 8]);
     assert_eq!(core[LIST_END..LIST], [0; 12]);
     assert_eq!((&core[..LIST_END], &core[SECTOR..1300]), (&[0x22; 0x1e8][..], &[0x22; 788][..]));
-    let sector = code.boot_sector(&[0x33; SECTOR], 128);
+    let sector = grub.boot_sector(&[0x33; SECTOR], 128);
     assert_eq!(sector[KERNEL_SECTOR..KERNEL_SECTOR + 8], [128, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(sector[BOOT_DRIVE..DRIVE_CHECK + 2], [ANY_DRIVE, 0x11, NOP, NOP]);
     assert_eq!(sector[DRIVE_CHECK + 2..CODE], [0x11; CODE - DRIVE_CHECK - 2]);
@@ -41,8 +41,8 @@ fn each_part_is_told_where_the_other_is() {
 
 #[test]
 fn what_is_lost_is_known() {
-    let code = BiosBoot::parse(&boot_img(), &core_img(1300)).unwrap();
-    let (sector, core) = (code.boot_sector(&[0; SECTOR], 128), code.core(128, 896).unwrap());
+    let grub = BiosBoot::parse(&boot_img(), &core_img(1300)).unwrap();
+    let (sector, core) = (grub.boot_sector(&[0; SECTOR], 128), grub.core(128, 896).unwrap());
     let (first, nothing) = (core.first_chunk::<SECTOR>().unwrap(), &[0; SECTOR]);
     assert_eq!(state(nothing, nothing, 128), BiosState::Absent);
     assert_eq!(state(&sector, first, 128), BiosState::Whole);
@@ -64,9 +64,9 @@ fn what_is_not_grubs_is_refused() {
     let room = CORE_MAX as u64;
     let too_large = BiosBoot::parse(&boot, &core_img(CORE_MAX + 1));
     assert_eq!(too_large, Err(BiosBootError::TooLarge { bytes: CORE_MAX + 1, room }));
-    let code = BiosBoot::parse(&boot, &core).unwrap();
-    assert_eq!(code.core(128, 2), Err(BiosBootError::TooLarge { bytes: 1536, room: 1024 }));
-    assert!(code.core(128, 3).is_ok());
+    let grub = BiosBoot::parse(&boot, &core).unwrap();
+    assert_eq!(grub.core(128, 2), Err(BiosBootError::TooLarge { bytes: 1536, room: 1024 }));
+    assert!(grub.core(128, 3).is_ok());
 }
 
 proptest! {
