@@ -139,8 +139,8 @@ fn what_is_lost_is_told_and_comes_back() {
     let machine = Machine::installed();
     let before = machine.beginning();
     assert_eq!(machine.agent(&["doctor"]).0, 0);
-    let core = machine.disk.partition(Role::Bios).unwrap().disk_offset;
-    for (at, state) in [(0, BiosState::NoBootSector), (core, BiosState::NoCore)] {
+    let partition = machine.disk.partition(Role::Bios).unwrap().disk_offset;
+    for (at, state) in [(0, BiosState::NoBootSector), (partition, BiosState::NoCore)] {
         machine.overwrite(at, &[0; 440]);
         machine.overwrite(at + 500, &vec![0; if at == 0 { 0 } else { 12 }]);
         assert_eq!(machine.disk.bios_state().unwrap(), state);

@@ -45,3 +45,16 @@ pub(super) async fn layer() -> Result<Vec<u8>> {
     let in_image = |path: &'static str| path.trim_start_matches('/');
     version::files_layer(&[(in_image(BOOT.0), &boot), (in_image(CORE), &core)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tested_is_what_is_documented() {
+        let page = include_str!("../../../docs/install.md");
+        let words =
+            format!("grub-mkimage -O i386-pc -p '{PREFIX}' -o {CORE} \\\n    {}\n", MODULES.join(" "));
+        assert!(page.contains(&words), "docs/install.md does not say: {words}");
+    }
+}
