@@ -25,9 +25,10 @@ trials: build
 	$(E2E) trial $(or $(CASES),--all)
 
 # Machines that are installed, updated, reset, broken and brought back, with a shell on a serial line; some ten boots each.
-# STORIES chooses some, GRUB=1 the other loader; `evenkeel-e2e life --list` says what there is.
+# STORIES chooses some, GRUB=1 the other loader, BIOS=1 that one on machines with BIOS; `evenkeel-e2e life --list` says what
+# there is.
 lives: build
-	$(E2E) life $(STORIES) $(if $(GRUB),--grub)
+	$(E2E) life $(STORIES) $(if $(GRUB),--grub) $(if $(BIOS),--bios)
 
 # Machines that update themselves, go back or begin anew while their power is cut, CUTS times in all; some two minutes for each.
 # TALE chooses: update, rollback, reset, or install, which is told only when it is chosen.
@@ -104,7 +105,7 @@ generate:
 # The foreign programs that judge what is written: program and the Debian package that has it.
 HOST_TOOLS = cc:gcc fsck.erofs:erofs-utils umoci:umoci veritysetup:cryptsetup-bin getfattr:attr sgdisk:gdisk \
 	fsck.fat:dosfstools mdir:mtools mke2fs:e2fsprogs skopeo:skopeo docker-registry:docker-registry openssl:openssl \
-	grub-editenv:grub-common
+	grub-editenv:grub-common /usr/lib/grub/i386-pc/grub-bios-setup:grub-pc-bin
 
 # Root and Debian: what is missing is installed, what is there is left alone.
 host-packages:

@@ -1,4 +1,4 @@
-//! Virtual machines that really boot: QEMU with UEFI firmware, a disk file, and a network of their own.
+//! Virtual machines that really boot: QEMU with UEFI firmware or a BIOS, a disk file, and a network of their own.
 
 mod clock;
 mod cloud_config;
@@ -60,6 +60,8 @@ pub struct Hardware {
     /// It has a second disk, whose NBD server listens at [`Machine::second_disk`], and which its system finds as
     /// [`SECOND_DISK`].
     pub second_disk: bool,
+    /// It has a BIOS (the one that the emulator brings) in place of UEFI.
+    pub bios: bool,
 }
 
 /// Installs what machines need on this host.
@@ -156,8 +158,6 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-smp", if hardware.one_processor { "1" } else { "2" }])
         .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
         .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
-        .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
-        .args(["-drive", &format!("if=pflash,format=raw,file={}", folder.join("variables.fd").display())])
         .args(["-drive", &format!("if=virtio,format=raw,{}", source(disk, hardware.remote_disk))])
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
@@ -165,6 +165,12 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-serial", "chardev:console"])
         .args(["-rtc", if hardware.clock_in_the_past { "base=2001-01-01" } else { "base=utc" }])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", socket(folder).display())]);
+    if !hardware.bios {
+        let variables = folder.join("variables.fd");
+        command
+            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
+            .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
+    }
     if hardware.shell {
         let socket = format!("socket,id=shell,server=on,wait=off,path={}", serial(folder).display());
         command.args(["-chardev", &socket, "-serial", "chardev:shell"]);

@@ -1,5 +1,6 @@
 //! The demo's operating system: Debian with a kubelet, in several versions that share all layers but the last.
 
+mod bios;
 pub(crate) mod debian;
 mod lives;
 mod node;
@@ -58,6 +59,7 @@ async fn lean_base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {
         &version::file_layer(GRUB.0.trim_start_matches('/'), &grub)?,
         Compression::Gzip,
     )?);
+    base.push(Layer::from_tar(&bios::layer().await?, Compression::Gzip)?);
     Ok(base)
 }
 

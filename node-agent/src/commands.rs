@@ -121,8 +121,12 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<PinError>()
             || cause.is::<ResetError>()
             || cause.is::<SlotsError>();
-        if let Some(InstallError::Loader(_) | InstallError::NoGrub(_) | InstallError::OtherLoader(_)) =
-            cause.downcast_ref()
+        if let Some(
+            InstallError::Loader(_)
+            | InstallError::NoGrub(_)
+            | InstallError::BiosCode(_)
+            | InstallError::OtherLoader(_),
+        ) = cause.downcast_ref()
         {
             return EXIT_REFUSED;
         }

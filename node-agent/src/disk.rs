@@ -3,6 +3,7 @@
 //! Partitions are found by their names in the partition table of this one disk; labels are never searched for.
 
 pub mod aligned;
+mod bios;
 mod block_device;
 mod device;
 mod file_device;
@@ -28,6 +29,7 @@ use evenkeel_node_agent_core::{
 };
 use gpt::disk::LogicalBlockSize;
 
+pub use bios::{BiosError, NoBiosPlace};
 pub use block_device::{BlockDevice, Cursor, Window};
 pub use file_device::{Access, FileDevice};
 pub use grow::TableGrowth;
@@ -214,7 +216,10 @@ impl Disk {
         let block = path.exists() && is_block_device(path)?;
         let length = if block { device::length(path)? } else { make_file(path, sizes)? };
         let length = size.map_or(length, |size| size.min(length));
-        let layout = layout::layout(length, slot_size, slots)?;
+        let mut layout = layout::layout(length, slot_size, slots)?;
+        if table::block_size(path)?.as_u64() == layout::BIOS_BLOCK {
+            layout.push(layout::BIOS);
+        }
         fresh::mark(path)?;
         table::write(path, &layout)?;
         if block {
@@ -225,6 +230,7 @@ impl Disk {
             // What lay there before is not what an update may take for an image.
             disk.slot(name)?.wipe_record().map_err(Box::new)?;
         }
+        disk.forget_bios_code()?;
         mkfs::ext4(disk.partition(Role::State)?, "ek-state", None)?;
         Ok(disk)
     }
@@ -269,6 +275,9 @@ impl Disk {
 
     /// Bytes of a block of the disk.
     pub fn block_size(&self) -> Result<u64, DiskError> {
+        if self.partitions.iter().any(|partition| partition.device.is_some()) {
+            return Ok(LogicalBlockSize::Lb512.as_u64());
+        }
         Ok(table::block_size(&self.path)?.as_u64())
     }
 

@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use evenkeel_node_agent_core::{
+    bios_boot::{BiosBoot, BiosBootError},
     erofs_read::{self, ErofsReadError},
     layout::Role,
     slot_record::SlotRecord,
@@ -12,7 +13,7 @@ use crate::{
     boot::{self, BootError, Grub, Loader, SystemdBoot},
     cloud_config::FILE_NAME,
     disk::{
-        Disk, DiskError, Sizes, SlotRegion,
+        BiosError, Disk, DiskError, NoBiosPlace, Sizes, SlotRegion,
         mkfs::{self, MkfsError},
     },
     esp::{self, EspError},
@@ -24,6 +25,10 @@ const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// for its configuration.
 const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
+/// Where the image brings GRUB for BIOS, if it does: the first sector (Debian: package grub-pc-bin), and what grub-mkimage
+/// made to look for its configuration in the same place.
+const BIOS_BOOT: &str = "/usr/lib/grub/i386-pc/boot.img";
+const BIOS_CORE: &str = "/usr/lib/grub/i386-pc/core.img";
 
 /// Why a disk could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,17 @@ pub enum InstallError {
     /// The image has no GRUB.
     #[error("{0}: an image that is installed with GRUB must bring it (Debian: package grub-efi-amd64-bin)")]
     NoGrub(#[source] ErofsReadError),
+    /// The image's GRUB for BIOS is none.
+    #[error(
+        "{BIOS_BOOT} and {BIOS_CORE} of the image cannot be used: build the image with others, or without them"
+    )]
+    BiosCode(#[source] BiosBootError),
+    /// The image's GRUB for BIOS cannot be read.
+    #[error("read GRUB for BIOS in the image")]
+    ReadBios(#[source] ErofsReadError),
+    /// GRUB for BIOS could not be written.
+    #[error(transparent)]
+    Bios(#[from] BiosError),
     /// Another loader boots the disk.
     #[error(
         "the disk boots by {0}, and its slots are kept by that: install with it, or on a disk that `evenkeel-agent \
@@ -55,6 +71,17 @@ pub enum InstallError {
     /// A temporary file could not be written.
     #[error("prepare the oem partition's content: is there room in the folder for temporary files?")]
     Temporary(#[source] io::Error),
+}
+
+/// Whether a machine with BIOS boots a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBios {
+    /// By the loader that the image brings.
+    Boots,
+    /// The image brings no loader that a BIOS could start: nothing was written for one.
+    NoLoader,
+    /// The disk has no place for one.
+    NoPlace(NoBiosPlace),
 }
 
 /// Makes a disk with all its file systems, empty, of a file or device that has nothing on it.
@@ -84,7 +111,7 @@ pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
 
 /// Makes a slot that holds a complete image the one that boots, with systemd-boot, which the image brings.
 pub fn make_bootable(disk: &Disk, slot: &SlotRegion, record: &SlotRecord) -> Result<(), InstallError> {
-    make_bootable_with(disk, slot, record, Loader::SystemdBoot)
+    make_bootable_with(disk, slot, record, Loader::SystemdBoot).map(|_| ())
 }
 
 /// As [`make_bootable`], with a loader of the caller's choice. A disk keeps its loader.
@@ -93,30 +120,63 @@ pub fn make_bootable_with(
     slot: &SlotRegion,
     record: &SlotRecord,
     loader: Loader,
-) -> Result<(), InstallError> {
+) -> Result<OnBios, InstallError> {
     match (boot::installed(disk)?, loader) {
         (Some(Loader::Grub), Loader::SystemdBoot) => return Err(InstallError::OtherLoader("GRUB")),
         (Some(Loader::SystemdBoot), Loader::Grub) => return Err(InstallError::OtherLoader("systemd-boot")),
         _ => {}
     }
     let program = loader_program(slot, loader)?;
+    let code = bios_code(slot, loader)?;
     match loader {
         Loader::SystemdBoot => SystemdBoot::new(esp::open(disk)?).install(&program)?,
         Loader::Grub => Grub::new(esp::open(disk)?).install(&program, GRUB_CONFIG)?,
     }
-    Ok(boot::open(disk)?.make_default(slot, record)?)
+    boot::open(disk)?.make_default(slot, record)?;
+    // Last: what it starts is there.
+    match code {
+        Some(code) => write_bios_code(disk, &code),
+        None => Ok(OnBios::NoLoader),
+    }
+}
+
+/// Writes what a BIOS starts, if the disk has a place for it.
+pub fn write_bios_code(disk: &Disk, code: &BiosBoot) -> Result<OnBios, InstallError> {
+    match disk.bios_partition()? {
+        Ok(partition) => disk.write_bios_code(partition, code).map(|()| OnBios::Boots).map_err(Into::into),
+        Err(why) => Ok(OnBios::NoPlace(why)),
+    }
+}
+
+/// What a BIOS starts, if the slot's image brings it: systemd-boot has no such thing.
+pub fn bios_code(slot: &SlotRegion, loader: Loader) -> Result<Option<BiosBoot>, InstallError> {
+    if loader != Loader::Grub {
+        return Ok(None);
+    }
+    let file = |path| match image_file(slot, path)? {
+        Err(ErofsReadError::NotFound(_)) => Ok(None),
+        file => file.map(Some).map_err(InstallError::ReadBios),
+    };
+    match (file(BIOS_BOOT)?, file(BIOS_CORE)?) {
+        (Some(boot), Some(core)) => BiosBoot::parse(&boot, &core).map(Some).map_err(InstallError::BiosCode),
+        // Debian's package alone brings no core.img.
+        _ => Ok(None),
+    }
 }
 
 /// The loader's program, which the slot's image brings.
 pub fn loader_program(slot: &SlotRegion, loader: Loader) -> Result<Vec<u8>, InstallError> {
+    match loader {
+        Loader::SystemdBoot => image_file(slot, SYSTEMD_BOOT)?.map_err(InstallError::Loader),
+        Loader::Grub => image_file(slot, GRUB)?.map_err(InstallError::NoGrub),
+    }
+}
+
+fn image_file(slot: &SlotRegion, path: &str) -> Result<Result<Vec<u8>, ErofsReadError>, InstallError> {
     let region = slot.open_ro().map_err(|source| DiskError::Io {
         operation: "open",
         path: slot.path.clone(),
         source,
     })?;
-    let read = |at: u64, buffer: &mut [u8]| region.read_at(at, buffer);
-    match loader {
-        Loader::SystemdBoot => erofs_read::read_file(&read, SYSTEMD_BOOT).map_err(InstallError::Loader),
-        Loader::Grub => erofs_read::read_file(&read, GRUB).map_err(InstallError::NoGrub),
-    }
+    Ok(erofs_read::read_file(&|at: u64, buffer: &mut [u8]| region.read_at(at, buffer), path))
 }

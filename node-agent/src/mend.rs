@@ -1,12 +1,12 @@
 //! A disk whose slots are whole and that does not boot: what the boot partition held is made again from them.
 
-use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, slot_record::SlotRecord};
+use evenkeel_node_agent_core::{bios_boot::BiosState, layout::RECOVERY_SLOT, slot_record::SlotRecord};
 
 use crate::{
     boot::{self, Loader},
     disk::{Disk, DiskError, RegionError, SlotRegion},
     esp,
-    install::{self, InstallError},
+    install::{self, InstallError, OnBios},
 };
 
 /// Why the boot partition could not be made again.
@@ -48,14 +48,48 @@ pub fn bootable(disk: &Disk) -> Result<Vec<(String, SlotRecord)>, DiskError> {
 
 /// Formats the boot partition, and writes onto it what boots the slot, and the recovery slot if that holds an image.
 /// Everything else on it is lost.
-pub fn make_boot_partition(disk: &Disk, slot: &str, loader: Loader) -> Result<SlotRecord, MendError> {
+pub fn make_boot_partition(
+    disk: &Disk,
+    slot: &str,
+    loader: Loader,
+) -> Result<(SlotRecord, OnBios), MendError> {
     // All that can fail comes before anything is lost.
     let (region, record) = content(disk, slot)?;
     install::loader_program(&region, loader)?;
+    install::bios_code(&region, loader)?;
     esp::format(disk).map_err(InstallError::from)?;
-    install::make_bootable_with(disk, &region, &record, loader)?;
+    let on_bios = install::make_bootable_with(disk, &region, &record, loader)?;
     restore_last_resort(disk)?;
-    Ok(record)
+    Ok((record, on_bios))
+}
+
+/// What became of GRUB for BIOS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BiosCode {
+    /// Nothing was to be done.
+    AsItWas,
+    /// Both parts were written again, from this slot's image.
+    Written(String),
+    /// A part of it is lost, and no slot's image brings it.
+    NowhereToBeHad,
+}
+
+/// Writes GRUB for BIOS again, by the first slot whose image brings it, where a disk that boots by GRUB has lost a part of it;
+/// all of it may be lost where the disk has lost something of its partition table.
+pub fn restore_bios_code(disk: &Disk, table_was_lost: bool) -> Result<BiosCode, MendError> {
+    // Whose a boot partition is that cannot be read, a person says when it is made anew.
+    let is_grub = boot::installed(disk).is_ok_and(|loader| loader == Some(Loader::Grub));
+    let state = disk.bios_state()?;
+    if !is_grub || state == BiosState::Whole || (state == BiosState::Absent && !table_was_lost) {
+        return Ok(BiosCode::AsItWas);
+    }
+    for (name, _) in bootable(disk)? {
+        if let Some(code) = install::bios_code(&disk.slot(&name)?, Loader::Grub)? {
+            let on_bios = install::write_bios_code(disk, &code)?;
+            return Ok(if on_bios == OnBios::Boots { BiosCode::Written(name) } else { BiosCode::AsItWas });
+        }
+    }
+    Ok(if state == BiosState::Absent { BiosCode::AsItWas } else { BiosCode::NowhereToBeHad })
 }
 
 /// Formats a boot partition that cannot be read, so that an installation can go on. Whether it had to.

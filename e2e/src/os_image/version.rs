@@ -79,8 +79,15 @@ impl Version {
 
 /// A layer with one file.
 pub(super) fn file_layer(path: &str, content: &[u8]) -> Result<Vec<u8>> {
+    files_layer(&[(path, content)])
+}
+
+/// A layer with some files.
+pub(super) fn files_layer(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
-    append(&mut archive, path, 0o644, content)?;
+    for (path, content) in files {
+        append(&mut archive, path, 0o644, content)?;
+    }
     archive.into_inner().context("finish a layer")
 }
 

@@ -98,24 +98,24 @@ impl Base {
         let disk = folder.join("disk.img");
         let (size, slot_size) = (DISK_BYTES.to_string(), SLOT_BYTES.to_string());
         let image = host.image("1");
-        let install = ["install", &image, "--plain-http", "--bootloader", loader.name()];
+        let install = ["install", &image, "--plain-http", "--bootloader", loader.option()];
         let sizes = ["--size", &size, "--slot-size", &slot_size];
         progress::step(&format!("install version 1 with {} into slot a", loader.name()));
         agent(&host.agent, &disk, &[&install[..], &sizes[..]].concat()).await?;
-        let boot_time = first_boot(&disk, &folder).await?;
+        let boot_time = first_boot(&disk, &folder, loader).await?;
         progress::step("stage version 2 into slot b");
         agent(&host.agent, &disk, &["stage", &host.image("2"), "--slot", "b", "--plain-http"]).await?;
         Ok(Self { disk, boot_time })
     }
 }
 
-async fn first_boot(disk: &Path, folder: &Path) -> Result<Duration> {
+async fn first_boot(disk: &Path, folder: &Path, loader: Loader) -> Result<Duration> {
     const UP: &[Boot] = &[up("a")];
     let patience = Patience { limit: FIRST_BOOT_LIMIT, hangs_are_the_emulators: true };
     for attempt in 0.. {
         let begun = Instant::now();
         let console = folder.join(format!("first-boot-{attempt}"));
-        let boots = run::boot(disk, &console, Circumstances::Usual, UP, patience);
+        let boots = run::boot(disk, &console, loader, Circumstances::Usual, UP, patience);
         match progress::long("boot version 1", boots).await {
             Err(hang) if attempt < HANGS_MAX && run::is_hang(&hang) => run::tell(&hang),
             boots => return boots.map(|_| begun.elapsed()),

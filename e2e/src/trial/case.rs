@@ -29,6 +29,8 @@ pub(super) struct Case {
 pub(super) enum Loader {
     SystemdBoot,
     Grub,
+    /// On a machine with BIOS.
+    GrubOnBios,
 }
 
 /// What is wrong on the disk beside the image.
@@ -106,12 +108,25 @@ pub(super) const fn damaged(slot: &'static str) -> Boot {
 }
 
 impl Loader {
-    /// As `evenkeel-agent install --bootloader` has it.
+    /// What folders and messages call it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::SystemdBoot => "systemd-boot",
-            Self::Grub => "grub",
+            Self::GrubOnBios => "grub-bios",
+            other => other.option(),
         }
+    }
+
+    /// As `evenkeel-agent install --bootloader` has it.
+    pub(super) fn option(self) -> &'static str {
+        match self {
+            Self::SystemdBoot => "systemd-boot",
+            Self::Grub | Self::GrubOnBios => "grub",
+        }
+    }
+
+    /// Whether the machine has a BIOS.
+    pub(super) fn on_bios(self) -> bool {
+        self == Self::GrubOnBios
     }
 }
 

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Boot by GRUB.
     #[arg(long)]
     pub grub: bool,
+    /// Boot by GRUB, on machines with BIOS.
+    #[arg(long, conflicts_with = "grub")]
+    pub bios: bool,
 }
 
 /// Tells the stories. An error, which names them all, if a machine came to anything but what its story says.
@@ -38,7 +41,11 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&arguments.stories)?;
-    let loader = if arguments.grub { Loader::Grub } else { Loader::SystemdBoot };
+    let loader = match (arguments.grub, arguments.bios) {
+        (_, true) => Loader::GrubOnBios,
+        (true, false) => Loader::Grub,
+        (false, false) => Loader::SystemdBoot,
+    };
     let scratch = Scratch::new("life")?;
     let host = Host::prepare_with(scratch.path(), os_image::publish_lives).await?;
     let mut wrong = Vec::new();

@@ -14,7 +14,7 @@ use tokio::{process::Command, time::sleep};
 use super::{
     base::{self, Base, HANGS_MAX, Host},
     boots,
-    case::{Boot, Case, Circumstances, Then, up},
+    case::{Boot, Case, Circumstances, Loader, Then, up},
     cause, spoil, state,
 };
 use crate::{
@@ -179,7 +179,7 @@ impl Attempt<'_> {
             limit: self.base.boot_time * SLOWER * boots + self.wait() + EXTRA,
             hangs_are_the_emulators: !self.case.spoil.before_first_process(),
         };
-        boot(&self.disk, &self.folder.join(name), around, expected, patience).await
+        boot(&self.disk, &self.folder.join(name), self.case.loader, around, expected, patience).await
     }
 
     async fn agent(&self, arguments: &[&str]) -> Result<()> {
@@ -192,12 +192,14 @@ impl Attempt<'_> {
 pub(super) async fn boot(
     disk: &Path,
     folder: &Path,
+    loader: Loader,
     around: Circumstances,
     expected: &[Boot],
     patience: Patience,
 ) -> Result<Vec<Boot<String>>> {
     let clock_in_the_past = around == Circumstances::ClockFarInThePast;
-    let hardware = Hardware { clock_in_the_past, one_processor: true, ..Hardware::default() };
+    let hardware =
+        Hardware { clock_in_the_past, one_processor: true, bios: loader.on_bios(), ..Hardware::default() };
     let mut machine = Machine::start_with("trial", disk, folder, hardware)?;
     let mut cuts = if let Circumstances::PowerGoes { times } = around { times } else { 0 };
     let mut begun = 0;

@@ -33,7 +33,7 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, case: &Case) 
     let slot = || Slot::find(&host.agent, disk, "b");
     let entry = match case.loader {
         Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", case.tries),
-        Loader::Grub => GRUB_ENTRY.to_owned(),
+        Loader::Grub | Loader::GrubOnBios => GRUB_ENTRY.to_owned(),
     };
     let esp = Esp { disk, folder: folder.to_owned(), entry };
     match case.spoil {

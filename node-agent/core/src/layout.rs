@@ -50,6 +50,8 @@ pub enum Role {
     Slot(u8),
     /// What outlives updates.
     State,
+    /// GRUB for machines with BIOS.
+    Bios,
 }
 
 impl Role {
@@ -61,6 +63,7 @@ impl Role {
             Self::Recovery => "evenkeel-recovery",
             Self::Slot(index) => SLOT_PARTITIONS[usize::from(index) % SLOT_PARTITIONS.len()],
             Self::State => "evenkeel-state",
+            Self::Bios => "evenkeel-bios",
         }
     }
 }
@@ -75,6 +78,13 @@ pub struct Place {
     /// Bytes.
     pub length: u64,
 }
+
+/// Where GRUB for BIOS lies, on every disk that a BIOS can boot: between the partition table, which ends before byte 17408,
+/// and the mark of a disk that is being made, at 512 KiB. It takes no place of the others, and its entry in the table comes
+/// after theirs.
+pub const BIOS: Place = Place { role: Role::Bios, offset: 64 << 10, length: 448 << 10 };
+/// Bytes of the blocks of a disk that a BIOS can boot.
+pub const BIOS_BLOCK: u64 = 512;
 
 /// Why a disk cannot be laid out.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -197,6 +207,7 @@ mod tests {
         ) {
             if let Ok(places) = layout(disk, slot, slots) {
                 prop_assert!(places[0].offset >= MIB);
+                prop_assert!(BIOS.offset + BIOS.length <= places[0].offset);
                 for pair in places.windows(2) {
                     prop_assert_eq!(pair[0].offset + pair[0].length, pair[1].offset);
                 }

@@ -2,6 +2,7 @@
 //!
 //! Never touches a file, a socket or a clock.
 
+pub mod bios_boot;
 pub mod boot_entry;
 pub mod boot_files;
 pub mod chunks;

@@ -16,8 +16,11 @@ use serde_json::json;
 use super::{recovery, refused, slot::Situation, source::Source};
 use crate::{
     args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
-    disk::{Disk, DiskError},
-    esp, install, mend, own_changes,
+    boot::Loader,
+    disk::{Disk, DiskError, NoBiosPlace},
+    esp,
+    install::{self, OnBios},
+    mend, own_changes,
     stage::{self, Meter, StageRequest, Staged},
 };
 
@@ -41,16 +44,37 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let request = source.request(disk, FIRST_SLOT, &args.image);
     let staged = runtime.block_on(stage_with_progress(&request))?;
     let slot = request.disk.slot(FIRST_SLOT)?;
-    install::make_bootable_with(&request.disk, &slot, &staged.record, args.bootloader)?;
+    let on_bios = install::make_bootable_with(&request.disk, &slot, &staged.record, args.bootloader)?;
     eprintln!(
         "{} boots {} ({}) from slot {FIRST_SLOT}",
         args.disk.display(),
         args.image,
         staged.record.version
     );
+    tell_of_bios(on_bios, args.bootloader);
     match &args.recovery_image {
         Some(image) => recovery::write_recovery(request.disk, image, &source, &runtime),
         None => Ok(mend::restore_last_resort(&request.disk)?),
+    }
+}
+
+/// Says whether a machine with BIOS boots the disk, where the loader could.
+pub(super) fn tell_of_bios(on_bios: OnBios, loader: Loader) {
+    if loader != Loader::Grub {
+        return;
+    }
+    match on_bios {
+        OnBios::Boots => eprintln!("machines with UEFI and with BIOS boot it"),
+        OnBios::NoLoader => eprintln!(
+            "nothing was written for machines with BIOS: the image has no boot.img and core.img in /usr/lib/grub/i386-pc"
+        ),
+        OnBios::NoPlace(NoBiosPlace::Blocks) => {
+            eprintln!("machines with BIOS do not boot it: no BIOS boots a disk with blocks of 4096 bytes");
+        }
+        OnBios::NoPlace(NoBiosPlace::Partition) => eprintln!(
+            "machines with BIOS do not boot it: it has no partition evenkeel-bios, which disks of this version have \
+             (`install --force` makes the disk anew)"
+        ),
     }
 }
 

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 
-use super::{disk, refused};
+use super::{disk, image, refused};
 use crate::{
     args::MendArgs,
     disk::Disk,
-    mend::{self, bootable, make_boot_partition},
+    mend::{self, BiosCode, bootable, make_boot_partition},
 };
 
 pub(super) fn mend(args: &MendArgs) -> Result<()> {
@@ -22,16 +22,33 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     }
     let disk = Disk::open(&path)?;
     if let Some(slot) = &args.slot {
-        let record = make_boot_partition(&disk, slot, args.bootloader)?;
+        let (record, on_bios) = make_boot_partition(&disk, slot, args.bootloader)?;
         eprintln!("the boot partition was made anew: slot {slot} ({}) boots next", record.version);
+        image::tell_of_bios(on_bios, args.bootloader);
         return Ok(());
     }
+    let code = mend::restore_bios_code(&disk, !lost.is_empty())?;
+    tell_of_code(&disk, &code);
     match mend::boots(&disk) {
-        Some(what) if lost.is_empty() => eprintln!("{}: nothing to mend, it boots by {what}", path.display()),
+        Some(what) if lost.is_empty() && code == BiosCode::AsItWas => {
+            eprintln!("{}: nothing to mend, it boots by {what}", path.display());
+        }
         Some(what) => eprintln!("{} boots by {what}", path.display()),
         None => return Err(refused(which_slot(&bootable(&disk)?))),
     }
     Ok(())
+}
+
+fn tell_of_code(disk: &Disk, code: &BiosCode) {
+    let path = disk.path().display();
+    match code {
+        BiosCode::AsItWas => {}
+        BiosCode::Written(slot) => eprintln!("{path}: GRUB for BIOS was written again, from slot {slot}"),
+        BiosCode::NowhereToBeHad => eprintln!(
+            "{path} has lost a part of GRUB for BIOS, and no slot's image brings it: a machine with BIOS does not boot it \
+             until `evenkeel-agent install` is run with an image that does"
+        ),
+    }
 }
 
 fn which_slot(slots: &[(String, SlotRecord)]) -> String {

@@ -12,7 +12,7 @@ use gpt::{
     disk::LogicalBlockSize,
     mbr::ProtectiveMBR,
     partition::Partition as GptPartition,
-    partition_types::{EFI, LINUX_FS},
+    partition_types::{BIOS, EFI, LINUX_FS},
 };
 use uuid::Uuid;
 
@@ -110,7 +110,11 @@ fn boot_sector(bytes: u64, size: LogicalBlockSize) -> ProtectiveMBR {
 
 fn partition(place: &Place, size: LogicalBlockSize) -> GptPartition {
     GptPartition {
-        part_type_guid: if place.role == Role::Esp { EFI } else { LINUX_FS },
+        part_type_guid: match place.role {
+            Role::Esp => EFI,
+            Role::Bios => BIOS,
+            _ => LINUX_FS,
+        },
         part_guid: Uuid::new_v4(),
         first_lba: place.offset / size.as_u64(),
         last_lba: (place.offset + place.length) / size.as_u64() - 1,

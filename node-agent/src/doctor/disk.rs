@@ -1,6 +1,7 @@
 //! The disk's part.
 
 use evenkeel_node_agent_core::{
+    bios_boot::BiosState,
     boot_entry::BootEntry,
     doctor::{DiskFacts, EspFacts, LoaderFacts},
     layout::Role,
@@ -49,6 +50,7 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
         slots,
         target_writes,
         esp,
+        bios: bios(disk),
         state_filesystem: state_filesystem(disk),
     }
 }
@@ -82,6 +84,13 @@ fn esp(
         largest: largest(disk),
         loader: name.map(|name| LoaderFacts { name, counts: counts(), part_uuid }),
     })
+}
+
+fn bios(disk: &Disk) -> Result<BiosState, String> {
+    match boot::installed(disk) {
+        Ok(Some(Loader::Grub)) => disk.bios_state().map_err(words),
+        _ => Ok(BiosState::Absent),
+    }
 }
 
 fn write_probe(esp: &dyn Esp) -> std::io::Result<()> {

@@ -8,6 +8,7 @@ use super::{
 };
 
 const GRUB: Case = Case { loader: Loader::Grub, ..CASE };
+const BIOS: Case = Case { loader: Loader::GrubOnBios, ..CASE };
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -87,5 +88,35 @@ pub(super) const CASES: &[Case] = &[
         expected: &[down("a"), up("a")],
         then: Then::ActivateRefuses("GRUB could not write its environment block"),
         ..GRUB
+    },
+    Case {
+        name: "grub-bios-good",
+        about: "GRUB, BIOS: a good image is kept and boots again",
+        expected: &[up("b")],
+        then: Then::CommitAndBootAgain,
+        ..BIOS
+    },
+    Case {
+        name: "grub-bios-panic",
+        about: "GRUB, BIOS: the kernel panics in each of the two boots that the trial has",
+        image: "panic",
+        tries: 2,
+        expected: &[down("b"), down("b"), up("a")],
+        ..BIOS
+    },
+    Case {
+        name: "grub-bios-kernel-missing",
+        about: "GRUB, BIOS: the kernel is gone from the boot partition",
+        spoil: Spoil::KernelMissing,
+        expected: &[up("a")],
+        ..BIOS
+    },
+    Case {
+        name: "grub-bios-cannot-count",
+        about: "GRUB, BIOS: a loader that does not write is found before the reboot",
+        spoil: Spoil::GrubNeverWrites,
+        expected: &[down("a"), up("a")],
+        then: Then::ActivateRefuses("GRUB could not write its environment block"),
+        ..BIOS
     },
 ];

@@ -88,7 +88,7 @@ async fn install(machine: &Lived<'_>) -> Result<()> {
     let image = machine.image_here("1");
     let path = cloud_config.path().display().to_string();
     let what = ["install", &image, "--recovery-image", &image, "--plain-http", "--cloud-config", &path];
-    let how = ["--slot-size", "1GiB", "--bootloader", machine.loader.name()];
+    let how = ["--slot-size", "1GiB", "--bootloader", machine.loader.option()];
     machine.agent_on_disk(&[&what[..], &how[..]].concat()).await.map(|_| ())
 }
 
@@ -193,7 +193,8 @@ async fn boot_partition(machine: &mut Lived<'_>) -> Result<()> {
         if !matches!(loss, Loss::FirstMebibyte) {
             let words = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
             ensure!(words.contains("--slot"), "it did not ask for a slot: {words}");
-            machine.agent_on_disk(&["disk", "mend", "--slot", "b"]).await?;
+            let loader = machine.loader.option();
+            machine.agent_on_disk(&["disk", "mend", "--slot", "b", "--bootloader", loader]).await?;
         }
         machine.power_on(&[up("b")]).await?;
         machine.sh(MARKED).await?;

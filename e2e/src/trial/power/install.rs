@@ -136,7 +136,7 @@ async fn first_boot(story: &Story<'_>, disk: &Path, folder: &Path) -> Result<(Ve
     let patience = Patience { limit: story.boot_limit(), hangs_are_the_emulators: true };
     for attempt in 0.. {
         let machine = folder.join(format!("machine-{attempt}"));
-        match run::boot(disk, &machine, Circumstances::Usual, &[up("a")], patience).await {
+        match run::boot(disk, &machine, story.loader, Circumstances::Usual, &[up("a")], patience).await {
             Err(hang) if attempt < HANGS_MAX && run::is_hang(&hang) => run::tell(&hang),
             boots => return Ok((boots?, machine.join("console.log"))),
         }
@@ -149,7 +149,7 @@ async fn files_without_cuts(story: &Story<'_>) -> Result<String> {
     let disk = story.folder.join("without-cuts.img");
     File::create(&disk).and_then(|file| file.set_len(base::DISK_BYTES)).context("make a disk")?;
     let image = story.host.image("2");
-    let how = ["--slot-size", "1GiB", "--bootloader", story.loader.name(), "--plain-http"];
+    let how = ["--slot-size", "1GiB", "--bootloader", story.loader.option(), "--plain-http"];
     base::agent(&story.host.agent, &disk, &[&["install", &image], &how[..]].concat()).await?;
     let boot_partition = story.folder.join("without-cuts-esp.img");
     extract(&disk, Role::Esp, &boot_partition)?;

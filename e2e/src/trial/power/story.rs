@@ -106,7 +106,7 @@ impl<'a> Story<'a> {
         let port = self.host.registry.port();
         let image = format!("{HOST}:{port}/{}:2", os_image::TRIALS_REPOSITORY);
         let script = self.tale.script.replace("IMAGE", &image);
-        let script = script.replace("DISK", SECOND_DISK).replace("LOADER", self.loader.name());
+        let script = script.replace("DISK", SECOND_DISK).replace("LOADER", self.loader.option());
         state::write_script(&system, &format!("{BEGIN}{script}")).await
     }
 

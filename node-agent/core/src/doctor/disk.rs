@@ -2,6 +2,7 @@
 
 use super::{DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
 use crate::{
+    bios_boot::BiosState,
     machine::{EntryFact, SlotFact},
     reuse::{self, NoSlot},
 };
@@ -22,6 +23,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
             findings.extend(slots(disk, running));
             findings.extend([esp_writes(esp), esp_room(esp)]);
             findings.extend(loader(esp, facts));
+            findings.extend(bios(&disk.bios));
         }
         Err(error) => findings.push(Finding::fail(
             "esp",
@@ -145,6 +147,18 @@ fn esp_room(esp: &EspFacts) -> Finding {
             format!("the boot partition has room for a kernel and initrd of {room} MiB"),
         ),
     }
+}
+
+/// Nothing where no BIOS was meant to boot the disk.
+fn bios(state: &Result<BiosState, String>) -> Option<Finding> {
+    let lost = match state {
+        Ok(BiosState::Absent) => return None,
+        Ok(BiosState::Whole) => return Some(Finding::ok("bios", "a machine with BIOS boots the disk too")),
+        Ok(BiosState::NoBootSector) => "the disk's first sector does not start GRUB for BIOS, which is there",
+        Ok(BiosState::NoCore) => "the disk's first sector starts GRUB for BIOS, which is not there",
+        Err(error) => error,
+    };
+    Some(Finding::warn("bios", lost, "it is written again with `evenkeel-agent disk mend`"))
 }
 
 fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {

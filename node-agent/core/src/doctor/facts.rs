@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::machine::SlotFact;
+use crate::{bios_boot::BiosState, machine::SlotFact};
 
 /// A disk, and the machine that runs from it.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct DiskFacts {
     pub target_writes: Result<(), String>,
     /// The boot partition.
     pub esp: Result<EspFacts, String>,
+    /// What there is of GRUB for BIOS, on a disk that boots by GRUB.
+    pub bios: Result<BiosState, String>,
     /// Whether the state partition holds a file system, and one without recorded errors.
     pub state_filesystem: Result<(), String>,
 }

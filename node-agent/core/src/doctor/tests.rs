@@ -4,7 +4,10 @@ use super::{
     DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Verdict, Watchdog,
     examine, overall,
 };
-use crate::machine::{EntryFact, SlotContent, SlotFact};
+use crate::{
+    bios_boot::BiosState,
+    machine::{EntryFact, SlotContent, SlotFact},
+};
 
 fn slot(name: &str, entry: EntryFact) -> SlotFact {
     let content = SlotContent {
@@ -27,6 +30,7 @@ fn healthy() -> Facts {
         damaged: Vec::new(),
         target_writes: Ok(()),
         esp: Ok(esp),
+        bios: Ok(BiosState::Absent),
         state_filesystem: Ok(()),
     };
     let state =
@@ -120,6 +124,14 @@ fn what_ails_the_disk_is_found() {
     assert_eq!(after(|facts, _, disk| disk(facts).lost_of_table = vec!["a copy"]), [("layout", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).damaged = vec!["b".into()]), [("slots", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).target_writes = Err("busy".into())), [("slots", Fail)]);
+    for (state, expected) in [
+        (Ok(BiosState::Whole), vec![]),
+        (Ok(BiosState::NoCore), vec![("bios", Warn)]),
+        (Ok(BiosState::NoBootSector), vec![("bios", Warn)]),
+        (Err("unreadable".into()), vec![("bios", Warn)]),
+    ] {
+        assert_eq!(after(|facts, _, disk| disk(facts).bios = state), expected);
+    }
     assert_eq!(
         after(|facts, _, disk| disk(facts).state_filesystem = Err("x".into())),
         [("state-filesystem", Fail)]

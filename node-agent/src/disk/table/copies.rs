@@ -65,14 +65,24 @@ pub(in crate::disk) fn mend(path: &Path, size: LogicalBlockSize) -> Result<Vec<&
     // Not alone: a disk that runs has partitions that are mounted.
     let disk = window(path, Access::WriteShared)?;
     if lost.contains(&BOOT_SECTOR) {
-        let written = boot_sector(disk.length(), size).overwrite_lba0(&mut disk.cursor(0));
-        written
-            .map_err(|error| io_error("write the boot sector of", io::Error::other(error.to_string())))
-            .and_then(|_| disk.flush().map_err(|source| io_error("flush", source)))?;
+        protect(&disk, size).map_err(|source| io_error("write the boot sector of", source))?;
     }
     let placed = Placed::read(&disk, size).map_err(|error| error.on("read", path))?;
     placed.write(&disk, &placed.table).map_err(|error| error.on("write", path))?;
     Ok(lost)
+}
+
+/// Writes the boot sector's records. Code and the disk's signature before them stay as they are.
+fn protect(disk: &Window, size: LogicalBlockSize) -> io::Result<()> {
+    let mut code = [0; 440];
+    let mut signature = [0; 4];
+    disk.read_at(0, &mut code)?;
+    disk.read_at(code.len() as u64, &mut signature)?;
+    let mut sector = boot_sector(disk.length(), size);
+    sector.set_bootcode(code);
+    sector.set_disk_signature(signature);
+    sector.overwrite_lba0(&mut disk.cursor(0)).map_err(|error| io::Error::other(error.to_string()))?;
+    disk.flush()
 }
 
 /// Where the headers are on a disk of `length` bytes.
