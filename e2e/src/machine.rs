@@ -60,6 +60,8 @@ pub struct Hardware {
     /// It has a second disk, whose NBD server listens at [`Machine::second_disk`], and which its system finds as
     /// [`SECOND_DISK`].
     pub second_disk: bool,
+    /// Its disk cannot read the sector with this byte.
+    pub unreadable_at: Option<u64>,
     /// It has a BIOS (the one that the emulator brings) in place of UEFI.
     pub bios: bool,
 }
@@ -158,7 +160,7 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-smp", if hardware.one_processor { "1" } else { "2" }])
         .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
         .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
-        .args(["-drive", &format!("if=virtio,format=raw,{}", source(disk, hardware.remote_disk))])
+        .args(["-drive", &format!("if=virtio,format=raw,{}", boot_disk(disk, hardware))])
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", console(folder).display())])
@@ -181,6 +183,16 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=second,serial=second,addr=0x10"]);
     }
     Service::start(name, command, &folder.join("qemu.log"))
+}
+
+/// The disk that boots. QEMU's own device for faults gives an error whenever the sector is read.
+fn boot_disk(disk: &Path, hardware: Hardware) -> String {
+    let Some(at) = hardware.unreadable_at else { return source(disk, hardware.remote_disk) };
+    let (disk, sector) = (disk.display(), at / 512);
+    format!(
+        "file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},file.inject-error.0.event=read_aio,\
+         file.inject-error.0.errno=5,file.inject-error.0.sector={sector}"
+    )
 }
 
 fn source(disk: &Path, remote: bool) -> String {

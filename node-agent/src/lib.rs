@@ -15,6 +15,7 @@ pub mod mend;
 pub mod own_changes;
 pub mod pins;
 mod plan_error;
+pub mod printable;
 pub mod programs;
 pub mod reboot;
 pub mod reset;

@@ -47,6 +47,21 @@ impl Machine {
     }
 }
 
+/// On a disk's device the kernel sees to it.
+#[test]
+fn a_slot_of_a_disks_file_is_written_by_one_at_a_time() {
+    let machine = Machine::new();
+    let (a, b) = (machine.disk.slot("a").unwrap(), machine.disk.slot("b").unwrap());
+    let writing = a.open_rw().unwrap();
+    let refused = a.open_rw().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ResourceBusy);
+    assert!(refused.to_string().contains("another program is writing"), "{refused}");
+    b.open_rw().unwrap();
+    a.open_ro().unwrap();
+    drop(writing);
+    a.open_rw().unwrap();
+}
+
 #[test]
 fn a_new_disk_is_clean_in_the_eyes_of_others() {
     let machine = Machine::new();

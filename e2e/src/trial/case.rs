@@ -43,6 +43,8 @@ pub(super) enum Spoil {
     LateProgram,
     /// The first byte that a mount of slot b reads after the superblock.
     RootFolder,
+    /// The first byte of the first process's program in slot b.
+    FirstProcess,
     /// The middle of slot b's initrd on the boot partition.
     Initrd,
     /// Slot b's initrd hangs before it mounts the root.
@@ -66,6 +68,10 @@ pub(super) enum Circumstances {
     /// The power goes in the first boots, so many times, as soon as the kernel has begun.
     PowerGoes {
         times: u32,
+    },
+    /// The disk cannot read the first byte that a mount of slot b reads after the superblock; where that is is found out.
+    RootUnreadable {
+        byte: u64,
     },
     /// The API server that the trial's order names is not there.
     ClusterAway,

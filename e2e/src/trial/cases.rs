@@ -60,6 +60,31 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "damage-init-kept",
+        about: "a wrong byte in the first process's program of a kept slot",
+        spoil: Spoil::FirstProcess,
+        kept: true,
+        expected: &[damaged("b"), up("a")],
+        says: "is damaged and does not start",
+        then: Then::Nothing,
+        ..CASE
+    },
+    Case {
+        name: "unreadable",
+        about: "the disk cannot read the root folder of a slot on trial",
+        machine: Circumstances::RootUnreadable { byte: 0 },
+        ..CASE
+    },
+    Case {
+        name: "unreadable-kept",
+        about: "the disk cannot read the root folder of a kept slot",
+        machine: Circumstances::RootUnreadable { byte: 0 },
+        kept: true,
+        says: "is damaged and is given up",
+        then: Then::Nothing,
+        ..CASE
+    },
+    Case {
         name: "good",
         about: "a good image is kept and boots again",
         expected: &[up("b")],

@@ -15,7 +15,9 @@ use super::{
     base::{self, Base, HANGS_MAX, Host},
     boots,
     case::{Boot, Case, Circumstances, Loader, Then, up},
-    cause, spoil, state,
+    cause,
+    slot::Slot,
+    spoil, state,
 };
 use crate::{
     machine::{HOST, Hang, Hardware, Machine},
@@ -175,6 +177,13 @@ impl Attempt<'_> {
 
     async fn boot(&self, name: &str, around: Circumstances, expected: &[Boot]) -> Result<Vec<Boot<String>>> {
         let boots = u32::try_from(expected.len()).unwrap_or(u32::MAX);
+        let around = match around {
+            Circumstances::RootUnreadable { .. } => {
+                let slot = Slot::find(&self.host.agent, &self.disk, "b").await?;
+                Circumstances::RootUnreadable { byte: slot.on_disk(slot.root_inode()?) }
+            }
+            around => around,
+        };
         let patience = Patience {
             limit: self.base.boot_time * SLOWER * boots + self.wait() + EXTRA,
             hangs_are_the_emulators: !self.case.spoil.before_first_process(),
@@ -198,8 +207,10 @@ pub(super) async fn boot(
     patience: Patience,
 ) -> Result<Vec<Boot<String>>> {
     let clock_in_the_past = around == Circumstances::ClockFarInThePast;
+    let unreadable_at = if let Circumstances::RootUnreadable { byte } = around { Some(byte) } else { None };
+    let bios = loader.on_bios();
     let hardware =
-        Hardware { clock_in_the_past, one_processor: true, bios: loader.on_bios(), ..Hardware::default() };
+        Hardware { clock_in_the_past, one_processor: true, bios, unreadable_at, ..Hardware::default() };
     let mut machine = Machine::start_with("trial", disk, folder, hardware)?;
     let mut cuts = if let Circumstances::PowerGoes { times } = around { times } else { 0 };
     let mut begun = 0;

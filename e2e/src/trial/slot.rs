@@ -68,6 +68,11 @@ impl Slot {
         Ok(at)
     }
 
+    /// Where a byte of it is on the disk.
+    pub(super) fn on_disk(&self, at: u64) -> u64 {
+        self.offset + at
+    }
+
     /// Lets it hold nothing.
     pub(super) fn wipe(&self) -> Result<()> {
         let file = File::options().write(true).open(&self.disk).context("open the disk")?;

@@ -18,6 +18,7 @@ use crate::process::output;
 
 /// Started late in the boot, so that the kernel and the initrd have long done their work.
 const LATE_PROGRAM: &str = "/usr/lib/systemd/systemd-networkd";
+const FIRST_PROCESS: &str = "/usr/lib/systemd/systemd";
 /// GRUB's entry of slot b.
 const GRUB_ENTRY: &str = "evenkeel/grub/b.cfg";
 const SPOILED: &str = "evenkeel/spoiled";
@@ -42,6 +43,10 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, case: &Case) 
         Spoil::LateProgram => {
             let slot = slot().await?;
             slot.flip(slot.file_byte(LATE_PROGRAM)?)
+        }
+        Spoil::FirstProcess => {
+            let slot = slot().await?;
+            slot.flip(slot.file_byte(FIRST_PROCESS)?)
         }
         Spoil::RootFolder => {
             let slot = slot().await?;

@@ -39,13 +39,22 @@ pub struct Tree {
     /// memory.
     made: usize,
     text: usize,
+    /// Names that were followed so far.
+    walked: usize,
     /// Directories that hold nothing of lower layers any more: a second look would find nothing, and cost as much.
     pruned: BTreeSet<InodeId>,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { inodes: vec![Inode::implied()], layer: 0, made: 0, text: 0, pruned: BTreeSet::new() }
+        Self {
+            inodes: vec![Inode::implied()],
+            layer: 0,
+            made: 0,
+            text: 0,
+            walked: 0,
+            pruned: BTreeSet::new(),
+        }
     }
 }
 
@@ -126,7 +135,7 @@ impl Tree {
     pub fn find(&self, path: &[u8]) -> Result<Option<InodeId>, TreeError> {
         let (above, name) = split(path)?;
         let Some(name) = name else { return Ok(Some(ROOT)) };
-        let walk = self.walk(&above)?;
+        let walk = self.look(&above)?;
         if !walk.missing.is_empty() {
             return Ok(None);
         }
@@ -138,7 +147,7 @@ impl Tree {
 
     /// What `path` names, with every symbolic link followed inside the image.
     pub fn find_following(&self, path: &[u8]) -> Result<Option<InodeId>, TreeError> {
-        let walk = self.walk(&components(path)?)?;
+        let walk = self.look(&components(path)?)?;
         Ok(walk.missing.is_empty().then_some(walk.here))
     }
 

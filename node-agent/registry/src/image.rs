@@ -16,12 +16,13 @@ const LAYERS_MAX: usize = 127;
 /// Larger than any disk's slot.
 const LAYER_BYTES_MAX: u64 = 64 << 30;
 /// Media types of layers that are in the registry itself, as tar, plain or compressed.
-const LAYER_TYPES: [&str; 5] = [
+const LAYER_TYPES: [&str; 6] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
 
 /// An image, all of it but its layers' bytes.

@@ -10,6 +10,7 @@ use crate::{
     boot,
     disk::{self, Disk},
     install,
+    printable::printable,
     slots::{self, Failed, Memory, SlotReport},
     state_dir::StateDir,
 };
@@ -53,6 +54,9 @@ pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
     Ok(())
 }
 
+/// Characters of a label that are shown.
+const TEXT_MAX: usize = 1024;
+
 fn print(slot: &SlotReport) {
     let boots = match (slot.default, slot.tries_left) {
         (true, Some(left)) => format!("boots next, {left} tries left"),
@@ -77,6 +81,6 @@ fn print(slot: &SlotReport) {
         println!("{:10}failed on this machine {count} times, the last time because of {cause:?}", "");
     }
     for (key, value) in &slot.labels {
-        println!("{:10}{key}={value}", "");
+        println!("{:10}{}={}", "", printable(key, TEXT_MAX), printable(value, TEXT_MAX));
     }
 }

@@ -16,7 +16,8 @@ use std::{
 };
 
 use nix::{
-    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    errno::Errno,
+    fcntl::{FcntlArg, PosixFadviseAdvice, fcntl, posix_fadvise},
     libc,
 };
 
@@ -57,6 +58,33 @@ impl FileDevice {
             options.custom_flags(libc::O_EXCL);
         }
         Ok(Self { file: options.open(path)?, direct, refused: AtomicBool::new(false) })
+    }
+
+    /// Whether it is a file, and no device.
+    pub fn is_file(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.is_file())
+    }
+
+    /// Claims some bytes of a file until this is closed, as the kernel does with a whole device that is opened to be written
+    /// alone: an error if somebody else has.
+    pub fn claim(&self, offset: u64, length: u64) -> io::Result<()> {
+        let place =
+            |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants are 1 and 0")]
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as _,
+            l_whence: libc::SEEK_SET as _,
+            l_start: place(offset)?,
+            l_len: place(length)?,
+            l_pid: 0,
+        };
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => Ok(()),
+            Err(Errno::EAGAIN) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program is writing there"))
+            }
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Runs the direct way; `false` when there is none for this.

@@ -8,7 +8,7 @@ use evenkeel_node_agent_core::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Access, BlockDevice, Window, open};
+use super::{Access, BlockDevice, FileDevice, Window, open};
 
 /// Bytes of the superblock's block, which the slot record names by its hash.
 const SUPERBLOCK_LENGTH: usize = 4096;
@@ -79,10 +79,17 @@ impl SlotRegion {
         self.open(Access::Read)
     }
 
-    /// Opens the slot for reading and writing. A partition that is mounted is refused by the kernel (busy), so that the
-    /// slot that runs can never be written.
+    /// Opens the slot for reading and writing, alone. A partition that is mounted is refused by the kernel (busy), so that the
+    /// slot that runs can never be written; so is one that another program writes, and as well in a disk's file.
     pub fn open_rw(&self) -> io::Result<Window> {
-        self.open(Access::Write)
+        if self.device.is_some() {
+            return self.open(Access::Write);
+        }
+        let device = FileDevice::open(&self.path, Access::Write)?;
+        if device.is_file()? {
+            device.claim(self.offset, self.length)?;
+        }
+        Ok(Window::new(Arc::new(device), self.offset, self.length))
     }
 
     fn open(&self, access: Access) -> io::Result<Window> {

@@ -9,6 +9,7 @@ use evenkeel_node_agent_core::{
 use tar::{EntryType, Header};
 
 use super::pax::{Extended, HEADER_BYTES_MAX, PaxError};
+use crate::printable::printable;
 
 /// Bytes of a path that an error shows.
 const SHOWN_BYTES: usize = 256;
@@ -60,18 +61,25 @@ pub(super) enum What {
     Other(Kind),
 }
 
+/// The header as the library understands it. To other programs `ustar` and a zero byte say enough, whatever version follows (POSIX
+/// has `00`); the library takes one of another version for a header before ustar, and would not see the path's first part.
+/// Star's headers have times behind 131 bytes of that part (`tar` and a zero byte at the end say so).
+pub(super) fn understood(header: &Header) -> Header {
+    let mut header = header.clone();
+    let bytes = header.as_mut_bytes();
+    if bytes[257..263] == *b"ustar\0" {
+        bytes[263..265].copy_from_slice(b"00");
+        if bytes[508..] == *b"tar\0" {
+            bytes[345 + 131] = 0;
+        }
+    }
+    header
+}
+
 /// A path for people: short, and without what would command a terminal.
 pub(super) fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(&path[..path.len().min(SHOWN_BYTES)]);
-    let mut shown = String::new();
-    for letter in text.chars() {
-        if letter.is_control() {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-    }
-    shown + if path.len() > SHOWN_BYTES { "…" } else { "" }
+    printable(&text, SHOWN_BYTES) + if path.len() > SHOWN_BYTES { "…" } else { "" }
 }
 
 /// The bytes behind the header, which the library reads without a look at the field's higher half.
@@ -196,6 +204,26 @@ mod tests {
         assert_eq!(field([0x80, 0, 0, 1], 5), Some(Err(TooLong)), "higher bits must not be passed over");
         assert_eq!(field([0x80, 0, 0, 0], -1), Some(Err(TooLong)));
         assert_eq!(base_256(b"00000000017\0"), None);
+    }
+
+    #[test]
+    fn the_first_part_of_a_path_counts_whatever_the_headers_version() {
+        for version in [*b"00", [0; 2], *b"  "] {
+            let mut header = Header::new_ustar();
+            header.set_path("dir/sub/name").unwrap();
+            let bytes = header.as_mut_bytes();
+            bytes[..12].copy_from_slice(b"name\0\0\0\0\0\0\0\0");
+            bytes[345..352].copy_from_slice(b"dir/sub");
+            bytes[263..265].copy_from_slice(&version);
+            assert_eq!(understood(&header).path_bytes().as_ref(), b"dir/sub/name", "{version:?}");
+        }
+        let mut star = Header::new_ustar();
+        let bytes = star.as_mut_bytes();
+        bytes[..4].copy_from_slice(b"name");
+        bytes[345..345 + 131].fill(b'd');
+        bytes[345 + 131..500].fill(b'7');
+        bytes[508..].copy_from_slice(b"tar\0");
+        assert_eq!(understood(&star).path_bytes().len(), 131 + 1 + 4);
     }
 
     #[test]

@@ -133,8 +133,9 @@ pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Re
         if count > ENTRIES_MAX || said.bytes > HEADERS_BYTES_MAX {
             return Err(LayerError::TooManyEntries);
         }
-        let name = said.extended.path.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
-        let read = match entry.header().entry_type() {
+        let header = entry::understood(entry.header());
+        let name = said.extended.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        let read = match header.entry_type() {
             EntryType::XHeader
             | EntryType::XGlobalHeader
             | EntryType::GNULongName
@@ -142,7 +143,6 @@ pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Re
                 read_extended(&mut entry, &mut said).map_err(|source| named(&name, source))
             }
             _ => {
-                let header = entry.header().clone();
                 (said.pending, said.bytes_of_entry) = (false, 0);
                 place(&header, &name, mem::take(&mut said.extended), &mut entry, tree, writer)
             }

@@ -28,12 +28,15 @@ use crate::{
     boot,
     disk::{RegionError, SlotRegion},
     pins,
+    printable::printable,
     slot::{self, LayerError, SlotWriter, WriteError, reuse, scrub},
 };
 
 const READ: u64 = 1 << 20;
 /// An os-release file has some hundred bytes.
 const OS_RELEASE_MAX: u64 = 64 << 10;
+/// Characters of a version that are kept: those of OCI's tags, for which many are used.
+const VERSION_MAX: usize = 128;
 /// Characters of a digest that stand for a version where an image has none.
 const DIGEST_AS_VERSION: usize = "sha256:".len() + 12;
 
@@ -261,12 +264,12 @@ fn boot_file(writer: &SlotWriter, found: Found) -> Result<BootFile, StageError> 
 
 fn version(image: &Image, tree: &Tree, writer: &SlotWriter) -> Result<String, StageError> {
     if let Some(version) = image.version() {
-        return Ok(version.to_owned());
+        return Ok(printable(version, VERSION_MAX));
     }
     if let Some(file) = boot_files::os_release(tree).filter(|file| file.length <= OS_RELEASE_MAX)
         && let Some(version) = boot_files::version_id(&text(writer, &file)?)
     {
-        return Ok(version);
+        return Ok(printable(&version, VERSION_MAX));
     }
     Ok(image.digest.chars().take(DIGEST_AS_VERSION).collect())
 }

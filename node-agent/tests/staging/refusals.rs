@@ -134,7 +134,7 @@ async fn an_entry_that_leads_out_of_the_image() {
     layer.append(&header, &[][..]).unwrap();
     let image = Recipe::with(layer.into_inner().unwrap()).build();
     let name = registry.push(&image, "os:1").await;
-    let words = [&image.layers[2].digest, &name, "entry ../../bad", "leaves the image's root"];
+    let words = [&image.layers[2].digest, &name, "entry ../../bad", "has `..` in it"];
     machine.refuses(&name, "MalformedLayer", false, &words).await;
 }
 

@@ -92,6 +92,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "grub-bios-good",
         about: "GRUB, BIOS: a good image is kept and boots again",
+        quick: true,
         expected: &[up("b")],
         then: Then::CommitAndBootAgain,
         ..BIOS

@@ -3,14 +3,14 @@
 use super::{
     ENTRIES_MAX,
     path::{NAME_BYTES_MAX, PATH_BYTES_MAX},
-    walk::LINKS_FOLLOWED_MAX,
+    walk::{LINKS_FOLLOWED_MAX, WALKED_MAX},
 };
 
 /// Why an entry cannot be part of the tree. The caller names layer and entry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TreeError {
     /// `..` in a path.
-    #[error("its path leaves the image's root")]
+    #[error("its path has `..` in it")]
     Traversal,
     /// A name is too long.
     #[error("a name in its path has more than {NAME_BYTES_MAX} bytes")]
@@ -39,6 +39,11 @@ pub enum TreeError {
     /// Symbolic links go in a circle.
     #[error("more than {LINKS_FOLLOWED_MAX} symbolic links lead to it")]
     TooManyLinks,
+    /// Symbolic links lead through each other, again and again.
+    #[error(
+        "with it the paths of the image have more than {WALKED_MAX} names, those in links' targets counted"
+    )]
+    TooFar,
     /// A hard link to nothing, or to a directory.
     #[error("it is a hard link to something that is not there or is a directory")]
     BadHardLink,

@@ -179,3 +179,21 @@ fn markers_without_number_take_no_time_without_end() {
     }
     assert_eq!(tree.entries(tree.find(b"d").unwrap().unwrap()).len(), 20_000);
 }
+
+/// Some links that lead through each other make tens of thousands of names of one short path.
+#[test]
+fn links_through_links_take_no_time_without_end() {
+    let mut tree = Tree::default();
+    let put = |tree: &mut Tree, path: &str, kind| tree.put(path.as_bytes(), kind, Attributes::default());
+    put(&mut tree, "a", Kind::Directory(BTreeMap::new())).unwrap();
+    put(&mut tree, "l0", Kind::Symlink(b".".to_vec())).unwrap();
+    for number in 1..39 {
+        let target = "a/../".repeat(800) + &format!("l{}", number - 1);
+        put(&mut tree, &format!("l{number}"), Kind::Symlink(target.into_bytes())).unwrap();
+    }
+    put(&mut tree, "l38/1", Kind::Fifo).unwrap();
+    assert!(tree.walked > 50_000, "{}", tree.walked);
+    tree.walked = walk::WALKED_MAX - 1000;
+    assert_eq!(put(&mut tree, "l38/2", Kind::Fifo), Err(TreeError::TooFar));
+    assert_eq!(put(&mut tree, "l38/.wh.2", Kind::Fifo), Err(TreeError::TooFar));
+}

@@ -1,9 +1,13 @@
 //! Where a path leads.
 
-use super::{InodeId, Kind, ROOT, Tree, TreeError, path::Names};
+use super::{ENTRIES_MAX, InodeId, Kind, ROOT, Tree, TreeError, path::Names};
 
 /// Symbolic links that are followed in one path, as the kernel has it.
 pub(super) const LINKS_FOLLOWED_MAX: usize = 40;
+
+/// Names that are followed for all paths of an image, those in links' targets too: 64 for each entry that there may be. Links that
+/// lead through each other make some 30 000 of one short path.
+pub(super) const WALKED_MAX: usize = 64 * ENTRIES_MAX;
 
 /// Where a path leads.
 pub(super) struct Walk {
@@ -16,15 +20,32 @@ pub(super) struct Walk {
 }
 
 impl Tree {
+    /// Follows a path to where an entry is to be.
+    pub(super) fn walk(&mut self, path: &[Vec<u8>]) -> Result<Walk, TreeError> {
+        let mut walked = self.walked;
+        let walk = self.follow(path, &mut walked);
+        self.walked = walked;
+        walk
+    }
+
+    /// Follows a path to what is there.
+    pub(super) fn look(&self, path: &[Vec<u8>]) -> Result<Walk, TreeError> {
+        self.follow(path, &mut 0)
+    }
+
     /// Follows a path from the root, and every symbolic link in it. Names after the first that is not there are not
     /// there either; `..` in a link's target takes them back.
-    pub(super) fn walk(&self, path: &[Vec<u8>]) -> Result<Walk, TreeError> {
+    fn follow(&self, path: &[Vec<u8>], walked: &mut usize) -> Result<Walk, TreeError> {
         // What is there, each with the bytes of its path.
         let mut stack = vec![(ROOT, 0)];
         let mut missing = Names::new();
         let mut follow = LINKS_FOLLOWED_MAX;
         let mut open: Names = path.iter().rev().cloned().collect();
         while let Some(name) = open.pop() {
+            *walked += 1;
+            if *walked > WALKED_MAX {
+                return Err(TreeError::TooFar);
+            }
             let (here, bytes) = *stack.last().expect("the root is never popped");
             if name == b".." {
                 // Reached through a link's target only; above the root is the root.
