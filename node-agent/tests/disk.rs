@@ -186,6 +186,7 @@ fn a_slot_counts_only_with_the_superblock_that_its_record_names() {
     assert_eq!(state(&machine), SlotState::Damaged);
     file.write_at(1024, &byte).unwrap();
     assert_eq!(state(&machine), SlotState::Complete);
+    drop(file);
     a.wipe_record().unwrap();
     assert_eq!(state(&machine), SlotState::Empty);
 }

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn all_kinds_of_layers_are_taken() {
-        assert_eq!(parsed(&LAYER_TYPES.map(|kind| (kind, 7)), 5, "").unwrap().len(), 5);
+        assert_eq!(parsed(&LAYER_TYPES.map(|kind| (kind, 7)), 6, "").unwrap().len(), 6);
     }
 
     #[test]

@@ -51,9 +51,9 @@ fn paths_and_links_that_lead_out() {
     let symlink = |path: &[u8], target: &[u8]| Item::new(path, What::Symlink(target.to_vec()));
     for (items, words) in [
         (vec![file(b"../bad")], "entry ../bad: its path has `..` in it"),
-        (vec![file(b"/a/../../bad")], "entry /a/../../bad: its path leaves"),
-        (vec![file(b"a/..")], "entry a/..: its path leaves"),
-        (vec![link(b"bad", b"../../etc/shadow")], "entry bad: its path leaves"),
+        (vec![file(b"/a/../../bad")], "entry /a/../../bad: its path has `..`"),
+        (vec![file(b"a/..")], "entry a/..: its path has `..`"),
+        (vec![link(b"bad", b"../../etc/shadow")], "entry bad: its path has `..`"),
         (vec![link(b"bad", b"/etc/shadow")], "entry bad: it is a hard link to something that is not there"),
         (
             vec![link(b"bad", b"etc")],

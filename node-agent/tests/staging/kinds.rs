@@ -98,6 +98,7 @@ async fn a_slot_that_lost_a_byte_is_written_again() {
     let mut byte = [0];
     file.read_at(at, &mut byte).unwrap();
     file.write_at(at, &[!byte[0]]).unwrap();
+    drop(file);
     let again = machine.stage(&name).await.unwrap();
     assert!(again.cost.bytes_written > 0);
     assert_eq!(again.record.root_hash, first.record.root_hash);

@@ -97,6 +97,7 @@ async fn a_layer_that_was_damaged_in_its_slot_is_downloaded() {
         let mut byte = [0];
         file.read_at(3 * MIB as u64, &mut byte).unwrap();
         file.write_at(3 * MIB as u64, &[!byte[0]]).unwrap();
+        drop(file);
         let staged = machine.stage(&versions.names[1]).await.unwrap();
         assert!(mib(staged.cost.bytes_downloaded) >= 6, "{slot}: {:?}", staged.cost);
         assert_eq!(staged.record.root_hash, versions.fresh().await.record.root_hash, "{slot}");
@@ -131,6 +132,7 @@ async fn a_section_that_came_with_a_layers_data_is_not_believed() {
     let forged = forged.finish(Sha256::digest(Sha256::digest(evil)).into());
     slot.write_at(u64::from(block) * BLOCK as u64, &evil).unwrap();
     slot.write_at(held[1].section_at - forged.len() as u64, &forged).unwrap();
+    drop(slot);
 
     let staged = machine.stage(&versions.names[1]).await.unwrap();
     assert_eq!(staged.record.root_hash, versions.fresh().await.record.root_hash);
