@@ -79,8 +79,11 @@ pub enum BiosCode {
 pub fn restore_bios_code(disk: &Disk, table_was_lost: bool) -> Result<BiosCode, MendError> {
     // Whose a boot partition is that cannot be read, a person says when it is made anew.
     let is_grub = boot::installed(disk).is_ok_and(|loader| loader == Some(Loader::Grub));
+    if !is_grub {
+        return Ok(BiosCode::AsItWas);
+    }
     let state = disk.bios_state()?;
-    if !is_grub || state == BiosState::Whole || (state == BiosState::Absent && !table_was_lost) {
+    if state == BiosState::Whole || (state == BiosState::Absent && !table_was_lost) {
         return Ok(BiosCode::AsItWas);
     }
     for (name, _) in bootable(disk)? {

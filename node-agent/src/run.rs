@@ -132,6 +132,7 @@ impl Agent {
         self.keep(journal)?;
         let action = match (action, &plan) {
             (Action::Wait, Some(plan)) => self.beside_the_image(plan, &facts)?,
+            (Action::Wait, None) => reset::left_over(&facts).unwrap_or(Action::Wait),
             (action, _) => action,
         };
         let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
@@ -144,8 +145,10 @@ impl Agent {
                 Ok(longest.min(Duration::from_secs(left)))
             }
             action => {
+                // A boot partition that takes nothing does not the next moment either.
+                let pause = if action == Action::WithdrawReset { TRY_AGAIN } else { Duration::ZERO };
                 self.do_it(plan, action, facts).await?;
-                Ok(Duration::ZERO)
+                Ok(pause)
             }
         }
     }

@@ -3,8 +3,9 @@
 use evenkeel_crds::{
     drain::TrialEffect,
     names::{CORDONED_BY, OPERATOR_FIELD_MANAGER, OUTDATED, RESET, TRIAL_TAINT},
+    node_plan::Wipe,
 };
-use evenkeel_operator_core::Policy;
+use evenkeel_operator_core::{Policy, wishes};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{
     Api, ResourceExt as _,
@@ -25,6 +26,15 @@ pub async fn cordon(context: &Context, name: &str, policy: &Policy) -> Result<()
 /// Lifts such a cordon, and takes away the taints.
 pub async fn uncordon(context: &Context, name: &str) -> Result<(), ApiError> {
     write(context, &format!("uncordon node {name}"), name, uncordoned).await
+}
+
+/// Whether somebody wants that still, as the API server has it: what was seen of the Node may be older than its plan.
+pub async fn check_wish(context: &Context, name: &str, wipe: Wipe) -> Result<(), ApiError> {
+    let what = format!("read the annotation {RESET} of node {name}");
+    let api: Api<Node> = Api::all(context.clients.main.clone());
+    let node = call(what.clone(), api.get(name)).await?;
+    let wanted = node.annotations().get(RESET).and_then(|text| wishes::wipe(text));
+    if wanted == Some(wipe) { Ok(()) } else { Err(ApiError::Conflict { what }) }
 }
 
 /// Takes back that somebody wants the machine to begin anew.

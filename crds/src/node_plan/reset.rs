@@ -29,6 +29,9 @@ pub struct ResetOrder {
     pub id: String,
     /// What is lost.
     pub wipe: Wipe,
+    /// The kernel's boot ID of the boot that is to end: in any other one nothing is begun, whatever the machine has forgotten.
+    #[schemars(length(min = 1, max = 64))]
+    pub boot_id: String,
     /// After this nothing is begun any more.
     pub not_after: Time,
 }

@@ -208,7 +208,9 @@ fn brought_back(disk: Disk) -> Result<Disk> {
         eprintln!("{path} has a boot partition that cannot be read: it is made anew");
     }
     // An installation that was cut off before this one is to leave nothing.
-    esp::reclaim(&disk)?;
+    if let Err(error) = esp::reclaim(&disk) {
+        eprintln!("what it left on the boot partition stays: {:#}", anyhow::Error::from(error));
+    }
     Ok(disk)
 }
 

@@ -142,6 +142,10 @@ async fn act(
         Action::ReleasePlan => delete_plan(context, name).await,
         Action::Cordon => marks::cordon(context, name, policy).await,
         Action::Uncordon => marks::uncordon(context, name).await,
+        Action::OrderReset(order) => {
+            marks::check_wish(context, name, order.wipe).await?;
+            self::order(context, image, policy, name, action).await
+        }
         Action::ForgetReset { .. } => marks::forget_reset(context, name).await,
         Action::Avoid(avoided) => marks::avoid(context, name, policy, *avoided).await,
         Action::Evict | Action::ForceOut => {
@@ -182,7 +186,7 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
                 ..NodePlanSpec::default()
             };
         }
-        Action::BeginDisruption(record) => spec.disruption = Some(record.clone()),
+        Action::BeginDisruption(record) => (spec.disruption, spec.reset) = (Some(record.clone()), None),
         Action::ApproveReboot { deadline } => {
             spec.target = Some(Target::Booted);
             spec.not_after = Some(Time(*deadline));
@@ -208,6 +212,9 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
         }
         Action::OrderReset(order) => {
             spec.reset = Some(order.clone());
+            // A machine that forgets what failed there must not find an approval that still holds.
+            let before = spec.disruption.as_ref().map(|record| record.since);
+            spec.not_after = spec.not_after.min(before.or(spec.not_after));
             note(&mut spec, |record| record.deadline = Some(order.not_after));
         }
         Action::EndReset => (spec.disruption, spec.reset) = (None, None),

@@ -20,12 +20,10 @@ pub fn notice(journal: &Journal, order: Option<&ResetOrder>, facts: &Facts) -> J
     let mut journal = journal.clone();
     journal.reset = journal.reset.filter(|attempt| order.is_some_and(|order| order.id == attempt.id));
     let Some((order, running)) = order.zip(facts.running.as_ref()) else { return journal };
-    let left =
-        asked(facts).is_some_and(|(_, asked)| asked.id == order.id && asked.boot_id != running.boot_id);
-    if left && !is_done(order, facts) {
+    if running.boot_id != order.boot_id && !is_done(order, facts) {
         let message =
-            "the machine was booted and did not begin anew: does its image's initrd know how to? Build \
-                       the image with an `init` of this version, and look whether another slot was booted"
+            "the machine was booted, and its system does not say that it began anew: build the image with an \
+             `init` of this version, and look whether another slot was booted"
                 .to_owned();
         let error = PlanError { reason: "NotReset".to_owned(), message, retryable: false };
         journal.reset = Some(ResetAttempt { id: order.id.clone(), error: Some(error), ask_again_at: 0 });
@@ -53,10 +51,18 @@ pub fn begin_anew(journal: &Journal, order: Option<&ResetOrder>, facts: &Facts) 
     }))
 }
 
+/// What is to be done without a plan: a request of a boot that is over was meant for this one, and was not carried out.
+#[must_use]
+pub fn left_over(facts: &Facts) -> Option<Action> {
+    let running = facts.running.as_ref()?;
+    asked(facts).filter(|(_, asked)| asked.boot_id != running.boot_id).map(|_| Action::WithdrawReset)
+}
+
 /// What became of the last order.
 #[must_use]
 pub fn status(journal: &Journal, facts: &Facts) -> Option<ResetStatus> {
     let failed = journal.reset.as_ref().filter(|attempt| attempt.error.is_some());
+    let failed = failed.filter(|attempt| facts.reset_done.as_ref() != Some(&attempt.id));
     let failed = failed.map(|attempt| ResetStatus { id: attempt.id.clone(), failed: attempt.error.clone() });
     let done = || facts.reset_done.clone().map(|id| ResetStatus { id, failed: None });
     failed.or_else(done)
@@ -74,7 +80,9 @@ fn is_done(order: &ResetOrder, facts: &Facts) -> bool {
 
 fn is_due(journal: &Journal, order: &ResetOrder, facts: &Facts) -> bool {
     let failed = journal.reset.as_ref().is_some_and(|attempt| attempt.error.is_some());
-    !failed && !is_done(order, facts) && facts.now < order.not_after.0 && is_settled(journal, facts)
+    let this_boot = facts.running.as_ref().is_some_and(|running| running.boot_id == order.boot_id);
+    let in_time = this_boot && facts.now < order.not_after.0;
+    in_time && !failed && !is_done(order, facts) && is_settled(journal, facts)
 }
 
 /// Whether the slot that runs is kept and boots next, and no update is under way.

@@ -98,6 +98,18 @@ fn is_overdue(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
     told && !ended && now >= ready_by.max(soaked.unwrap_or(ready_by)) + patience
 }
 
+fn begins_anew(node: &NodeSeen) -> bool {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    record.is_some_and(|record| record.reset.is_some())
+}
+
+/// Whether a machine that was told to begin anew is long overdue.
+fn stays_away_after_reset(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
+    let order = node.plan.as_ref().and_then(|plan| plan.spec.reset.as_ref());
+    let patience = SignedDuration::from_secs(policy.reboot.deadline_seconds);
+    begins_anew(node) && order.is_some_and(|order| now >= order.not_after.0 + patience)
+}
+
 /// Whether a node's turn has ended but for its being Ready.
 fn stays_away(node: &NodeSeen) -> bool {
     let phase = node.plan.as_ref().map(|plan| &plan.status.phase);
@@ -178,7 +190,8 @@ pub fn starts(
     };
     rule(going_back.iter().any(|name| reversible(&name)), "went back without a slot to go back to");
     if !leaving.is_empty() {
-        budgets(policy, seen, now, &leaving, found);
+        // One look that sends nodes back and takes others out of service counts all of them.
+        budgets(policy, seen, now, &leaving.union(&going_back).copied().collect(), found);
     }
     if !started.is_empty() {
         domains(policy, seen, now, &started, found);
@@ -234,7 +247,11 @@ fn domains(
             .nodes
             .values()
             .filter(|node| {
-                ours(node) && recorded(node) && !is_overdue(policy, node, now) && !stays_away(node)
+                ours(node)
+                    && recorded(node)
+                    && !begins_anew(node)
+                    && !is_overdue(policy, node, now)
+                    && !stays_away(node)
             })
             .map(|node| node.domain.as_str())
             .collect();
@@ -262,7 +279,8 @@ fn return_trips(
     found: &mut Vec<String>,
 ) {
     let in_turn = |(name, node): &(&String, &NodeSeen)| {
-        going_back.contains(name.as_str()) || recorded(node) && !node.gone && !is_overdue(policy, node, now)
+        let away = is_overdue(policy, node, now) || stays_away_after_reset(policy, node, now);
+        going_back.contains(name.as_str()) || recorded(node) && !node.gone && !away
     };
     let turns = || seen.nodes.iter().filter(in_turn).map(|(_, node)| node);
     let budget = policy.max_unavailable.of(seen.nodes.values().filter(|node| ours(node)).count());

@@ -47,7 +47,9 @@ impl<'a> Budget<'a> {
     /// The budget for going back: nodes that are down for other reasons do not keep the others from their cure.
     pub fn of_reverts(policy: &Policy, snapshot: &'a Snapshot, now: Timestamp) -> Self {
         Self::counting(policy, snapshot, |_, node| {
-            node.disruption().is_some() && failure::lost(policy, node, now).is_none()
+            node.disruption().is_some()
+                && failure::lost(policy, node, now).is_none()
+                && !failure::stays_away_after_reset(policy, node, now)
         })
     }
 

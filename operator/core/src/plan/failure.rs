@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use evenkeel_crds::{
     cloud_config::digest_of,
     condition::{ConditionStatus, Time},
-    node_plan::{Disruption, NodePlanStatus, Phase, RollbackCause, Target},
+    node_plan::{Disruption, NodePlanStatus, Phase, ResetOrder, RollbackCause, Target},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -155,6 +155,17 @@ pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> 
     (told && !ended && now >= at).then(|| {
         format!("it was not heard of since it was told to reboot, and should have been by {at}: look at the machine")
     })
+}
+
+/// Whether a machine that was told to begin anew has had the time for it, and to come back.
+pub fn stays_away_after_reset(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
+    let order = node.plan.as_ref().and_then(|plan| plan.spec.reset.as_ref());
+    order.is_some_and(|order| now >= reset_until(policy, order))
+}
+
+/// Until when it is waited for: the machine may begin anew until the last moment.
+pub fn reset_until(policy: &Policy, order: &ResetOrder) -> Timestamp {
+    order.not_after.0 + SignedDuration::from_secs(policy.reboot.deadline_seconds)
 }
 
 /// Whether the node said how its attempt ended.

@@ -6,13 +6,13 @@ use evenkeel_crds::{
 };
 use jiff::SignedDuration;
 
-use super::{Action, Decision, flight::our_cordon, leave, turn::Turn};
+use super::{Action, Decision, failure::reset_until, flight::our_cordon, leave, turn::Turn};
 use crate::report::NodeState;
 
 /// The next step of a turn for that.
 pub fn advance(turn: &Turn, wipe: Wipe, decision: &mut Decision) {
     let Turn { policy, node, plan, now, .. } = *turn;
-    let Some(order) = &plan.spec.reset else {
+    let Some(order) = plan.spec.reset.as_ref().filter(|order| order.id == id(turn.record)) else {
         if is_dropped(turn, wipe) {
             give_back(turn, decision);
         } else {
@@ -30,8 +30,7 @@ pub fn advance(turn: &Turn, wipe: Wipe, decision: &mut Decision) {
         }
         _ => {}
     }
-    // The machine may begin anew until the last moment, and comes back then.
-    let until = order.not_after.0 + SignedDuration::from_secs(policy.reboot.deadline_seconds);
+    let until = reset_until(policy, order);
     if now < until {
         decision.wake(until);
         return turn.say(NodeState::Rebooting, decision);
@@ -49,7 +48,8 @@ pub fn advance(turn: &Turn, wipe: Wipe, decision: &mut Decision) {
 fn leave_service(turn: &Turn, wipe: Wipe, decision: &mut Decision) {
     if leave::is_ready_to_reboot(turn, decision) {
         let not_after = Time(turn.now + SignedDuration::from_secs(turn.policy.reboot.deadline_seconds));
-        let order = ResetOrder { id: id(turn.record), wipe, not_after };
+        let (id, boot_id) = (id(turn.record), turn.node.boot_id.clone());
+        let order = ResetOrder { id, wipe, boot_id, not_after };
         turn.act(NodeState::Rebooting, Action::OrderReset(order), decision);
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Turns<'a> {
         let unstaged = everything.or_else(|| staging_window(policy, now, decision));
         let in_turn = |node: &&NodeSeen| {
             node.ours()
-                && node.disruption().is_some()
+                && node.disruption().is_some_and(|record| record.reset.is_none())
                 && failure::lost(policy, node, now).is_none()
                 && !failure::stays_away(node)
         };
@@ -149,7 +149,8 @@ impl<'a> Turns<'a> {
         now: Timestamp,
         decision: &mut Decision,
     ) -> Option<&'a str> {
-        let until = self.policy.created? + INTRODUCTION;
+        let created = self.policy.created.filter(|created| *created <= now)?;
+        let until = created + INTRODUCTION;
         if self.fleet.proven || self.ahead > 0 || now >= until {
             return None;
         }

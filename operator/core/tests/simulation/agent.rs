@@ -1,6 +1,6 @@
 //! A node's agent: the real update machine, over a model of a disk, a boot loader and a guard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::node_plan::{
     HostFacts, NodePlanSpec, NodePlanStatus, PlanError, RollbackCause, StagingCost,
@@ -64,8 +64,8 @@ pub struct Agent {
     requested: Option<Reset>,
     /// The order that its initrd carried out last.
     reset_done: Option<String>,
-    /// How often it began anew.
-    pub resets: u32,
+    /// The orders for which it began anew.
+    pub resets: BTreeSet<String>,
     running: &'static str,
     boot_id: String,
     booted_at: Timestamp,
@@ -96,7 +96,7 @@ impl Agent {
             recovery: None,
             requested: None,
             reset_done: None,
-            resets: 0,
+            resets: BTreeSet::new(),
             running: "a",
             boot_id: boot_id.to_owned(),
             booted_at: now + skew,
@@ -117,6 +117,7 @@ impl Agent {
     pub fn lose_memory(&mut self) {
         self.journal = Journal::default();
         self.verdict = None;
+        self.reset_done = None;
         self.rested_at = None;
     }
 
@@ -217,8 +218,7 @@ impl Agent {
     fn initrd(&mut self) {
         let Some(request) = self.requested.take_if(|request| request.slot == self.running) else { return };
         let asked = request.asked.expect("nobody else asks");
-        assert_ne!(self.reset_done.as_ref(), Some(&asked.id), "it began anew twice for one order");
-        self.resets += 1;
+        assert!(self.resets.insert(asked.id.clone()), "it began anew twice for one order");
         if request.wipe_state {
             self.lose_memory();
         }

@@ -127,6 +127,7 @@ fn asks_a_person(decision: &Decision) -> bool {
                 | NodeState::Lost(_)
                 | NodeState::WaitsToStart(Hold::TooShort { next: None, .. })
                 | NodeState::WaitsToGoBack(Hold::TooShort { next: None, .. })
+                | NodeState::WaitsToReset(Hold::TooShort { next: None, .. } | Hold::Quorum { ready: 0, .. })
         )
     };
     let no_node = matches!(report.step, Some(StepState { waits: StepWait::NoNode, .. }));

@@ -235,9 +235,9 @@ impl World {
                 _ => Fault::None,
             };
             let boot = format!("boot-{}", self.serial);
-            let resets = agent.resets;
+            let resets = agent.resets.len();
             agent.step(node, (&boot, FIRST), fault, self.now);
-            if agent.resets > resets {
+            if agent.resets.len() > resets {
                 self.seen.add("reset");
             }
             if lag && agent.flaps(self.now) {

@@ -38,7 +38,7 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.not_after = None;
             spec.commit_deadline_seconds = Some(policy.reboot.commit_deadline_seconds);
         }
-        Action::BeginDisruption(record) => spec.disruption = Some(record),
+        Action::BeginDisruption(record) => (spec.disruption, spec.reset) = (Some(record), None),
         Action::ApproveReboot { deadline } => {
             spec.target = Some(Target::Booted);
             spec.not_after = Some(Time(deadline));
@@ -59,7 +59,10 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             record.deadline = record.deadline.max(Some(Time(at)));
         }
         Action::OrderReset(order) => {
-            spec.disruption.as_mut().unwrap().deadline = Some(order.not_after);
+            let record = spec.disruption.as_mut().unwrap();
+            record.deadline = Some(order.not_after);
+            let since = record.since;
+            spec.not_after = spec.not_after.map(|at| at.min(since));
             spec.reset = Some(order);
         }
         Action::EndReset => {

@@ -7,7 +7,12 @@ const DIGEST: &str = "sha256:01";
 
 fn order(id: &str) -> ResetOrder {
     let wipe = Wipe { state: true, oem: false };
-    ResetOrder { id: id.into(), wipe, not_after: Time(now() + jiff::SignedDuration::from_mins(15)) }
+    ResetOrder {
+        id: id.into(),
+        wipe,
+        boot_id: "boot-1".into(),
+        not_after: Time(now() + jiff::SignedDuration::from_mins(15)),
+    }
 }
 
 fn now() -> Timestamp {
@@ -64,7 +69,12 @@ fn it_is_asked_once_and_not_again_when_it_was_done() {
     let (journal, action) = decide(&Journal::default(), Some(&order("1")), &anew);
     assert_eq!(action, None);
     assert_eq!(status(&journal, &anew), Some(ResetStatus { id: "1".into(), failed: None }));
-    assert!(decide(&journal, Some(&order("2")), &anew).1.is_some(), "another order is another one");
+    let another = ResetOrder { boot_id: "boot-2".into(), ..order("2") };
+    assert!(decide(&journal, Some(&another), &anew).1.is_some(), "another order is another one");
+    // Whoever removed what the initrd left did not write it down, as guards of before did not.
+    let forgotten = Facts { reset_done: None, ..anew };
+    let (journal, action) = decide(&Journal::default(), Some(&order("1")), &forgotten);
+    assert_eq!((action, status(&journal, &forgotten).unwrap().failed.is_some()), (None, true));
 }
 
 #[test]
@@ -89,6 +99,10 @@ fn what_is_not_wanted_any_more_is_taken_back_and_a_persons_own_request_is_not() 
     let by_hand = Reset { asked: None, ..request("1", "boot-1") };
     let by_hand = Facts { reset_requested: Some(by_hand), ..facts() };
     assert_eq!(decide(&Journal::default(), None, &by_hand).1, None);
+    assert_eq!((left_over(&asked), left_over(&by_hand)), (None, None));
+    let booted = RunningSlot { boot_id: "boot-2".into(), ..facts().running.unwrap() };
+    let over = Facts { running: Some(booted), ..asked };
+    assert_eq!(left_over(&over), Some(Action::WithdrawReset), "nobody may want it any more");
 }
 
 #[test]

@@ -14,11 +14,19 @@ use crate::{
 impl<'a> Turns<'a> {
     /// Begins what may be begun. A node that has something else before it comes later.
     pub(super) fn begin_resets(&mut self, snapshot: &'a Snapshot, now: Timestamp, decision: &mut Decision) {
+        // What they take of the budget is seen in the next look.
+        let goes_back =
+            |action: &Action| matches!(action, Action::BeginDisruption(record) if record.going_back);
+        if decision.actions.iter().any(|(_, action)| goes_back(action)) {
+            return;
+        }
         for (name, node) in &snapshot.nodes {
             let Some(wipe) = node.reset.filter(|_| is_settled(decision.report.nodes.get(name))) else {
                 continue;
             };
-            if let Some(hold) = self.reset_hold(name, node, now, decision) {
+            let only_member = wipe.state && snapshot.etcd.len() == 1 && snapshot.etcd.contains_key(name);
+            let hold = only_member.then_some(Hold::Quorum { ready: 0, needed: 1 });
+            if let Some(hold) = hold.or_else(|| self.reset_hold(name, node, now, decision)) {
                 decision.say(name, NodeState::WaitsToReset(hold));
                 continue;
             }
