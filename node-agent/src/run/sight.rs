@@ -17,7 +17,13 @@ use evenkeel_node_agent_core::{
 use jiff::Timestamp;
 
 use super::{act::ActError, host};
-use crate::{boot, cloud_config::is_applied, disk, reset, slots};
+use crate::{
+    boot,
+    cloud_config::is_applied,
+    disk,
+    reset::{self, ResetError},
+    slots,
+};
 
 /// For how long what was seen holds, when nobody says that it may have changed.
 const HOLDS: Duration = Duration::from_mins(1);
@@ -94,12 +100,17 @@ impl Sight {
         let disk = disk::open_or_find(self.disk.as_deref(), &self.proc)?;
         let bootloader = boot::open(&disk)?;
         let (entries, esp) = (bootloader.entries()?, bootloader.esp());
-        let reset_requested = reset::requested(esp)?;
-        let reset_done = reset::done(esp)?.and_then(|done| done.asked).map(|asked| asked.id);
+        let reset_requested = readable(reset::requested(esp));
+        let reset_done = readable(reset::done(esp)).and_then(|done| done.asked).map(|asked| asked.id);
         // The boot partition may be mounted, and others may want to write meanwhile.
         drop(bootloader);
         let slots = slots::facts(&disk, &entries, checks)?;
         let recovery = slots::recovery(&disk, &entries, checks)?;
         Ok(Seen { running: Some(running), slots, recovery, reset_requested, reset_done })
     }
+}
+
+/// A request that cannot be read is none: an update, or the way back from one, does not wait for it.
+fn readable(found: Result<Option<Reset>, ResetError>) -> Option<Reset> {
+    found.inspect_err(|error| tracing::warn!(%error, "a request to begin anew cannot be read")).ok().flatten()
 }
