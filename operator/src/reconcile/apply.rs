@@ -213,8 +213,9 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
         Action::OrderReset(order) => {
             spec.reset = Some(order.clone());
             // A machine that forgets what failed there must not find an approval that still holds.
-            let before = spec.disruption.as_ref().map(|record| record.since);
-            spec.not_after = spec.not_after.min(before.or(spec.not_after));
+            if let Some(record) = &spec.disruption {
+                spec.not_after = spec.not_after.map(|at| at.min(record.since));
+            }
             note(&mut spec, |record| record.deadline = Some(order.not_after));
         }
         Action::EndReset => (spec.disruption, spec.reset) = (None, None),

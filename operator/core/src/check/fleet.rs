@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_crds::{
     cloud_config::OrderedCloudConfig,
-    node_plan::{Phase, RollbackCause, SlotState, Target},
+    node_plan::{Disruption, Phase, RollbackCause, SlotState, Target},
     quantity::CountOrPercent,
     rollout::{FailureAction, OnFirstFailure},
 };
@@ -143,14 +143,13 @@ pub fn starts(
     actions: &[(String, Action)],
     found: &mut Vec<String>,
 ) {
-    let begun = |back: bool| -> BTreeSet<&str> {
-        let is = |action: &Action| matches!(action, Action::BeginDisruption(new) if new.going_back == back && new.reset.is_none());
-        actions.iter().filter(|(_, action)| is(action)).map(|(name, _)| name.as_str()).collect()
+    let begun = |is: fn(&Disruption) -> bool| -> BTreeSet<&str> {
+        let begins = |action: &Action| matches!(action, Action::BeginDisruption(new) if is(new));
+        actions.iter().filter(|(_, action)| begins(action)).map(|(name, _)| name.as_str()).collect()
     };
-    let (started, going_back) = (begun(false), begun(true));
-    let anew = |action: &Action| matches!(action, Action::BeginDisruption(new) if new.reset.is_some());
-    let anew: BTreeSet<&str> =
-        actions.iter().filter(|(_, action)| anew(action)).map(|(name, _)| name.as_str()).collect();
+    let started = begun(|new| !new.going_back && new.reset.is_none());
+    let going_back = begun(|new| new.going_back && new.reset.is_none());
+    let anew = begun(|new| new.reset.is_some());
     let leaving: BTreeSet<&str> = started.union(&anew).copied().collect();
     if leaving.is_empty() && going_back.is_empty() {
         return;

@@ -61,8 +61,7 @@ fn is_dropped(turn: &Turn) -> bool {
         || !turn.policy.is_ordered_by(&turn.plan.spec)
 }
 
-/// Whether the node is cordoned by us, and for this turn.
-pub fn our_cordon(turn: &Turn) -> bool {
+fn our_cordon(turn: &Turn) -> bool {
     let node = turn.node;
     let ours = node.cordoned_by.as_deref() == Some(turn.policy.name.as_str());
     node.unschedulable && !turn.record.found_cordoned && ours
@@ -91,8 +90,13 @@ pub fn finish(turn: &Turn, decision: &mut Decision) {
     }
 }
 
-fn give_back(turn: &Turn, decision: &mut Decision) {
-    let action = if our_cordon(turn) { Action::Uncordon } else { Action::EndDisruption(ended(turn)) };
+/// Lifts our cordon, and only once that was seen ends the turn.
+pub fn give_back(turn: &Turn, decision: &mut Decision) {
+    let action = match turn.record.reset {
+        _ if our_cordon(turn) => Action::Uncordon,
+        Some(_) => Action::EndReset,
+        None => Action::EndDisruption(ended(turn)),
+    };
     turn.act(NodeState::Finishing, action, decision);
 }
 

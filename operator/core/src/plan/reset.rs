@@ -6,7 +6,7 @@ use evenkeel_crds::{
 };
 use jiff::SignedDuration;
 
-use super::{Action, Decision, failure::reset_until, flight::our_cordon, leave, turn::Turn};
+use super::{Action, Decision, failure::reset_until, flight::give_back, leave, turn::Turn};
 use crate::report::NodeState;
 
 /// The next step of a turn for that.
@@ -71,9 +71,4 @@ fn conclude(turn: &Turn, failed: Option<String>, decision: &mut Decision) {
     } else {
         give_back(turn, decision);
     }
-}
-
-fn give_back(turn: &Turn, decision: &mut Decision) {
-    let action = if our_cordon(turn) { Action::Uncordon } else { Action::EndReset };
-    turn.act(NodeState::Finishing, action, decision);
 }

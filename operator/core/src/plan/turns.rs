@@ -340,9 +340,13 @@ fn held(policy: &Policy, fleet: &Fleet, decision: &Decision) -> Option<Hold> {
             fleet.verdict.rejected.as_ref().map(|rejected| rejected.node.clone()).unwrap_or_default(),
         )
     });
-    stopped
-        .or_else(|| decision.report.paused.clone().map(Hold::Paused))
-        .or_else(|| policy.dry_run.then_some(Hold::DryRun))
+    stopped.or_else(|| told_to_wait(policy, decision))
+}
+
+/// That people want nothing begun, whatever became of the image.
+fn told_to_wait(policy: &Policy, decision: &Decision) -> Option<Hold> {
+    let paused = decision.report.paused.clone().map(Hold::Paused);
+    paused.or_else(|| policy.dry_run.then_some(Hold::DryRun))
 }
 
 /// What the windows say to a start.

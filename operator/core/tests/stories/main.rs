@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod agent;
 mod cluster;
+mod said;
 mod script;
 #[path = "../simulation/written.rs"]
 mod written;

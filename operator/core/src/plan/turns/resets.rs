@@ -4,7 +4,7 @@
 use evenkeel_crds::node_plan::Disruption;
 use jiff::Timestamp;
 
-use super::{Turns, record, window};
+use super::{Turns, record, told_to_wait, window};
 use crate::{
     plan::{Action, Decision, queue::ordered_attempt},
     report::{Hold, NodeState},
@@ -46,9 +46,7 @@ impl<'a> Turns<'a> {
         now: Timestamp,
         decision: &mut Decision,
     ) -> Option<Hold> {
-        let paused = decision.report.paused.clone().map(Hold::Paused);
-        paused
-            .or_else(|| self.policy.dry_run.then_some(Hold::DryRun))
+        told_to_wait(self.policy, decision)
             .or_else(|| window(self.policy, self.fleet, now, decision))
             .or_else(|| self.budget.hold(name, node))
             .or_else(|| self.hold_departure(name, node, now, decision))
