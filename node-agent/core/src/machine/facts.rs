@@ -136,6 +136,11 @@ impl Facts {
         self.slots.iter().find(|slot| slot.name == name)
     }
 
+    /// Whether a slot can still be booted on trial.
+    pub fn has_trial(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.entry, EntryFact::Trial { left: 1.. }))
+    }
+
     /// Whether `slot` is the one that runs.
     pub fn runs(&self, slot: &str) -> bool {
         self.running.as_ref().is_some_and(|running| running.name == slot)

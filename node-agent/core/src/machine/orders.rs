@@ -8,7 +8,7 @@ use evenkeel_crds::{
 use super::{
     Action,
     facts::{EntryFact, Facts, Orders},
-    outcome::PAUSE_SECONDS_MAX,
+    outcome,
 };
 use crate::{
     journal::{Attempt, Journal, Step},
@@ -39,7 +39,7 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
 
 /// What ends the attempt of an order that is gone; none where the new order can begin.
 fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Action> {
-    if let Some(wait) = pause(former, facts) {
+    if let Some(wait) = outcome::pause(former.retry_at, facts.now) {
         return Some(wait);
     }
     let slot = former.slot.clone();
@@ -61,13 +61,6 @@ fn disarm(attempt: &mut Attempt) -> Action {
         attempt.step = Step::Activating { boot_id_before: boot_id_before.clone() };
     }
     Action::Disarm { slot: attempt.slot.clone() }
-}
-
-/// The wait after a failure, where it is not over.
-fn pause(attempt: &Attempt, facts: &Facts) -> Option<Action> {
-    let left = attempt.retry_at.saturating_sub(facts.now.as_second());
-    // A pause longer than any that we write comes from a clock that was set back: it is over.
-    (1..=PAUSE_SECONDS_MAX).contains(&left).then_some(Action::WaitUntil(attempt.retry_at))
 }
 
 /// A new attempt; none while a trial that the journal does not know of has to end first.
@@ -119,7 +112,7 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
 
 fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     let urgent = orders.order.target == Target::Reverted && !matches!(attempt.step, Step::Reverting { .. });
-    if let Some(wait) = pause(attempt, facts).filter(|_| !urgent) {
+    if let Some(wait) = outcome::pause(attempt.retry_at, facts.now).filter(|_| !urgent) {
         return wait;
     }
     if orders.order.target == Target::Reverted {

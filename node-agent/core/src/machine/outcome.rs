@@ -88,6 +88,13 @@ fn fail(attempt: &mut Attempt, action: &Action, error: PlanError, now: Timestamp
     attempt.error = Some(error);
 }
 
+/// The wait until `at`, in seconds since 1970, where it is not over.
+pub(super) fn pause(at: i64, now: Timestamp) -> Option<Action> {
+    let left = at.saturating_sub(now.as_second());
+    // A pause longer than any that we write comes from a clock that was set back: it is over.
+    (1..=PAUSE_SECONDS_MAX).contains(&left).then_some(Action::WaitUntil(at))
+}
+
 /// When something is tried again that failed so often in a row.
 pub(super) fn retry_at(failures: u32, now: Timestamp) -> i64 {
     let doubled = RETRY_SECONDS_MIN << failures.saturating_sub(1).min(10);

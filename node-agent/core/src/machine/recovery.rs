@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     Action, EntryFact, Facts, Outcome,
-    outcome::{PAUSE_SECONDS_MAX, retry_at},
+    outcome::{pause, retry_at},
 };
 use crate::journal::{Journal, RecoveryTrouble, Step};
 
@@ -28,8 +28,9 @@ pub fn write_recovery(journal: &Journal, wanted: Option<&str>, facts: &Facts) ->
     }
     match journal.recovery.as_ref().filter(|trouble| trouble.image == image) {
         Some(trouble) if !trouble.error.retryable => None,
-        Some(trouble) if is_pause(trouble, facts.now) => Some(Action::WaitUntil(trouble.retry_at)),
-        _ => Some(Action::WriteRecovery { image: image.to_owned() }),
+        trouble => trouble
+            .and_then(|trouble| pause(trouble.retry_at, facts.now))
+            .or_else(|| Some(Action::WriteRecovery { image: image.to_owned() })),
     }
 }
 
@@ -45,21 +46,14 @@ fn is_held(image: &str, facts: &Facts) -> bool {
 /// Whether a slot runs that is kept, and none is on trial: what the machine falls back to must not be in doubt meanwhile.
 fn is_settled(journal: &Journal, facts: &Facts) -> bool {
     let kept = |name: &str| facts.slot(name).is_some_and(|slot| slot.entry == EntryFact::Permanent);
-    let on_trial = facts.slots.iter().any(|slot| matches!(slot.entry, EntryFact::Trial { left: 1.. }));
     let done = journal.attempt.as_ref().is_none_or(|attempt| attempt.step == Step::Committed);
-    done && !on_trial && facts.running.as_ref().is_some_and(|running| kept(&running.name))
+    done && !facts.has_trial() && facts.running.as_ref().is_some_and(|running| kept(&running.name))
 }
 
 /// Whether a person chose it for the next boot: then it is needed as it is.
 fn is_chosen(facts: &Facts) -> bool {
     let others = facts.slots.iter().map(|slot| slot.generation).max().unwrap_or(0);
     facts.recovery.as_ref().is_some_and(|slot| slot.entry == EntryFact::Permanent && slot.generation > others)
-}
-
-/// Whether it is to be tried again, and not yet.
-fn is_pause(trouble: &RecoveryTrouble, now: Timestamp) -> bool {
-    // A pause longer than any that we write comes from a clock that was set back: it is over.
-    (1..=PAUSE_SECONDS_MAX).contains(&trouble.retry_at.saturating_sub(now.as_second()))
 }
 
 /// The journal after the recovery slot was written, or not.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Action, EntryFact, Facts, Outcome,
-    outcome::{PAUSE_SECONDS_MAX, REBOOT_PATIENCE_SECONDS},
+    outcome::{REBOOT_PATIENCE_SECONDS, pause},
 };
 use crate::{
     journal::{Journal, ResetAttempt, Step},
@@ -38,24 +38,23 @@ pub fn begin_anew(journal: &Journal, order: Option<&ResetOrder>, facts: &Facts) 
     let Some(order) = order.filter(|order| is_due(journal, order, facts)) else {
         return asked(facts).map(|_| Action::WithdrawReset);
     };
-    let attempt = journal.reset.as_ref();
-    if let Some(at) = attempt.map(|attempt| attempt.ask_again_at).filter(|at| is_pause(*at, facts.now)) {
-        return Some(Action::WaitUntil(at));
-    }
-    Some(Action::BeginAnew(Reset {
+    let request = || Reset {
         slot: running.name.clone(),
         digest: running.digest.clone(),
         wipe_state: order.wipe.state,
         wipe_oem: order.wipe.oem,
         asked: Some(Asked { id: order.id.clone(), boot_id: running.boot_id.clone() }),
-    }))
+    };
+    let attempt = journal.reset.as_ref();
+    let waits = attempt.and_then(|attempt| pause(attempt.ask_again_at, facts.now));
+    waits.or_else(|| Some(Action::BeginAnew(request())))
 }
 
 /// What is to be done without a plan: a request of a boot that is over was meant for this one, and was not carried out.
 #[must_use]
 pub fn left_over(facts: &Facts) -> Option<Action> {
     let running = facts.running.as_ref()?;
-    asked(facts).filter(|(_, asked)| asked.boot_id != running.boot_id).map(|_| Action::WithdrawReset)
+    asked(facts).filter(|asked| asked.boot_id != running.boot_id).map(|_| Action::WithdrawReset)
 }
 
 /// What became of the last order.
@@ -69,9 +68,8 @@ pub fn status(journal: &Journal, facts: &Facts) -> Option<ResetStatus> {
 }
 
 /// The request of a cluster that the initrd has not done.
-fn asked(facts: &Facts) -> Option<(&Reset, &Asked)> {
-    let request = facts.reset_requested.as_ref()?;
-    Some((request, request.asked.as_ref()?))
+fn asked(facts: &Facts) -> Option<&Asked> {
+    facts.reset_requested.as_ref()?.asked.as_ref()
 }
 
 fn is_done(order: &ResetOrder, facts: &Facts) -> bool {
@@ -89,7 +87,6 @@ fn is_due(journal: &Journal, order: &ResetOrder, facts: &Facts) -> bool {
 fn is_settled(journal: &Journal, facts: &Facts) -> bool {
     let over =
         |step: &Step| matches!(step, Step::Staged | Step::Committed | Step::RolledBack { .. } | Step::Failed);
-    let on_trial = facts.slots.iter().any(|slot| matches!(slot.entry, EntryFact::Trial { left: 1.. }));
     let running = facts.running.as_ref().and_then(|running| facts.slot(&running.name));
     let all = facts.slots.iter().chain(&facts.recovery).filter(|slot| slot.entry == EntryFact::Permanent);
     let newest = all.map(|slot| slot.generation).max();
@@ -97,13 +94,8 @@ fn is_settled(journal: &Journal, facts: &Facts) -> bool {
         slot.entry == EntryFact::Permanent && Some(slot.generation) == newest && !slot.is_damaged()
     };
     journal.attempt.as_ref().is_none_or(|attempt| over(&attempt.step))
-        && !on_trial
+        && !facts.has_trial()
         && running.is_some_and(|slot| boots_next(&slot))
-}
-
-fn is_pause(at: i64, now: Timestamp) -> bool {
-    // A pause longer than any that we write comes from a clock that was set back: it is over.
-    (1..=PAUSE_SECONDS_MAX).contains(&at.saturating_sub(now.as_second()))
 }
 
 /// The journal after the initrd and init were asked. A request to init is not a reboot: it is asked again much later.
