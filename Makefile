@@ -9,9 +9,9 @@ STATIC = RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locke
 E2E = $${CARGO_TARGET_DIR:-target}/$(TARGET)/release/evenkeel-e2e
 
 # Two machines in a cluster of their own: a good upgrade, a bad one, a report. KEEP=1 leaves it running; PANIC=1 adds a
-# version whose kernel panics.
+# version whose kernel panics, RESET=1 a machine that begins anew.
 demo: build
-	$(E2E) demo $(if $(PANIC),--panic)
+	$(E2E) demo $(if $(PANIC),--panic) $(if $(RESET),--reset)
 
 # Everything that is checked, in the order in which it is cheap to fail.
 test: host-packages lint build

@@ -1,16 +1,18 @@
 //! The whole of Evenkeel on real input: machines that boot, change their operating system one after the other, and a
 //! bad image that puts itself right.
 
+mod autopsy;
 mod charts;
 mod cluster;
 mod manifests;
 mod report;
+mod reset;
 mod rollout;
 mod watch;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use clap::Args;
 
 use crate::{machine::Machine, process::Scratch, progress};
@@ -29,6 +31,9 @@ pub struct Arguments {
     /// Also try a version that panics, which takes some minutes more: the boot loader uses up its tries.
     #[arg(long)]
     pub panic: bool,
+    /// Let a machine begin anew in the end, which takes some minutes more.
+    #[arg(long)]
+    pub reset: bool,
     /// Keep everything running at the end, until Ctrl-C.
     #[arg(long, env = "KEEP", value_parser = clap::builder::BoolishValueParser::new(), default_value_t = false)]
     pub keep: bool,
@@ -48,14 +53,23 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         }
     };
     let outcome = outcome.and_then(|()| cluster::stages_ran(&machines));
-    if let Err(error) = &outcome {
-        progress::step(&format!("the demo failed: {error:#}"));
-        eprintln!("{}", cluster::consoles(&machines));
-    }
+    let outcome = match outcome {
+        Err(error) => Err(failed(error, &cluster, &machines).await),
+        done => done,
+    };
     if arguments.keep {
         keep(&cluster, &mut machines).await?;
     }
     outcome
+}
+
+/// Tells all that can be seen, and has the most telling lines in the error: where only the end of an output is kept, they
+/// are in it.
+async fn failed(error: Error, cluster: &Cluster, machines: &[Machine]) -> Error {
+    progress::step(&format!("the demo failed: {error:#}"));
+    let short = autopsy::short(cluster, machines).await;
+    eprintln!("{}\n{}", autopsy::whole(cluster).await, cluster::consoles(machines));
+    anyhow!("{error:#}\n{short}")
 }
 
 async fn scenarios(arguments: &Arguments, cluster: &Cluster) -> Result<()> {
@@ -75,6 +89,9 @@ async fn scenarios(arguments: &Arguments, cluster: &Cluster) -> Result<()> {
         let (scenario, unmet) = rollout::run(cluster, &watch, name, file, expected).await?;
         report.scenarios.push(scenario);
         report.unmet.extend(unmet);
+    }
+    if arguments.reset {
+        reset::run(cluster, &watch).await?;
     }
     report.lowest_available_replicas = watch.seen().lowest_available;
     if report.lowest_available_replicas.is_none_or(|lowest| lowest < 1) {

@@ -4,6 +4,7 @@ mod clock;
 mod cloud_config;
 mod hang;
 mod monitor;
+mod watchdog;
 
 use std::{
     fs,
@@ -52,9 +53,6 @@ pub struct Hardware {
     pub clock_in_the_past: bool,
     /// Its disk is the socket of an NBD server.
     pub remote_disk: bool,
-    /// It has one processor and not two. Emulated ones that run at the same time may hang when a kernel changes the code
-    /// that the other one is in.
-    pub one_processor: bool,
     /// It has a second serial line, whose other end is [`Machine::serial`].
     pub shell: bool,
     /// It has a second disk, whose NBD server listens at [`Machine::second_disk`], and which its system finds as
@@ -62,6 +60,8 @@ pub struct Hardware {
     pub second_disk: bool,
     /// Its disk cannot read the sector with this byte.
     pub unreadable_at: Option<u64>,
+    /// It has no watchdog: the kernel's own is all there is.
+    pub no_watchdog: bool,
     /// It has a BIOS (the one that the emulator brings) in place of UEFI.
     pub bios: bool,
 }
@@ -78,12 +78,7 @@ pub async fn prepare_host() -> Result<()> {
 
 impl Machine {
     /// Powers a machine on that boots from `disk`. Its firmware's variables and its console's log are kept in `folder`.
-    pub fn start(name: &str, disk: &Path, folder: &Path) -> Result<Self> {
-        Self::start_with(name, disk, folder, Hardware::default())
-    }
-
-    /// As [`Self::start`], with unusual hardware.
-    pub fn start_with(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Self> {
+    pub fn start(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let variables = folder.join("variables.fd");
         if !variables.exists() {
@@ -151,15 +146,24 @@ impl Machine {
     pub fn console_tail(&self) -> String {
         last_lines(&fs::read(self.console()).unwrap_or_default())
     }
+
+    /// Where its processors are and whether they wait, in a line, for messages.
+    pub fn processors(&self) -> String {
+        let said = monitor::registers(&socket(&self.folder));
+        said.map_or_else(|error| format!("{error:#}"), |said| monitor::places(&said))
+    }
 }
 
 fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Result<Service> {
     let mut command = Command::new(host_packages::find("qemu-system-x86_64")?);
+    let accelerator = accelerator();
+    // Emulated ones that run at the same time may hang when a kernel changes the code that another one is in.
+    let processors = if accelerator.starts_with("tcg") { "1" } else { "2" };
     command
         .args(["-name", name, "-machine", "q35,smm=off", "-cpu", PROCESSOR])
-        .args(["-smp", if hardware.one_processor { "1" } else { "2" }])
-        .args(["-m", &MEMORY_MIB.to_string(), "-display", "none", "-monitor", "none", "-nodefaults"])
-        .args(["-accel", &accelerator(), "-action", "reboot=shutdown"])
+        .args(["-smp", processors, "-m", &MEMORY_MIB.to_string()])
+        .args(["-display", "none", "-monitor", "none", "-nodefaults"])
+        .args(["-accel", &accelerator, "-action", "reboot=shutdown"])
         .args(["-drive", &format!("if=virtio,format=raw,{}", boot_disk(disk, hardware))])
         .args(["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="])
         .args(["-device", "virtio-rng-pci"])
@@ -167,6 +171,9 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
         .args(["-serial", "chardev:console"])
         .args(["-rtc", if hardware.clock_in_the_past { "base=2001-01-01" } else { "base=utc" }])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", socket(folder).display())]);
+    if !hardware.no_watchdog {
+        command.args(watchdog::arguments(folder)?);
+    }
     if !hardware.bios {
         let variables = folder.join("variables.fd");
         command
@@ -204,7 +211,8 @@ fn source(disk: &Path, remote: bool) -> String {
     }
 }
 
-fn console(folder: &Path) -> PathBuf {
+/// The log of the serial console of a machine with this folder.
+pub fn console(folder: &Path) -> PathBuf {
     folder.join("console.log")
 }
 
@@ -219,5 +227,5 @@ fn serial(folder: &Path) -> PathBuf {
 /// How the machine's processor is made: emulated, which works everywhere; `EVENKEEL_ACCEL=kvm` is many times faster
 /// where `/dev/kvm` works.
 fn accelerator() -> String {
-    std::env::var("EVENKEEL_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned())
+    std::env::var("EVENKEEL_ACCEL").unwrap_or_else(|_| "tcg".to_owned())
 }

@@ -1,5 +1,7 @@
 //! The demo's command line.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use evenkeel_e2e::{
@@ -33,15 +35,19 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
         Command::Power(arguments) => trial::power::run(&arguments).await,
         Command::Life(arguments) => trial::life::run(&arguments).await,
         Command::Containerd => containerd().await,
         Command::Delta => delta::run().await,
-    }
+    };
+    // Without a backtrace, which names nothing in these binaries and would push the words out of a log's end.
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("Error: {error:#}");
+    ExitCode::FAILURE
 }
 
 async fn containerd() -> Result<()> {

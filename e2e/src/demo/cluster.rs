@@ -17,7 +17,7 @@ use crate::{
     binaries::{self, Binaries, Binary},
     component_images,
     control_plane::{ControlPlane, Options},
-    machine::{self, CloudConfig, HOST, Machine, STAGES, ran},
+    machine::{self, CloudConfig, HOST, Hardware, Machine, STAGES, ran},
     os_image,
     process::output,
     progress,
@@ -99,6 +99,11 @@ impl Cluster {
         self.folder.join(name).join("disk.img")
     }
 
+    /// Where a machine's console is logged.
+    pub fn console(&self, name: &str) -> PathBuf {
+        machine::console(&self.folder.join(name))
+    }
+
     /// kubectl for this cluster.
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.control_plane.tools().path(Tool::Kubectl));
@@ -140,7 +145,8 @@ impl Cluster {
     pub async fn boot(&self) -> Result<Vec<Machine>> {
         let mut machines = Vec::new();
         for name in MACHINES {
-            machines.push(Machine::start(name, &self.disk(name), &self.folder.join(name))?);
+            let folder = self.folder.join(name);
+            machines.push(Machine::start(name, &self.disk(name), &folder, Hardware::default())?);
         }
         let waiting = format!("boot {} until they are Ready", MACHINES.join(" and "));
         let nodes: Api<Node> = Api::all(self.control_plane.client());

@@ -21,6 +21,13 @@ pub(super) fn registers(socket: &Path) -> Result<String> {
     Ok(said.as_str().context("the monitor's answer is no text")?.replace('\r', ""))
 }
 
+/// Of all registers those that say where a processor is, whether interrupts reach it (`RFL`, bit 9) and whether it waits.
+pub(super) fn places(registers: &str) -> String {
+    let telling = ["RIP=", "RFL=", "CPL=", "HLT="];
+    let words = registers.split_whitespace().filter(|word| telling.iter().any(|name| word.starts_with(name)));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 struct Monitor(BufReader<UnixStream>);
 
 impl Monitor {
@@ -52,5 +59,17 @@ impl Monitor {
         let mut line = String::new();
         self.0.read_line(&mut line).context("read from the monitor")?;
         serde_json::from_str(&line).context("understand the monitor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_those_of_every_processor() {
+        let registers = "CPU#0\nRAX=00 RBX=01\nRIP=ff81 RFL=0246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\nES =0000\n\n\
+                         CPU#1\nRAX=00 RBX=01\nRIP=7f10 RFL=0202 [-------] CPL=3 II=0 A20=1 SMM=0 HLT=0\nES =0000\n";
+        assert_eq!(places(registers), "RIP=ff81 RFL=0246 CPL=0 HLT=1 RIP=7f10 RFL=0202 CPL=3 HLT=0");
     }
 }

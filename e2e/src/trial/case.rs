@@ -65,6 +65,8 @@ pub(super) enum Circumstances {
     Usual,
     /// The clock's battery was empty.
     ClockFarInThePast,
+    /// The machine has no watchdog, so that the kernel's own is all there is.
+    NoWatchdog,
     /// The power goes in the first boots, so many times, as soon as the kernel has begun.
     PowerGoes {
         times: u32,

@@ -156,11 +156,26 @@ const CASES: &[Case] = &[
         name: "initrd-hangs",
         about: "the initrd hangs",
         spoil: Spoil::InitrdHangs,
+        says: "hangs beside wdat_wdt",
+        ..CASE
+    },
+    Case {
+        name: "initrd-hangs-softdog",
+        about: "the initrd hangs, on a machine without a watchdog",
+        spoil: Spoil::InitrdHangs,
+        machine: Circumstances::NoWatchdog,
         says: "hangs beside Software Watchdog",
         ..CASE
     },
     Case { name: "initrd-damaged", about: "wrong bytes in the initrd", spoil: Spoil::Initrd, ..CASE },
     Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
+    Case {
+        name: "system-hangs-softdog",
+        about: "the first process hangs, on a machine without a watchdog",
+        image: "system-hangs",
+        machine: Circumstances::NoWatchdog,
+        ..CASE
+    },
     Case { name: "system-crashes", about: "the first process crashes", image: "system-crashes", ..CASE },
     Case {
         name: "old-clock",

@@ -208,10 +208,9 @@ pub(super) async fn boot(
 ) -> Result<Vec<Boot<String>>> {
     let clock_in_the_past = around == Circumstances::ClockFarInThePast;
     let unreadable_at = if let Circumstances::RootUnreadable { byte } = around { Some(byte) } else { None };
-    let bios = loader.on_bios();
-    let hardware =
-        Hardware { clock_in_the_past, one_processor: true, bios, unreadable_at, ..Hardware::default() };
-    let mut machine = Machine::start_with("trial", disk, folder, hardware)?;
+    let (no_watchdog, bios) = (around == Circumstances::NoWatchdog, loader.on_bios());
+    let hardware = Hardware { clock_in_the_past, unreadable_at, no_watchdog, bios, ..Hardware::default() };
+    let mut machine = Machine::start("trial", disk, folder, hardware)?;
     let mut cuts = if let Circumstances::PowerGoes { times } = around { times } else { 0 };
     let mut begun = 0;
     let end = Instant::now() + patience.limit;

@@ -43,7 +43,13 @@ pub(super) const CASES: &[Case] = &[
         ..GRUB
     },
     Case { name: "grub-no-root", about: "GRUB: the initrd cannot find the root", image: "no-root", ..GRUB },
-    Case { name: "grub-initrd-hangs", about: "GRUB: the initrd hangs", spoil: Spoil::InitrdHangs, ..GRUB },
+    Case {
+        name: "grub-initrd-hangs",
+        about: "GRUB: the initrd hangs",
+        spoil: Spoil::InitrdHangs,
+        says: "hangs beside wdat_wdt",
+        ..GRUB
+    },
     Case {
         name: "grub-initrd-damaged",
         about: "GRUB: wrong bytes in the initrd",

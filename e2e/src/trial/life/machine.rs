@@ -87,9 +87,8 @@ impl<'a> Lived<'a> {
 
     /// Powers it on and lets it boot until a system is up.
     pub(super) async fn power_on(&mut self, expected: &[Boot]) -> Result<()> {
-        let hardware =
-            Hardware { one_processor: true, shell: true, bios: self.loader.on_bios(), ..Hardware::default() };
-        self.machine = Some(Machine::start_with("life", &self.disk, &self.folder.join("machine"), hardware)?);
+        let hardware = Hardware { shell: true, bios: self.loader.on_bios(), ..Hardware::default() };
+        self.machine = Some(Machine::start("life", &self.disk, &self.folder.join("machine"), hardware)?);
         self.comes_up(expected).await
     }
 

@@ -120,7 +120,7 @@ impl<'a> Story<'a> {
     }
 
     fn power_on(&self) -> Result<(Machine, VolatileDisk)> {
-        let usual = Hardware { one_processor: true, ..Hardware::default() };
+        let usual = Hardware::default();
         let (boots, socket, hardware) = if self.tale.installs {
             let socket = Machine::second_disk(&self.folder);
             (self.system(), socket, Hardware { second_disk: true, ..usual })
@@ -129,7 +129,7 @@ impl<'a> Story<'a> {
             (socket.clone(), socket, Hardware { remote_disk: true, ..usual })
         };
         let disk = VolatileDisk::serve(&self.disk, &socket)?;
-        Ok((Machine::start_with("power", &boots, &self.folder, hardware)?, disk))
+        Ok((Machine::start("power", &boots, &self.folder, hardware)?, disk))
     }
 
     /// Gives what each cut hit.
