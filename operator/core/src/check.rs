@@ -9,7 +9,7 @@ use evenkeel_crds::{
     drain::DrainTimeout,
     health_gate::GateTime,
     hook::{HookTime, OnHookFailure},
-    node_plan::{Disruption, Phase, RollbackCause, Target},
+    node_plan::{Disruption, Phase, ResetOrder, RollbackCause, Target},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -153,17 +153,27 @@ fn single(
                 "committed a node that is not Ready",
             ),
         ],
-        Action::OrderReset(_) | Action::ForgetReset { .. } => resets(policy, node, action),
+        Action::OrderReset(order) => order_reset(policy, node, order),
+        Action::ForgetReset { .. } => vec![
+            (record.is_none_or(|record| record.reset.is_none()), "forgot a wish without its turn"),
+            (!reset_is_over(policy, node, now), "forgot a wish before it was known what came of it"),
+        ],
         Action::Uncordon => vec![
             (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
             (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
         ],
-        Action::EndDisruption(_) | Action::EndReset => vec![(
-            node.unschedulable
-                && node.cordoned_by.as_deref() == Some(&policy.name)
-                && !record.is_some_and(|record| record.found_cordoned),
-            "ended a turn and left its cordon",
-        )],
+        Action::EndDisruption(_) | Action::EndReset => vec![
+            (
+                node.unschedulable
+                    && node.cordoned_by.as_deref() == Some(&policy.name)
+                    && !record.is_some_and(|record| record.found_cordoned),
+                "ended a turn and left its cordon",
+            ),
+            (
+                reset_order(node).is_some() && node.reset == record.and_then(|record| record.reset),
+                "ended a turn and left the wish that would begin another",
+            ),
+        ],
         Action::ReleasePlan => vec![(record.is_some() && !node.gone, "released a node in its turn")],
         Action::Revert { order, .. } => vec![
             (target == Some(Target::Committed) && !going_back, "reverted a committed node"),
@@ -183,20 +193,34 @@ fn is_out_of_service(policy: &Policy, node: &NodeSeen) -> bool {
     (!policy.drain.enabled || drained) && (!policy.cordon || node.unschedulable)
 }
 
-/// The rules for machines that begin anew.
-fn resets(policy: &Policy, node: &NodeSeen, action: &Action) -> Vec<(bool, &'static str)> {
+/// The rules for an order to begin anew.
+fn order_reset(policy: &Policy, node: &NodeSeen, order: &ResetOrder) -> Vec<(bool, &'static str)> {
     let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
     let begun = record.and_then(|record| record.reset);
-    let Action::OrderReset(order) = action else {
-        return vec![(begun.is_none(), "forgot a wish without its turn")];
-    };
     let wanted = Some(order.wipe);
     vec![
         (begun != wanted || node.reset != wanted, "ordered a loss that nobody wanted"),
+        (reset_order(node).is_some(), "ordered a loss twice"),
         (!is_out_of_service(policy, node), "began anew before it was cordoned and drained"),
         (gate_open(policy, node, GateTime::During), "began anew before a gate was met"),
         (hook_open(policy, node, HookTime::AfterDrain), "began anew before a hook was done"),
     ]
+}
+
+/// The order of the turn to begin anew that the node is in.
+fn reset_order(node: &NodeSeen) -> Option<&ResetOrder> {
+    let spec = &node.plan.as_ref()?.spec;
+    spec.disruption.as_ref().filter(|record| record.reset.is_some()).and(spec.reset.as_ref())
+}
+
+/// Whether the machine said what came of its order, or had the time for it, and to come back.
+fn reset_is_over(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
+    let Some((order, plan)) = reset_order(node).zip(node.plan.as_ref()) else { return false };
+    let patience = SignedDuration::from_secs(policy.reboot.deadline_seconds);
+    let before = plan.spec.disruption.as_ref().map(|record| &record.boot_id_before);
+    let back = node.ready && before != Some(&node.boot_id);
+    let said = plan.status.last_reset.as_ref().filter(|said| said.id == order.id);
+    said.is_some_and(|said| said.failed.is_some() || back) || now >= order.not_after.0 + patience
 }
 
 /// The rules for the begin of a turn.
