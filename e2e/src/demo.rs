@@ -52,7 +52,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
             bail!("interrupted");
         }
     };
-    let outcome = outcome.and_then(|()| cluster::stages_ran(&machines));
+    let anew = arguments.reset.then_some(reset::MACHINE);
+    let outcome = outcome.and_then(|()| cluster::stages_ran(&machines, anew));
     let outcome = match outcome {
         Err(error) => Err(failed(error, &cluster, &machines).await),
         done => done,

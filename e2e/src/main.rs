@@ -37,7 +37,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
         Command::Trial(arguments) => trial::run(&arguments).await,
         Command::Power(arguments) => trial::power::run(&arguments).await,
         Command::Life(arguments) => trial::life::run(&arguments).await,

@@ -14,13 +14,15 @@ use super::{
 };
 use crate::{process::output, progress, wait};
 
+/// The machine that does.
+pub const MACHINE: &str = MACHINES[0];
 const LIMIT: Duration = Duration::from_mins(15);
 /// What the initrd says once the partitions are empty.
 const ANEW: &str = "this machine begins anew: state wipe, oem keep";
 
-/// Asks the first machine to lose its state, and waits until it serves again.
+/// Asks [`MACHINE`] to lose its state, and waits until it serves again.
 pub async fn run(cluster: &Cluster, watch: &Watch) -> Result<()> {
-    let name = MACHINES[0];
+    let name = MACHINE;
     let before = status(watch, name)?;
     let mut kubectl = cluster.kubectl();
     kubectl.args(["annotate", "node", name, &format!("{RESET}=state")]);
