@@ -17,13 +17,18 @@
 //! layer is checked by its diff ID as one that is fetched whole, and gives the same slot. What the table says is believed
 //! only as far as what is fetched by it is concerned; a table that is wrong costs time.
 //!
+//! A tar-split is a third as large as a table, and mostly says the same once more. Where the tar was written by a usual
+//! program it need not be fetched: see [`predicted`].
+//!
 //! Layers in the form of eStargz are not put together: there the header of an entry is in the same gzip member as the end
 //! of the file before it, so that whoever wants all headers has to fetch the end of each file, which for most is all of it.
 
 pub mod cut;
 pub mod plan;
 pub mod position;
+pub mod predicted;
 pub mod table;
+mod tar_header;
 pub mod tar_split;
 #[cfg(test)]
 mod tests;
