@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io::BufRead as _};
 use evenkeel_node_agent_core::chunks::{
     plan::{Origin, Plan, worth_a_look},
     position::Position,
+    predicted::{self, Writer},
     table::Table,
     tar_split::{Record, Records},
 };
@@ -27,11 +28,23 @@ pub fn chunk_table(bytes: &[u8]) {
             lengths.push(length);
         }
     }
+    for writer in Writer::ALL {
+        predict(table, writer);
+    }
     let Ok(table) = Table::parse(table, DATA_END) else { return };
     for held in [0, 1, 3] {
         plan(&table, held);
     }
     let _ = table.files.iter().zip(&lengths).filter(|(file, length)| file.length == **length).count();
+}
+
+/// What is told of a table can be read, and its length is what it says.
+fn predict(table: &[u8], writer: Writer) {
+    let mut lines = Vec::new();
+    let _ = predicted::tar_split(table, writer, DATA_END, &mut lines);
+    assert!(lines.len() as u64 <= DATA_END);
+    let mut records = Records::new(&lines[..]);
+    while records.next_record().expect("it is as tar-splits are").is_some() {}
 }
 
 fn position(annotations: &[u8]) {
@@ -65,5 +78,5 @@ fn plan(table: &Table, held: u8) {
             assert!(range.start <= chunk.offset && chunk.end <= range.end);
         }
     }
-    let _ = plan.saves(DATA_END);
+    let _ = plan.saves(1000, DATA_END);
 }

@@ -2,11 +2,15 @@
 //! not. What comes out is the layer's tar, byte by byte, and goes the way of every other.
 
 pub(super) mod assemble;
+mod fetch;
 mod held;
+mod predict;
 mod prepare;
 mod reader;
 
-pub(super) use prepare::{Asking, prepare_all};
+pub(super) use {fetch::Asking, prepare::prepare_all};
+
+use std::ops::Range;
 
 use evenkeel_node_agent_core::{chunks::plan::Plan, erofs::BLOCK};
 
@@ -16,10 +20,13 @@ use crate::disk::Window;
 #[derive(Debug)]
 pub(super) struct Delta {
     plan: Plan<Place>,
-    /// The compressed tar-split, whose digest was right, and its bytes when inflated.
+    /// The compressed tar-split, and its bytes when inflated: it was fetched and has the right digest, or it was predicted,
+    /// and the layer's diff ID came out with it.
     tar_split: (Vec<u8>, u64),
     /// The slots that [`Place::slot`] means.
     slots: Vec<Window>,
+    /// The bytes of the plan's ranges, one behind the other, if they were fetched already.
+    fetched: Option<Vec<u8>>,
 }
 
 /// Where a slot holds the bytes of a file or a chunk.
@@ -38,8 +45,8 @@ impl Place {
 }
 
 impl Delta {
-    /// Bytes of the blob that are to be fetched, in the order in which they are needed.
-    pub(super) fn ranges(&self) -> &[std::ops::Range<u64>] {
-        &self.plan.ranges
+    /// Bytes of the blob that are still to be fetched, in the order in which they are needed.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        if self.fetched.is_some() { &[] } else { &self.plan.ranges }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Parts of a layer that come at a time, where the rate is not bounded.
-const PARTS_AT_ONCE: usize = 4;
+pub(super) const PARTS_AT_ONCE: usize = 4;
 /// Answers' pieces of a part that wait until the parts before it have passed; one is what a connection gives at once, some 400 KiB
 /// at most.
 const PART_AHEAD: usize = 2;

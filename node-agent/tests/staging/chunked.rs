@@ -51,9 +51,11 @@ impl Chunked {
 
     fn file(&mut self, name: &str, data: &[u8]) {
         let position = self.tar_split.len();
-        let mut record = json!({ "type": 1, "name": name, "payload": "AAAAAAAAAAA=", "position": position });
-        let mut entry = json!({ "type": "reg", "name": name, "mode": 0o644 });
+        let mut record = json!({ "type": 1, "name": name, "payload": null, "position": position });
+        let modified = "2023-11-14T22:13:20Z";
+        let mut entry = json!({ "type": "reg", "name": name, "mode": 0o644, "modtime": modified });
         if !data.is_empty() {
+            record["payload"] = json!("AAAAAAAAAAA=");
             record["size"] = json!(data.len());
             entry["size"] = json!(data.len());
             entry["digest"] = json!(digest(data));

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     chunked::{CHECKSUM, Chunked, TABLE, TAR_SPLIT},
-    image::{Blob, INITRD, Image, KERNEL, LOADER, Recipe, noise, tar},
+    image::{Blob, INITRD, Image, KERNEL, LOADER, Recipe, noise, tar, ustar},
     machine::Machine,
     odd_server::{Habits, OddServer},
     registry::Registry,
@@ -22,6 +22,10 @@ const MIB: usize = 1 << 20;
 
 /// One layer with everything in it. From version to version a file in its middle changes, and one comes.
 fn layer(version: u64) -> Vec<u8> {
+    with_files(version, tar)
+}
+
+fn with_files(version: u64, tar: impl Fn(&[(&str, &[u8])]) -> Vec<u8>) -> Vec<u8> {
     let holes = [noise(60_000, 5), vec![0; 3 * 50_000], noise(7, 6)].concat();
     let (changed, new) = (noise(90_000, version), noise(3000, 100 + version));
     tar(&[
@@ -138,6 +142,55 @@ async fn the_next_part_is_asked_for_while_one_comes() {
         timeout(Duration::from_mins(2), machine.stage(&name)).await.expect("it waits for ever").unwrap();
     assert_eq!(ahead.record.root_hash, staged.record.root_hash);
     assert_eq!(ahead.cost.bytes_downloaded, staged.cost.bytes_downloaded);
+}
+
+/// The second version as a usual program writes it, or with an owner by name.
+fn usual(owner: &str) -> Image {
+    let layer = with_files(2, |files| ustar(files, owner));
+    let blob = Chunked::of(&layer).blob();
+    Recipe { layers: vec![layer], ..Recipe::default() }.with_blobs(vec![blob])
+}
+
+/// Offset and length of a part that an annotation names.
+fn span(image: &Image, name: &str) -> (u64, u64) {
+    let mut numbers = image.layers[0].annotations[name].split(':').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Stages it over the first version: what that took, and from where on the registry was asked for parts.
+async fn staged(image: &Image) -> (Staged, Vec<u64>) {
+    let registry = Registry::start();
+    let machine = machine(&registry).await;
+    let server = OddServer::start(image, Habits::default()).await;
+    let meter = Arc::new(Meter::default());
+    let staged = machine.stage_into(&server.reference(), "b", &meter).await.unwrap();
+    let progress = meter.progress();
+    assert_eq!(progress.bytes_done, progress.bytes_total);
+    let name = registry.push(image, "os:2").await;
+    let whole = Machine::empty().stage(&name).await.unwrap();
+    assert_eq!(staged.record.root_hash, whole.record.root_hash);
+    assert!(unsigned(staged.cost.bytes_copied) < image.layers[0].bytes.len() + MIB, "{:?}", staged.cost);
+    let mut asked = server.ranges(&image.layers[0].digest);
+    asked.sort_unstable();
+    (staged, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tar_split_that_can_be_told_from_the_table_is_not_fetched() {
+    let (right, wrong) = (usual(""), usual("root"));
+    let (with, asked) = staged(&right).await;
+    let (table, _) = span(&right, TABLE);
+    // Two parts and the table.
+    assert!(asked.len() == 3 && asked[1] < table && asked[2] == table, "{asked:?}");
+    // What was told wrongly costs its own length, and nothing is fetched twice.
+    let (without, asked) = staged(&wrong).await;
+    let (tar_split, length) = span(&wrong, TAR_SPLIT);
+    assert!(asked.len() == 4 && asked[3] == tar_split, "{asked:?}");
+    let content =
+        |staged: &Staged, image| staged.cost.bytes_downloaded.cast_unsigned() - span(image, TABLE).1;
+    // Headers between the files that are fetched are a little longer with an owner.
+    let (with, without) = (content(&with, &right), content(&without, &wrong) - length);
+    assert!((with..with + 500).contains(&without), "{with} and {without}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,30 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// The same as Go's `archive/tar` writes it, but for the files' owner by name, which it has only when it is told to.
+pub fn ustar(files: &[(&str, &[u8])], owner: &str) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = Header::new_ustar();
+        header.set_path(path).unwrap();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header.set_size(content.len() as u64);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
+        header.set_username(owner).unwrap();
+        header.set_cksum();
+        // Most programs end its digits in another way than this library.
+        let sum = format!("{:06o}\0 ", header.cksum().unwrap());
+        header.as_mut_bytes()[148..156].copy_from_slice(sum.as_bytes());
+        builder.append(&header, *content).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
 /// Bytes that do not compress.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

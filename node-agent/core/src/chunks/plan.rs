@@ -70,14 +70,19 @@ impl<P> Plan<P> {
         Origin::Chunks(planned)
     }
 
-    /// What fetching costs, in bytes.
-    pub fn cost(&self) -> u64 {
-        self.ranges.iter().map(|range| range.end - range.start + REQUEST_BYTES).sum()
+    /// Bytes that are fetched.
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// What fetching costs, in bytes, with a tar-split of so many: it may turn out not to be needed, and until then counts.
+    pub fn cost(&self, tar_split: u64) -> u64 {
+        self.bytes() + tar_split + REQUEST_BYTES * (self.ranges.len() as u64 + 1)
     }
 
     /// Whether this is less than to fetch the whole layer of `size` bytes by one request. The table is there already.
-    pub fn saves(&self, size: u64) -> bool {
-        self.cost() < size.saturating_add(REQUEST_BYTES)
+    pub fn saves(&self, tar_split: u64, size: u64) -> bool {
+        self.cost(tar_split) < size.saturating_add(REQUEST_BYTES)
     }
 
     /// Chunks come in the order of the blob, which the table's reader has checked.

@@ -122,10 +122,10 @@ fn what_is_held_is_not_fetched_and_small_gaps_are() {
     assert_eq!(places(&plan), [vec![None], vec![Some(7)], vec![None], vec![Some(7)], vec![None]]);
     assert_eq!((plan.files[1].length, plan.files[1].span), (10, gap));
     assert_eq!(plan.ranges, [100..300 + gap, 301 + 2 * gap..400 + 2 * gap]);
-    assert_eq!(plan.cost(), 200 + gap + 99 + 2 * gap);
-    assert!(plan.saves(400 + 2 * gap) && !plan.saves(299 + 2 * gap));
+    assert_eq!((plan.bytes(), plan.cost(50)), (200 + gap + 99, 200 + gap + 99 + 50 + 3 * gap));
+    assert!(plan.saves(50, 350 + 3 * gap) && !plan.saves(50, 349 + 3 * gap));
     let all = Plan::new(&table, |_| Some(()));
-    assert!(all.ranges.is_empty() && all.saves(0));
+    assert!(all.ranges.is_empty() && all.saves(10, 11) && !all.saves(10, 10));
 }
 
 #[test]

@@ -21,12 +21,26 @@ use crate::stage::{Meter, feed::Feed};
 /// any other means that the layer must be fetched whole.
 pub(in crate::stage) fn assemble(delta: &Delta, feed: &mut Feed, out: &mut impl Write) -> io::Result<()> {
     let meter = feed.meter().clone();
+    match &delta.fetched {
+        Some(fetched) => put(delta, &mut fetched.as_slice(), &meter, out)?,
+        None => put(delta, feed, &meter, out)?,
+    }
+    // The end is told behind the last byte.
+    io::copy(feed, &mut io::sink()).map(|_| ())
+}
+
+/// The same; `fetched` has the bytes of all ranges of the plan.
+pub(super) fn put(
+    delta: &Delta,
+    fetched: &mut impl Read,
+    meter: &Meter,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let (tar_split, inflated) = &delta.tar_split;
     let mut records = Records::new(inflate(tar_split, *inflated)?);
     let mut files = delta.plan.files.iter();
-    let mut slots =
-        Slots { readers: delta.slots.iter().cloned().map(SlotReader::new).collect(), meter: &meter };
-    let mut parts = Parts { feed, ranges: delta.plan.ranges.iter(), current: 0..0 };
+    let mut slots = Slots { readers: delta.slots.iter().cloned().map(SlotReader::new).collect(), meter };
+    let mut parts = Parts { fetched, ranges: delta.plan.ranges.iter(), current: 0..0 };
     while let Some(record) = records.next_record()? {
         match record {
             Record::Segment(bytes) => out.write_all(&bytes)?,
@@ -52,8 +66,7 @@ pub(in crate::stage) fn assemble(delta: &Delta, feed: &mut Feed, out: &mut impl 
     if files.next().is_some() {
         return Err(BadTable::new("it tells of files that its tar-split has not").into());
     }
-    // The end is told behind the last byte.
-    io::copy(parts.feed, &mut io::sink()).map(|_| ())
+    Ok(())
 }
 
 /// Bytes of the layer that [`assemble`] counts as applied: those of its files' data.
@@ -77,14 +90,14 @@ impl Slots<'_> {
 }
 
 /// What was fetched, by its place in the blob.
-struct Parts<'a> {
-    feed: &'a mut Feed,
+struct Parts<'a, R> {
+    fetched: &'a mut R,
     ranges: std::slice::Iter<'a, Range<u64>>,
     /// What is left of the range whose bytes come next.
     current: Range<u64>,
 }
 
-impl Parts<'_> {
+impl<R: Read> Parts<'_, R> {
     fn chunk(&mut self, chunk: &Chunk, out: &mut impl Write) -> io::Result<()> {
         if chunk.zeros {
             return io::copy(&mut io::repeat(0).take(chunk.length), out).map(|_| ());
@@ -95,7 +108,7 @@ impl Parts<'_> {
         }
         self.skip(chunk.offset)?;
         self.current.start = chunk.end;
-        let mut frames = self.feed.by_ref().take(chunk.end - chunk.offset);
+        let mut frames = self.fetched.by_ref().take(chunk.end - chunk.offset);
         let mut inflated = zstd::stream::read::Decoder::new(&mut frames)?;
         let mut hashing = Hashing { out, hash: Sha256::new() };
         let count = io::copy(&mut inflated.by_ref().take(chunk.length), &mut hashing)?;
@@ -110,7 +123,7 @@ impl Parts<'_> {
     /// Goes on to a place in the current range.
     fn skip(&mut self, to: u64) -> io::Result<()> {
         let count = to.checked_sub(self.current.start).ok_or(io::ErrorKind::InvalidInput)?;
-        io::copy(&mut self.feed.by_ref().take(count), &mut io::sink())?;
+        io::copy(&mut self.fetched.by_ref().take(count), &mut io::sink())?;
         self.current.start = to;
         Ok(())
     }

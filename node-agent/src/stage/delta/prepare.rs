@@ -3,48 +3,65 @@
 use std::{
     collections::BTreeSet,
     io::{self, BufReader, Read as _},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use evenkeel_node_agent_core::chunks::{
     BadTable,
     plan::{self, Plan},
-    position::{Position, Span},
+    position::Position,
     table::Table,
 };
-use evenkeel_registry::{Image, Layer, Registry, RegistryError};
-use sha2::{Digest as _, Sha256};
+use evenkeel_registry::{Layer, RegistryError};
 
-use super::{Delta, held};
+use super::{Asking, Delta, held, predict};
 use crate::{
     disk::Window,
     slot::index::HeldLayer,
     stage::{
-        Meter, StageError, StageRequest, blocking,
-        pace::Pace,
-        priority,
+        Meter, StageError, StageRequest, blocking, priority,
         sources::{self, Source},
     },
 };
 
+/// Bytes of all layers that are fetched and kept in memory to find out whether their tar-splits are needed. Where more is
+/// missing a tar-split is a small part of the download.
+const TRIED_BYTES_MAX: u64 = 16 << 20;
+
 /// Why a layer is fetched whole.
 #[derive(Debug, thiserror::Error)]
-enum NotWorthIt {
+pub(super) enum NotWorthIt {
     #[error(transparent)]
     Table(#[from] BadTable),
-    #[error("the layer's chunk table cannot be fetched")]
+    #[error("parts of the layer cannot be fetched")]
     Registry(#[from] RegistryError),
     #[error("its parts that no slot of the disk holds cost {cost} bytes, and all of it costs {size}")]
     NoGain { cost: u64, size: u64 },
+    #[error("it cannot be put together")]
+    Parts(#[source] io::Error),
 }
 
-/// What is asked, and how fast.
-pub(in crate::stage) struct Asking<'a> {
-    pub registry: &'a Registry,
-    pub image: &'a Image,
-    pub pace: &'a mut Pace,
-    pub meter: &'a Arc<Meter>,
+/// Why a layer is not put together.
+enum Not {
+    WorthIt(NotWorthIt),
+    /// Nor is it fetched.
+    Possible(StageError),
 }
+
+impl From<NotWorthIt> for Not {
+    fn from(error: NotWorthIt) -> Self {
+        Self::WorthIt(error)
+    }
+}
+
+impl From<StageError> for Not {
+    fn from(error: StageError) -> Self {
+        Self::Possible(error)
+    }
+}
+
+/// The complete slots, and what each holds.
+type Held = Arc<Vec<(Window, Vec<HeldLayer>)>>;
 
 /// Finds out for each layer that would come from the registry whether only parts of it have to. Those in `never` are
 /// fetched whole.
@@ -64,20 +81,23 @@ pub(in crate::stage) async fn prepare_all(
     }
     let (request, background) = (request.clone(), request.registry.pull.background);
     let held = Arc::new(blocking(move || Ok(sources::others(&request))).await?);
+    let mut left = TRIED_BYTES_MAX;
     for (layer, source) in candidates {
-        if let Some(delta) = prepare(&mut asking, layer, &held, background).await? {
+        if let Some(delta) = prepare(&mut asking, layer, &held, background, &mut left).await? {
             *source = Source::Parts(delta);
         }
     }
     Ok(())
 }
 
-/// How to put a layer together from the layers in `held`; `None` if it is better fetched whole.
+/// How to put a layer together from the layers in `held`; `None` if it is better fetched whole. What is fetched to try
+/// something out is taken from `left`.
 async fn prepare(
     asking: &mut Asking<'_>,
     layer: &Layer,
-    held: &Arc<Vec<(Window, Vec<HeldLayer>)>>,
+    held: &Held,
     background: bool,
+    left: &mut u64,
 ) -> Result<Option<Arc<Delta>>, StageError> {
     let position = match Position::find(&layer.annotations, layer.size) {
         Ok(Some(position)) => position,
@@ -87,36 +107,75 @@ async fn prepare(
     if held.is_empty() || !plan::worth_a_look(&position, layer.size) {
         return Ok(None);
     }
-    let meter = asking.meter.clone();
-    let fetched = tokio::select! {
-        fetched = fetch(asking, layer, &position) => fetched,
-        () = meter.stopped() => return Err(StageError::Stopped),
-    };
-    let (table, tar_split) = match fetched {
-        Ok(fetched) => fetched,
-        Err(error) => return Ok(whole(layer, &error)),
-    };
-    let (held, size) = (held.clone(), layer.size);
-    let inflated = position.tar_split.inflated;
-    let search = move || {
-        let _yielding = background.then(priority::yield_the_disk);
-        let held = held::find(&table, &held, &meter);
-        let plan = Plan::new(&table, |digest| held.place(digest));
-        if meter.is_stopped() {
-            return Err(StageError::Stopped);
-        }
-        let cost = plan.cost();
-        let worth_it = plan.saves(size);
-        let delta = Delta { plan, tar_split: (tar_split, inflated), slots: held.slots };
-        Ok(if worth_it { Ok(delta) } else { Err(NotWorthIt::NoGain { cost, size }) })
-    };
-    match blocking(search).await? {
+    // Its state is large, and everything that stages would have it within its own.
+    match Box::pin(put_together(asking, layer, position, held, background, left)).await {
         Ok(delta) => {
-            let (cost, size, requests) = (delta.plan.cost(), layer.size, delta.plan.ranges.len());
-            tracing::info!(layer = layer.digest, cost, size, requests, "fetching only what no slot holds");
+            let (fetched, size, requests) = (delta.plan.bytes(), layer.size, delta.plan.ranges.len());
+            tracing::info!(layer = layer.digest, fetched, size, requests, "fetching only what no slot holds");
             Ok(Some(Arc::new(delta)))
         }
-        Err(error) => Ok(whole(layer, &error)),
+        Err(Not::WorthIt(error)) => Ok(whole(layer, &error)),
+        Err(Not::Possible(error)) => Err(error),
+    }
+}
+
+async fn put_together(
+    asking: &mut Asking<'_>,
+    layer: &Layer,
+    position: Position,
+    held: &Held,
+    background: bool,
+    left: &mut u64,
+) -> Result<Delta, Not> {
+    let (meter, tar_split) = (asking.meter.clone(), position.tar_split);
+    let (table, compressed) = unless_stopped(&meter, table(asking, layer, &position)).await?;
+    let (held, meter_here, size, may_try) = (held.clone(), meter.clone(), layer.size, *left);
+    let digest = table.tar_split;
+    let search = move || {
+        let _yielding = background.then(priority::yield_the_disk);
+        let held = held::find(&table, &held, &meter_here);
+        let plan = Plan::new(&table, |digest| held.place(digest));
+        if meter_here.is_stopped() {
+            return Err(StageError::Stopped);
+        }
+        if !plan.saves(tar_split.length, size) {
+            return Ok(Err(NotWorthIt::NoGain { cost: plan.cost(tar_split.length), size }));
+        }
+        let tries = plan.bytes() <= may_try;
+        let predicted = tries.then(|| predict::tar_split(&compressed, &position)).flatten();
+        let tar_split = (Vec::new(), tar_split.inflated);
+        Ok(Ok((Delta { plan, tar_split, slots: held.slots, fetched: None }, predicted)))
+    };
+    let (mut delta, predicted) = blocking(search).await??;
+    if let Some(predicted) = predicted {
+        *left -= delta.plan.bytes();
+        delta.fetched = Some(unless_stopped(&meter, asking.ranges(layer, &delta.plan)).await?);
+        delta.tar_split.0 = predicted;
+        let (diff_id, meter_here) = (layer.diff_id.clone(), meter.clone());
+        let try_out = move || {
+            let _yielding = background.then(priority::yield_the_disk);
+            let right = predict::comes_out(&delta, &diff_id, &meter_here);
+            if meter_here.is_stopped() { Err(StageError::Stopped) } else { Ok((delta, right)) }
+        };
+        let (tried, right) = blocking(try_out).await?;
+        if right.map_err(NotWorthIt::Parts)? {
+            return Ok(tried);
+        }
+        tracing::info!(layer = layer.digest, "its tar-split is another than was predicted");
+        delta = tried;
+    }
+    delta.tar_split.0 = unless_stopped(&meter, asking.span(layer, tar_split, digest)).await?;
+    Ok(delta)
+}
+
+/// The result of a download, if it is not stopped before.
+async fn unless_stopped<T>(
+    meter: &Meter,
+    fetch: impl Future<Output = Result<T, NotWorthIt>>,
+) -> Result<T, Not> {
+    tokio::select! {
+        fetched = fetch => Ok(fetched?),
+        () = meter.stopped() => Err(Not::Possible(StageError::Stopped)),
     }
 }
 
@@ -126,33 +185,19 @@ fn whole(layer: &Layer, reason: &NotWorthIt) -> Option<Arc<Delta>> {
     None
 }
 
-async fn fetch(
+/// The layer's table, and the same as it was fetched.
+async fn table(
     asking: &mut Asking<'_>,
     layer: &Layer,
     position: &Position,
 ) -> Result<(Table, Vec<u8>), NotWorthIt> {
-    let bytes = fetch_span(asking, layer, position.table, position.checksum).await?;
+    let bytes = asking.span(layer, position.table, position.checksum).await?;
     let (inflated, data_end) = (position.table.inflated, position.data_end());
-    let parse = move || Ok(inflate(&bytes, inflated).and_then(|json| Table::parse(json, data_end)));
-    let table = blocking(parse).await.map_err(|_| BadTable::new("reading it was stopped"))??;
-    let tar_split = fetch_span(asking, layer, position.tar_split, table.tar_split).await?;
-    Ok((table, tar_split))
-}
-
-/// A part of the layer whose digest is known.
-async fn fetch_span(
-    asking: &mut Asking<'_>,
-    layer: &Layer,
-    span: Span,
-    digest: [u8; 32],
-) -> Result<Vec<u8>, NotWorthIt> {
-    let part = asking.registry.part(asking.image, layer, span.offset..span.offset + span.length);
-    let bytes = part.read().await?;
-    asking.meter.downloaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    asking.pace.keep(bytes.len()).await;
-    let bytes = blocking(move || Ok((Sha256::digest(&bytes)[..] == digest).then_some(bytes)));
-    let bytes = bytes.await.map_err(|_| BadTable::new("reading it was stopped"))?;
-    Ok(bytes.ok_or(BadTable::new("a part of it has another digest than the manifest says"))?)
+    let parse = move || {
+        let table = inflate(&bytes, inflated).and_then(|json| Table::parse(json, data_end));
+        Ok(table.map(|table| (table, bytes)))
+    };
+    Ok(blocking(parse).await.map_err(|_| BadTable::new("reading it was stopped"))??)
 }
 
 /// What is compressed, and never more than it says.
