@@ -162,18 +162,7 @@ fn single(
             (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
             (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
         ],
-        Action::EndDisruption(_) | Action::EndReset => vec![
-            (
-                node.unschedulable
-                    && node.cordoned_by.as_deref() == Some(&policy.name)
-                    && !record.is_some_and(|record| record.found_cordoned),
-                "ended a turn and left its cordon",
-            ),
-            (
-                reset_order(node).is_some() && node.reset == record.and_then(|record| record.reset),
-                "ended a turn and left the wish that would begin another",
-            ),
-        ],
+        Action::EndDisruption(_) | Action::EndReset => end(policy, node),
         Action::ReleasePlan => vec![(record.is_some() && !node.gone, "released a node in its turn")],
         Action::Revert { order, .. } => vec![
             (target == Some(Target::Committed) && !going_back, "reverted a committed node"),
@@ -191,6 +180,23 @@ fn is_out_of_service(policy: &Policy, node: &NodeSeen) -> bool {
     let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
     let drained = node.drain == DrainSeen::Done || record.is_some_and(|record| record.drained_at.is_some());
     (!policy.drain.enabled || drained) && (!policy.cordon || node.unschedulable)
+}
+
+/// The rules for the end of a turn.
+fn end(policy: &Policy, node: &NodeSeen) -> Vec<(bool, &'static str)> {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    vec![
+        (
+            node.unschedulable
+                && node.cordoned_by.as_deref() == Some(&policy.name)
+                && !record.is_some_and(|record| record.found_cordoned),
+            "ended a turn and left its cordon",
+        ),
+        (
+            reset_order(node).is_some() && node.reset == record.and_then(|record| record.reset),
+            "ended a turn and left the wish that would begin another",
+        ),
+    ]
 }
 
 /// The rules for an order to begin anew.
