@@ -114,7 +114,7 @@ fn a_boot_partition_is_made_anew_from_the_slots() {
         let kernel = run("mdir", &["-b", "-i", &format!("{}@@{offset}", path(file)), "::/evenkeel"]);
         assert!(kernel.contains("vmlinuz-"), "{name}: {kernel}");
         // The old slot is still there to go back to.
-        assert_eq!(agent(file, &["rollback"]).0, 0);
+        assert_eq!(agent(file, &["rollback", "--to", "a"]).0, 0);
         assert!(report(&machine)[0].default, "{name}");
     }
 }

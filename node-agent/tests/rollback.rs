@@ -125,6 +125,28 @@ fn a_trial_that_a_person_gives_up_is_no_failure_of_its_image() {
 }
 
 #[test]
+fn what_was_given_up_or_never_tried_is_no_way_back_unless_it_is_named() {
+    for program in PROGRAMS {
+        for tries in [0, 3] {
+            let node = Node::new(program);
+            node.trial(tries);
+            assert_eq!(node.rollback(&[]).0, 0);
+            let before = node.slots();
+            let (code, said) = node.rollback(&[]);
+            assert!(
+                code == 3 && said.contains("nothing to go back to"),
+                "{program:?} {tries}: {code} {said}"
+            );
+            assert_eq!(node.slots(), before);
+            assert_eq!(node.rollback(&["--to", "b"]).0, 0);
+        }
+    }
+    let node = Node::new(PROGRAMS[0]);
+    node.machine.fill_with("b", &node.content());
+    assert_eq!(node.rollback(&[]).0, 3);
+}
+
+#[test]
 fn a_trial_that_used_its_tries_up_stays_a_failure() {
     let node = Node::new(PROGRAMS[0]);
     let digest = node.trial(0);

@@ -7,7 +7,7 @@ use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
     journal::Verdict,
-    machine::SlotFact,
+    machine::{EntryFact, SlotFact},
     reuse,
     slot_check::SlotChecks,
 };
@@ -141,11 +141,13 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
         return Ok(());
     }
     let current = situation.current().unwrap_or_default();
-    let before = reuse::fallback(&situation.slots, current).map(|slot| slot.name.as_str());
-    let Some(name) = wanted.or(before) else {
+    // An image that was given up, or never tried, would boot for ever and without a way back.
+    let was_kept = |slot: &&SlotFact| slot.entry == EntryFact::Permanent;
+    let before = reuse::fallback(&situation.slots, current).filter(was_kept);
+    let Some(name) = wanted.or(before.map(|slot| slot.name.as_str())) else {
         return Err(refused(
-            "no other slot holds a complete image that is not known to be damaged, so there is nothing to go back to: \
-             stage one, or name a slot with --to",
+            "no other slot was kept before and is not known to be damaged, so there is nothing to go back to: `activate` \
+             tries a slot out, and `rollback --to NAME` boots one whatever became of it",
         ));
     };
     let slot = situation.disk.slot(name)?;
