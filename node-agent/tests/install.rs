@@ -84,6 +84,19 @@ fn what_has_something_on_it_is_made_anew_only_when_told_to() {
 }
 
 #[test]
+fn a_disk_that_lost_its_partition_table_is_not_blank() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    install::create_disk(&path, SIZES).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    let table = vec![0; 1 << 20];
+    file.write_all_at(&table, 0).unwrap();
+    file.write_all_at(&table, SIZE - table.len() as u64).unwrap();
+    assert!(matches!(refusal(install::create_disk(&path, SIZES)), DiskError::Exists(_)));
+    install::replace_disk(&path, SIZES).unwrap();
+}
+
+#[test]
 fn a_disk_that_is_too_small_is_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");

@@ -80,9 +80,10 @@ fn is_marked(file: &File, length: u64) -> bool {
     length > MARK_AT + BLOCK as u64 && file.read_exact_at(&mut found, MARK_AT).is_ok() && found == *MARK
 }
 
-/// Whether the places where disks and file systems say what they are hold nothing.
+/// Whether the places where disks and file systems say what they are hold nothing: also where the first partition of
+/// nearly every disk begins, which is there still when both copies of the partition table are lost.
 fn is_blank(file: &File, length: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; usize::try_from(length.min(MIB)).expect("at most 1 MiB")];
+    let mut buffer = vec![0; usize::try_from(length.min(2 * MIB)).expect("at most 2 MiB")];
     for offset in [0, length - buffer.len() as u64] {
         file.read_exact_at(&mut buffer, offset)?;
         if buffer.iter().any(|byte| *byte != 0) {
