@@ -45,6 +45,8 @@ impl Mark {
     }
 
     pub(super) fn set(&self) -> Result<(), CloudConfigError> {
+        // What commands wrote may still be in memory only, and is not done again once there is a note.
+        nix::unistd::sync();
         files::replace(&self.path, self.content.as_bytes(), MODE, (None, None))
             .map(drop)
             .map_err(CloudConfigError::io("write", &self.path))
