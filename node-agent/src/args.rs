@@ -153,7 +153,7 @@ pub struct InstallArgs {
     /// Sizes, for a disk without Evenkeel's layout.
     #[command(flatten)]
     pub sizes: SizeArgs,
-    /// The boot loader, which the image must bring; a disk that has one keeps it. GRUB boots machines with BIOS too, if
+    /// The boot loader, which the image must bring. A disk that has another one is refused. GRUB boots machines with BIOS too, if
     /// the image brings it for them.
     #[arg(long, value_enum, default_value_t)]
     pub bootloader: Loader,

@@ -64,8 +64,8 @@ pub enum InstallError {
     Bios(#[from] BiosError),
     /// Another loader boots the disk.
     #[error(
-        "the disk boots by {0}, and its slots are kept by that: install with it, or on a disk that `evenkeel-agent \
-         disk create` made anew"
+        "the disk boots by {0}, and its slots are kept by that: install with it (`--bootloader`), or on a disk that \
+         `evenkeel-agent disk create` made anew"
     )]
     OtherLoader(&'static str),
     /// A temporary file could not be written.
@@ -109,6 +109,15 @@ pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
     Ok(mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", Some(folder.path()))?)
 }
 
+/// Fails if another loader than this one boots the disk: to be asked before a slot is written that is kept by it.
+pub fn keeps_loader(disk: &Disk, loader: Loader) -> Result<(), InstallError> {
+    match (boot::installed(disk)?, loader) {
+        (Some(Loader::Grub), Loader::SystemdBoot) => Err(InstallError::OtherLoader("GRUB")),
+        (Some(Loader::SystemdBoot), Loader::Grub) => Err(InstallError::OtherLoader("systemd-boot")),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a slot that holds a complete image the one that boots, with systemd-boot, which the image brings.
 pub fn make_bootable(disk: &Disk, slot: &SlotRegion, record: &SlotRecord) -> Result<(), InstallError> {
     make_bootable_with(disk, slot, record, Loader::SystemdBoot).map(|_| ())
@@ -121,11 +130,7 @@ pub fn make_bootable_with(
     record: &SlotRecord,
     loader: Loader,
 ) -> Result<OnBios, InstallError> {
-    match (boot::installed(disk)?, loader) {
-        (Some(Loader::Grub), Loader::SystemdBoot) => return Err(InstallError::OtherLoader("GRUB")),
-        (Some(Loader::SystemdBoot), Loader::Grub) => return Err(InstallError::OtherLoader("systemd-boot")),
-        _ => {}
-    }
+    keeps_loader(disk, loader)?;
     let program = loader_program(slot, loader)?;
     let code = bios_code(slot, loader)?;
     match loader {

@@ -38,6 +38,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
         runtime.block_on(find(image, &source))?;
     }
     let disk = open_or_create(args)?;
+    install::keeps_loader(&disk, args.bootloader)?;
     if let Some(text) = &cloud_config {
         install::write_cloud_config(&disk, text)?;
     }

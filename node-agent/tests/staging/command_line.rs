@@ -93,6 +93,17 @@ async fn a_disk_whose_partitions_the_kernel_did_not_look_for_is_installed_again(
     assert_eq!(shell.slot("a")["default"], true);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_with_another_loader_is_refused_before_it_costs_a_slot() {
+    let (shell, registry) = (Shell::new(), Registry::start());
+    let image = registry.push(&Recipe::default().build(), "os:1").await;
+    assert_eq!(shell.install(&image, &[]).0, 0);
+    let before = fs::read(&shell.disk).unwrap();
+    let (code, _, err) = shell.install(&image, &["--bootloader", "grub"]);
+    assert!(code == 3 && err.contains("boots by systemd-boot"), "{code} {err}");
+    assert!(fs::read(&shell.disk).unwrap() == before);
+}
+
 /// What fsck.fat says of the boot partition, and whether nothing is wrong with it.
 fn judged(shell: &Shell) -> (bool, String) {
     let copy = shell.folder.path().join("esp.img");
