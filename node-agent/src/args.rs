@@ -153,8 +153,8 @@ pub struct InstallArgs {
     /// Sizes, for a disk without Evenkeel's layout.
     #[command(flatten)]
     pub sizes: SizeArgs,
-    /// The boot loader, which the image must bring. A disk that has another one is refused. GRUB boots machines with BIOS too, if
-    /// the image brings it for them.
+    /// The boot loader, which the image must bring. A disk that has another one is refused. GRUB boots machines with BIOS
+    /// too, if the image brings it for them.
     #[arg(long, value_enum, default_value_t)]
     pub bootloader: Loader,
     /// The machine's own cloud-config, a file.

@@ -10,6 +10,7 @@ use evenkeel_crds::{
 
 use super::{
     cluster::{Cluster, MACHINES},
+    rollout::in_service,
     watch::Watch,
 };
 use crate::{process::output, progress, wait};
@@ -55,7 +56,5 @@ fn over(watch: &Watch, name: &str, before: Option<&ResetStatus>) -> Result<Reset
     let node = seen.nodes.get(name).context("the node is gone")?;
     let plan = node.plan.as_ref().context("its plan is gone")?;
     ensure!(plan.spec.disruption.is_none() && plan.spec.reset.is_none(), "its turn has not ended");
-    ensure!(node.ready && !node.cordoned, "{name} is not back in service");
-    ensure!(seen.available.is_some_and(|available| available >= 2), "the workload is not whole again");
-    Ok(told)
+    in_service(&seen).map(|()| told)
 }

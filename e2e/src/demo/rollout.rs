@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use evenkeel_crds::{
     ManagedOSImageStatus, NodePlanStatus,
     condition::ConditionStatus,
@@ -13,7 +13,7 @@ use super::{
     cluster::{Cluster, MACHINES},
     manifests,
     report::{NodeReport, Scenario},
-    watch::{NodeSeen, Watch},
+    watch::{NodeSeen, Seen, Watch},
 };
 use crate::wait;
 
@@ -127,12 +127,15 @@ fn over(watch: &Watch, generation: i64, expected: Expected) -> Result<()> {
     let summary = status.summary.clone().unwrap_or_default();
     let wanted = if expected == Expected::Committed { "Ready" } else { "Stalled" };
     ensure!(holds(&status, wanted), "{summary}");
+    in_service(&seen)
+}
+
+/// Whether every node serves and the workload is whole; an error, which says what is not.
+pub fn in_service(seen: &Seen) -> Result<()> {
     for (name, node) in &seen.nodes {
         ensure!(node.ready && !node.cordoned, "{name} is not back in service");
     }
-    if seen.available.is_none_or(|available| available < 2) {
-        bail!("the workload is not whole again");
-    }
+    ensure!(seen.available.is_some_and(|available| available >= 2), "the workload is not whole again");
     Ok(())
 }
 

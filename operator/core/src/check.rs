@@ -222,11 +222,10 @@ fn reset_order(node: &NodeSeen) -> Option<&ResetOrder> {
 /// Whether the machine said what came of its order, or had the time for it, and to come back.
 fn reset_is_over(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
     let Some((order, plan)) = reset_order(node).zip(node.plan.as_ref()) else { return false };
-    let patience = SignedDuration::from_secs(policy.reboot.deadline_seconds);
     let before = plan.spec.disruption.as_ref().map(|record| &record.boot_id_before);
     let back = node.ready && before != Some(&node.boot_id);
     let said = plan.status.last_reset.as_ref().filter(|said| said.id == order.id);
-    said.is_some_and(|said| said.failed.is_some() || back) || now >= order.not_after.0 + patience
+    said.is_some_and(|said| said.failed.is_some() || back) || fleet::stays_away_after_reset(policy, node, now)
 }
 
 /// The rules for the begin of a turn.

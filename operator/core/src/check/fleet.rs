@@ -10,7 +10,7 @@ use evenkeel_crds::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::clock;
+use super::{clock, reset_order};
 use crate::{
     plan::Action,
     policy::Policy,
@@ -104,10 +104,9 @@ fn begins_anew(node: &NodeSeen) -> bool {
 }
 
 /// Whether a machine that was told to begin anew is long overdue.
-fn stays_away_after_reset(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
-    let order = node.plan.as_ref().and_then(|plan| plan.spec.reset.as_ref());
+pub fn stays_away_after_reset(policy: &Policy, node: &NodeSeen, now: Timestamp) -> bool {
     let patience = SignedDuration::from_secs(policy.reboot.deadline_seconds);
-    begins_anew(node) && order.is_some_and(|order| now >= order.not_after.0 + patience)
+    reset_order(node).is_some_and(|order| now >= order.not_after.0 + patience)
 }
 
 /// Whether a node's turn has ended but for its being Ready.
