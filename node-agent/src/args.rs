@@ -176,6 +176,9 @@ pub struct StageArgs {
     /// Which slot; default: the passive one.
     #[command(flatten)]
     pub slot: SlotArgs,
+    /// What is remembered of the slots: the only good one behind a damaged one is not chosen.
+    #[command(flatten)]
+    pub state: StateArg,
     /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
     pub source: SourceArgs,
@@ -211,6 +214,9 @@ pub struct ResetArgs {
     /// The disk.
     #[command(flatten)]
     pub disk: DiskArg,
+    /// What is remembered of the slots: the only good one behind a damaged one is not chosen.
+    #[command(flatten)]
+    pub state: StateArg,
     /// How the image is pulled, and who must have signed it.
     #[command(flatten)]
     pub source: SourceArgs,

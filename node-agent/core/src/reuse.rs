@@ -1,7 +1,7 @@
 //! Which slot an image is written into.
 //!
-//! Never the one that runs, never one that is pinned, never what a trial falls back to. Of the others one that holds
-//! the wanted image already, else one that holds nothing, else the oldest.
+//! Never the one that runs, never one that is pinned, never what a trial falls back to, never the only good one behind a
+//! damaged one. Of the others one that holds the wanted image already, else one that holds nothing, else the oldest.
 
 use jiff::Timestamp;
 
@@ -24,10 +24,22 @@ pub enum NoSlot {
     },
     /// The rest is pinned.
     #[error(
-        "every slot besides the one in use is pinned ({}): free one with `evenkeel-agent unpin NAME`, then stage again",
+        "every slot besides the one in use is pinned ({}): free one with `evenkeel-agent unpin NAME`, then do this again",
         .0.join(", ")
     )]
     Pinned(Vec<String>),
+    /// While it is written, nothing good would be left.
+    #[error(
+        "slot {damaged}, which is kept, does not hold what was written into it, and slot {good} is all that is left to go \
+         back to: boot that one (`evenkeel-agent rollback --to {good}`, then a reboot), and stage again, which writes slot \
+         {damaged} anew"
+    )]
+    LastGood {
+        /// The kept slot.
+        damaged: String,
+        /// The one that stays.
+        good: String,
+    },
 }
 
 impl NoSlot {
@@ -37,12 +49,13 @@ impl NoSlot {
             Self::OnlyOne => "NoPassiveSlot",
             Self::OnTrial { .. } => "TrialUnderWay",
             Self::Pinned(_) => "SlotsPinned",
+            Self::LastGood { .. } => "KeptSlotDamaged",
         }
     }
 }
 
 /// Chooses the slot for the image `digest`, with `running` the slot that runs; absent on a disk that no machine runs
-/// from, where the slot that boots without a count is in use.
+/// from, where what it boots without a count is in use.
 pub fn choose<'a>(
     slots: &'a [SlotFact],
     running: Option<&str>,
@@ -54,9 +67,12 @@ pub fn choose<'a>(
     if let Some(slot) = others.iter().find(holds) {
         return Ok(slot);
     }
+    let last_good = last_good(slots);
+    let is_last_good = |slot: &SlotFact| last_good.is_some_and(|(_, good)| good.name == slot.name);
     let written: fn(&&&SlotFact) -> Option<Timestamp> =
         |slot| slot.content.as_ref().map(|content| content.written_at);
-    if let Some(slot) = others.iter().filter(|slot| !slot.pinned).min_by_key(written) {
+    let free = others.iter().filter(|slot| !slot.pinned && !is_last_good(slot));
+    if let Some(slot) = free.min_by_key(written) {
         return Ok(slot);
     }
     if others.is_empty() {
@@ -65,14 +81,22 @@ pub fn choose<'a>(
             not_kept.map_or(NoSlot::OnlyOne, |running| NoSlot::OnTrial { running: running.to_owned() })
         );
     }
-    Err(NoSlot::Pinned(others.iter().map(|slot| slot.name.clone()).collect()))
+    match last_good.filter(|(_, good)| others.contains(good) && !good.pinned) {
+        Some((damaged, good)) => {
+            Err(NoSlot::LastGood { damaged: damaged.name.clone(), good: good.name.clone() })
+        }
+        None => Err(NoSlot::Pinned(others.iter().map(|slot| slot.name.clone()).collect())),
+    }
 }
 
 /// The slots that no update may write: the one that runs, and what a trial or a machine without power comes back to.
 pub fn in_use<'a>(slots: &'a [SlotFact], running: Option<&'a str>) -> Vec<&'a str> {
-    let needs_kept = running.is_none_or(|running| falls_back(slots, running));
-    let kept = kept(slots).filter(|_| needs_kept).map(|slot| slot.name.as_str());
-    running.into_iter().chain(kept).collect()
+    let next = match running {
+        // A damaged one gives way to it.
+        None => last_good(slots).map(|(_, good)| good).or(kept(slots)),
+        Some(running) => kept(slots).filter(|_| falls_back(slots, running)),
+    };
+    running.into_iter().chain(next.map(|slot| slot.name.as_str())).collect()
 }
 
 /// Whether the next boots may lead away from `running`: a trial, or one whose entry was taken away while it ran.
@@ -85,14 +109,26 @@ pub fn kept(slots: &[SlotFact]) -> Option<&SlotFact> {
     slots.iter().filter(|slot| slot.entry == EntryFact::Permanent).max_by_key(|slot| slot.generation)
 }
 
-/// The slot to go back to from `slot`: the one that was kept last before it; else the newest that is complete. None that
-/// is known to be damaged: a machine that runs is not sent where it may not come up.
+/// A kept slot that is not what was written, and the good one behind it.
+fn last_good(slots: &[SlotFact]) -> Option<(&SlotFact, &SlotFact)> {
+    let damaged = kept(slots).filter(|slot| !is_good(slot))?;
+    Some((damaged, fallback(slots, &damaged.name)?))
+}
+
+/// The slot to go back to from `slot`: the one that was kept last before it. None that nobody ever kept, as it would boot
+/// for ever and without a way back; and none that is known to be damaged, as a machine that runs is not sent where it may
+/// not come up.
 pub fn fallback<'a>(slots: &'a [SlotFact], slot: &str) -> Option<&'a SlotFact> {
-    let others = slots.iter().filter(|other| other.name != slot && !other.is_damaged());
-    others.filter(|other| other.content.is_some()).max_by_key(|other| {
+    let others = slots.iter().filter(|other| other.name != slot && is_good(other));
+    others.filter(|other| other.entry == EntryFact::Permanent).max_by_key(|other| {
         let written = other.content.as_ref().map(|content| content.written_at);
-        (other.entry == EntryFact::Permanent, other.generation, written)
+        (other.generation, written)
     })
+}
+
+/// Whether it is complete, and not known to be damaged.
+fn is_good(slot: &SlotFact) -> bool {
+    slot.content.is_some() && !slot.is_damaged()
 }
 
 #[cfg(test)]
@@ -163,25 +199,54 @@ mod tests {
         assert_eq!(in_use(&slots, Some("b")), ["b", "a"]);
     }
 
+    fn damage(slot: &mut SlotFact) {
+        let content = slot.content.as_ref().unwrap();
+        let (digest, at) = (content.digest.clone(), content.written_at);
+        slot.check = Some(SlotCheck { digest, at, damaged_at: Some(4096) });
+    }
+
     #[test]
-    fn the_way_back_leads_to_what_was_kept_last() {
+    fn the_way_back_leads_to_what_was_kept_last_and_never_to_what_nobody_kept() {
         let mut slots = [
             slot("a", Some(10), EntryFact::Permanent),
             slot("b", Some(30), EntryFact::Permanent),
             slot("c", Some(40), EntryFact::Absent),
+            slot("d", Some(50), EntryFact::Trial { left: 3 }),
         ];
         slots[0].generation = 1;
         slots[1].generation = 2;
         assert_eq!(fallback(&slots, "b").unwrap().name, "a");
-        assert_eq!(fallback(&slots[1..], "b").unwrap().name, "c");
+        assert_eq!(fallback(&slots[1..], "b"), None);
         assert_eq!(fallback(&slots[..1], "a"), None);
-        slots[0].check = Some(SlotCheck {
-            digest: "sha256:10".into(),
-            at: Timestamp::from_second(50).unwrap(),
-            damaged_at: Some(4096),
-        });
-        assert_eq!(fallback(&slots, "b").unwrap().name, "c");
-        assert_eq!(fallback(&slots[..2], "b"), None);
+        damage(&mut slots[0]);
+        assert_eq!(fallback(&slots, "b"), None);
+        assert_eq!(fallback(&slots, "d").unwrap().name, "b");
+    }
+
+    #[test]
+    fn the_only_good_slot_behind_a_damaged_one_is_not_written() {
+        let mut slots = vec![slot("a", Some(10), EntryFact::Permanent), slot("b", Some(30), EntryFact::Permanent)];
+        slots[1].generation = 1;
+        damage(&mut slots[1]);
+        let refused = choose(&slots, Some("b"), Some("sha256:99")).unwrap_err();
+        assert_eq!(refused, NoSlot::LastGood { damaged: "b".into(), good: "a".into() });
+        assert_eq!(refused.reason(), "KeptSlotDamaged");
+        // What it holds already is read again, and not written.
+        assert_eq!(name(choose(&slots, Some("b"), Some("sha256:10"))), Ok("a".into()));
+        // Once it runs, or where no machine does, the damaged one is what there is to write.
+        for running in [Some("a"), Some("recovery"), None] {
+            assert_eq!(name(choose(&slots, running, None)), Ok("b".into()), "{running:?}");
+        }
+        slots.push(slot("c", Some(5), EntryFact::Permanent));
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("c".into()));
+        slots[2].pinned = true;
+        assert_eq!(choose(&slots, Some("b"), None).unwrap_err(), refused);
+        slots[0].pinned = true;
+        assert_eq!(choose(&slots, Some("b"), None).unwrap_err(), NoSlot::Pinned(["a", "c"].map(String::from).to_vec()));
+        // What nobody kept is nothing to go back to.
+        let mut slots = [slot("a", Some(10), EntryFact::Absent), slot("b", Some(30), EntryFact::Permanent)];
+        damage(&mut slots[1]);
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("a".into()));
     }
 
     fn entry() -> impl Strategy<Value = EntryFact> {
@@ -213,7 +278,13 @@ mod tests {
                 prop_assert_ne!(Some(chosen.name.as_str()), running);
                 prop_assert!(!chosen.pinned || chosen.digest() == Some(&digest));
                 if slots.get(runs).is_none_or(|slot| slot.entry != EntryFact::Permanent) {
-                    prop_assert_ne!(kept(&slots).map(|slot| &slot.name), Some(&chosen.name));
+                    let needed = kept(&slots).filter(|slot| running.is_some() || is_good(slot));
+                    prop_assert_ne!(needed.map(|slot| &slot.name), Some(&chosen.name));
+                }
+                let left = |slot: &&SlotFact| is_good(slot) && slot.entry == EntryFact::Permanent;
+                if slots.iter().any(|slot| left(&slot)) && chosen.digest() != Some(&digest) {
+                    let mut left = slots.iter().filter(left);
+                    prop_assert!(left.any(|slot| slot.name != chosen.name), "nothing good is left");
                 }
             }
         }

@@ -80,7 +80,7 @@ pub(super) fn tell_of_bios(on_bios: OnBios, loader: Loader) {
 }
 
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
-    let situation = Situation::look(&args.slot.disk)?;
+    let situation = Situation::look_remembering(&args.slot.disk, &args.state)?;
     let slot = situation.passive(args.slot.slot.as_deref())?;
     let running = situation.running().map(str::to_owned);
     let request = Source::of(&args.source)?.request(situation.disk, &slot, &args.image);

@@ -37,7 +37,7 @@ pub(super) fn write_recovery(disk: Disk, image: &str, source: &Source, runtime: 
 }
 
 pub(super) fn reset(args: &ResetArgs) -> Result<()> {
-    let situation = Situation::look(&args.disk)?;
+    let situation = Situation::look_remembering(&args.disk, &args.state)?;
     // All that can fail comes before anything is lost.
     let (region, record) = match &args.image {
         Some(image) => stage(&situation, image, args)?,

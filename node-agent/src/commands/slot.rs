@@ -7,14 +7,14 @@ use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
     journal::Verdict,
-    machine::{EntryFact, SlotFact},
+    machine::SlotFact,
     reuse,
     slot_check::SlotChecks,
 };
 
 use super::{disk, refused};
 use crate::{
-    args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs},
+    args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs, StateArg},
     boot::{self, Bootloader},
     disk::Disk,
     pins, reset,
@@ -38,6 +38,10 @@ impl Situation {
     }
 
     /// The same with what is remembered of looks at the slots' bytes.
+    pub(super) fn look_remembering(args: &DiskArg, state: &StateArg) -> Result<Self> {
+        Self::look_with(args, &checks(disk::state_dir(args, state).as_deref()))
+    }
+
     fn look_with(args: &DiskArg, checks: &SlotChecks) -> Result<Self> {
         let disk = disk::open(args)?;
         let bootloader = boot::open(&disk)?;
@@ -66,6 +70,12 @@ impl Situation {
     /// The slot that boots when no trial is under way.
     pub(super) fn kept(&self) -> Option<&str> {
         reuse::kept(&self.slots).map(|slot| slot.name.as_str())
+    }
+
+    /// Whether a slot is on trial, and nobody has seen it boot.
+    fn was_never_booted(&self, slot: &str) -> bool {
+        let mut trials = self.entries.iter().filter(|entry| entry.name.slot == slot).map(|entry| entry.name.tries);
+        !self.runs(slot) && trials.any(|tries| tries.is_some_and(|tries| tries.left > 0 && tries.done == 0))
     }
 
     /// The slot that was named, or the one to write next; refused when it is in use.
@@ -118,6 +128,12 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
     let Some(slot) = args.slot.as_deref().or(situation.current()) else {
         return Err(refused("no slot of this disk is bootable, so none can be kept: activate one first"));
     };
+    if situation.was_never_booted(slot) {
+        return Err(refused(format!(
+            "slot {slot} is on trial and was never booted: kept as it is, it would boot for ever and without a way back. \
+             Boot it first; `rollback --to {slot}` boots it without a trial"
+        )));
+    }
     situation.bootloader.commit(slot)?;
     eprintln!("slot {slot} is kept");
     Ok(())
@@ -125,7 +141,7 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let state = disk::state_dir(&args.disk, &args.state);
-    let situation = Situation::look_with(&args.disk, &checks(state.as_deref()))?;
+    let situation = Situation::look_remembering(&args.disk, &args.state)?;
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
     let wanted = args.to.as_deref();
@@ -141,9 +157,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
         return Ok(());
     }
     let current = situation.current().unwrap_or_default();
-    // An image that was given up, or never tried, would boot for ever and without a way back.
-    let was_kept = |slot: &&SlotFact| slot.entry == EntryFact::Permanent;
-    let before = reuse::fallback(&situation.slots, current).filter(was_kept);
+    let before = reuse::fallback(&situation.slots, current);
     let Some(name) = wanted.or(before.map(|slot| slot.name.as_str())) else {
         return Err(refused(
             "no other slot was kept before and is not known to be damaged, so there is nothing to go back to: `activate` \

@@ -180,8 +180,8 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
             attempt.step = Step::Committed;
             attempt.error = Some(PlanError {
                 reason: "NothingToRevertTo".into(),
-                message: "no other slot holds a complete image that is not known to be damaged: stage the wanted image \
-                          instead"
+                message: "no other slot was kept before, and holds a complete image that is not known to be damaged: \
+                          stage the wanted image instead"
                     .into(),
                 retryable: false,
             });

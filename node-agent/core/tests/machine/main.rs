@@ -156,6 +156,46 @@ fn a_kept_slot_is_not_left_for_one_that_is_known_to_be_damaged() {
     }
 }
 
+/// The same where an image lies in slot a that was staged and never kept: nothing that may boot for ever.
+#[test]
+fn a_kept_slot_is_not_left_for_an_image_that_nobody_ever_kept() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    let mut orders = world.orders();
+    orders.order.target = Target::Reverted;
+    for entry in [EntryFact::Absent, EntryFact::Trial { left: 0 }, EntryFact::Trial { left: 3 }] {
+        world.slots.insert("a", (Some("sha256:3e3"), entry, 0));
+        let (journal, action) = next(&world.journal, Some(&orders), &world.facts());
+        let attempt = journal.attempt.unwrap();
+        assert_eq!((action, attempt.step), (Action::Wait, Step::Committed), "{entry:?}");
+        assert_eq!(attempt.error.unwrap().reason, "NothingToRevertTo");
+    }
+}
+
+/// Slot b is kept, runs, and is known to be damaged; slot a is all that is left to go back to.
+#[test]
+fn an_order_does_not_cost_the_only_good_slot_behind_a_damaged_one() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    let mut facts = world.facts();
+    let b = &mut facts.slots[1];
+    b.generation = 1;
+    b.check = Some(SlotCheck { digest: NEW.into(), at: world.now, damaged_at: Some(4096) });
+    let mut orders = world.orders();
+    orders.order.plan_id = "p2".into();
+    orders.order.image = "os@sha256:3e3".into();
+    let (journal, action) = next(&world.journal, Some(&orders), &facts);
+    let attempt = journal.attempt.unwrap();
+    let error = attempt.error.unwrap();
+    assert_eq!((action, attempt.step), (Action::Wait, Step::Failed));
+    assert_eq!((error.reason.as_str(), error.retryable), ("KeptSlotDamaged", false));
+    assert!(error.message.contains("rollback --to a"), "{}", error.message);
+    // What lies there is read again and not written.
+    orders.order.image = format!("os@{OLD}");
+    let (_, action) = next(&world.journal, Some(&orders), &facts);
+    assert!(matches!(action, Action::Stage { slot, .. } if slot == "a"));
+}
+
 /// A machine whose trial in slot b was given up, and which has not rebooted yet: slot a is all that boots.
 fn given_up() -> World {
     let mut world = World::new(Image::Good);
