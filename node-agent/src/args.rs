@@ -30,7 +30,7 @@ pub enum Command {
     /// Prepare disks.
     #[command(subcommand)]
     Disk(DiskCommand),
-    /// Install an image on a disk: partitions if it has none, slot a, boot loader.
+    /// Install an image on a disk: partitions if it has none, a slot that it can boot without, boot loader.
     Install(InstallArgs),
     /// Pull an image into a slot, and verify it. Does not make it bootable.
     Stage(StageArgs),
@@ -115,15 +115,15 @@ pub struct SizeArgs {
     /// Size of each slot, such as 3GiB; default: all slots get 70 % of the disk, and each at most 16 GiB.
     #[arg(long, value_parser = parse_size)]
     pub slot_size: Option<u64>,
-    /// Number of slots; with more than two, older images stay for `rollback --to`.
-    #[arg(long, default_value_t = SLOTS_DEFAULT)]
+    /// Number of slots, 2 to 8; default: 2. With more, older images stay for `rollback --to`.
+    #[arg(long)]
     #[arg(value_parser = clap::value_parser!(u8).range(i64::from(SLOTS_DEFAULT)..=i64::from(SLOTS_MAX)))]
-    pub slots: u8,
+    pub slots: Option<u8>,
 }
 
 impl From<SizeArgs> for Sizes {
     fn from(args: SizeArgs) -> Self {
-        Self { disk: args.size, slot: args.slot_size, slots: args.slots }
+        Self { disk: args.size, slot: args.slot_size, slots: args.slots.unwrap_or(SLOTS_DEFAULT) }
     }
 }
 
@@ -150,13 +150,13 @@ pub struct InstallArgs {
     /// Make the disk anew, whatever is on it: that is lost.
     #[arg(long)]
     pub force: bool,
-    /// Sizes, for a disk without Evenkeel's layout.
+    /// Sizes, for a disk without Evenkeel's layout; one that has it keeps its own, and others are refused.
     #[command(flatten)]
     pub sizes: SizeArgs,
-    /// The boot loader, which the image must bring. A disk that has another one is refused. GRUB boots machines with BIOS
-    /// too, if the image brings it for them.
-    #[arg(long, value_enum, default_value_t)]
-    pub bootloader: Loader,
+    /// The boot loader, which the image must bring; default: the one that the disk has, else systemd-boot. A disk that has
+    /// another one is refused. GRUB boots machines with BIOS too, if the image brings it for them.
+    #[arg(long, value_enum)]
+    pub bootloader: Option<Loader>,
     /// The machine's own cloud-config, a file.
     #[arg(long)]
     pub cloud_config: Option<PathBuf>,

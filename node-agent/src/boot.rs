@@ -10,7 +10,7 @@ mod systemd;
 use std::io;
 
 use evenkeel_node_agent_core::{
-    boot_entry::{BootEntry, EntryBody},
+    boot_entry::{BootEntry, EntryBody, next_boot},
     erofs::BLOCK,
     slot_record::{BootFile, SlotRecord},
 };
@@ -186,6 +186,15 @@ pub fn open(disk: &Disk) -> Result<Box<dyn Bootloader>, BootError> {
 
 /// Generation of what comes behind all other entries, which count from one.
 const LAST_RESORT: u64 = 0;
+
+/// Whether the slot boots next without a count, by an entry that says just what it should: that one stays as it is, as it
+/// may be the only one that boots.
+fn is_default(entries: &[BootEntry], slot: &SlotRegion, record: &SlotRecord) -> bool {
+    let mut own = entries.iter().filter(|entry| entry.name.slot == slot.name);
+    let (Some(entry), None) = (own.next(), own.next()) else { return false };
+    let as_it_should = entry.body == entry_body(slot, record, entry.body.generation);
+    as_it_should && entry.name.tries.is_none() && next_boot(entries) == Some(entry)
+}
 
 /// What boots a slot, whatever the loader.
 fn entry_body(slot: &SlotRegion, record: &SlotRecord, generation: u64) -> EntryBody {

@@ -6,6 +6,7 @@ mod doctor;
 mod grow;
 mod host;
 mod image;
+mod install;
 mod mend;
 mod recovery;
 mod run;
@@ -51,7 +52,7 @@ pub fn execute(command: Command) -> Result<()> {
     match command {
         Command::Disk(DiskCommand::Create { path, sizes, force }) => disk::create(&path, sizes, force),
         Command::Disk(DiskCommand::Mend(args)) => mend::mend(&args),
-        Command::Install(args) => image::install(&args),
+        Command::Install(args) => install::install(&args),
         Command::Stage(args) => image::stage(&args),
         Command::Recovery(args) => recovery::recovery(&args),
         Command::Reset(args) => recovery::reset(&args),

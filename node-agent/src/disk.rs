@@ -281,6 +281,13 @@ impl Disk {
         Ok(table::block_size(&self.path)?.as_u64())
     }
 
+    /// Bytes of the disk.
+    pub fn length(&self) -> Result<u64, DiskError> {
+        let device = self.partitions.iter().find_map(|partition| partition.device.as_ref());
+        let length = open(&self.path, device, Access::Read).and_then(|device| device.length());
+        length.map_err(|source| DiskError::Io { operation: "open", path: self.path.clone(), source })
+    }
+
     /// The disk's file or device.
     pub fn path(&self) -> &Path {
         &self.path

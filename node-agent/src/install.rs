@@ -1,4 +1,4 @@
-//! Installation: an empty disk becomes one that boots an image from slot `a`.
+//! Installation: a disk becomes one that boots an image.
 
 use std::{fs, io, path::Path};
 
@@ -64,8 +64,8 @@ pub enum InstallError {
     Bios(#[from] BiosError),
     /// Another loader boots the disk.
     #[error(
-        "the disk boots by {0}, and its slots are kept by that: install with it (`--bootloader`), or on a disk that \
-         `evenkeel-agent disk create` made anew"
+        "the disk boots by {0}, and its slots are kept by that: install without `--bootloader`, or make the disk anew \
+         (`--force`), so that what is on it is lost"
     )]
     OtherLoader(&'static str),
     /// A temporary file could not be written.
@@ -109,8 +109,14 @@ pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
     Ok(mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", Some(folder.path()))?)
 }
 
-/// Fails if another loader than this one boots the disk: to be asked before a slot is written that is kept by it.
-pub fn keeps_loader(disk: &Disk, loader: Loader) -> Result<(), InstallError> {
+/// The loader that is wanted, else the disk's own, else systemd-boot. Fails if another one than that boots the disk: to be
+/// asked before a slot is written that is kept by it.
+pub fn loader_for(disk: &Disk, wanted: Option<Loader>) -> Result<Loader, InstallError> {
+    let loader = wanted.or(boot::installed(disk)?).unwrap_or_default();
+    keeps_loader(disk, loader).map(|()| loader)
+}
+
+fn keeps_loader(disk: &Disk, loader: Loader) -> Result<(), InstallError> {
     match (boot::installed(disk)?, loader) {
         (Some(Loader::Grub), Loader::SystemdBoot) => Err(InstallError::OtherLoader("GRUB")),
         (Some(Loader::SystemdBoot), Loader::Grub) => Err(InstallError::OtherLoader("systemd-boot")),

@@ -7,12 +7,12 @@ use std::{fs, path::PathBuf, process::Command};
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent::{
     boot::{self, Loader},
-    install, slots,
+    esp, install, slots,
     state_dir::StateDir,
 };
 use evenkeel_node_agent_core::{
     journal::{Attempt, Journal, Step},
-    machine::{Facts, RunningSlot, SlotFact, resume},
+    machine::{EntryFact, Facts, RunningSlot, SlotFact, resume},
     slot_check::{SlotCheck, SlotChecks},
 };
 use jiff::Timestamp;
@@ -61,6 +61,13 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
         command.arg("rollback").args(more).arg("--disk").arg(self.machine.disk.path());
         let output = command.arg("--state-dir").arg(self.state()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn commit(&self, more: &[&str]) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+        let output = command.arg("commit").args(more).arg("--disk").arg(self.machine.disk.path()).output();
+        let output = output.unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
@@ -192,4 +199,26 @@ fn a_person_goes_back_also_where_nothing_can_be_remembered() {
     fs::write(node.state(), "no folder").unwrap();
     let (code, said) = node.rollback(&[]);
     assert!(code == 0 && said.contains("cannot be told") && said.contains("state"), "{code} {said}");
+}
+
+/// One that the loader has counted may have come up, for all that its disk tells.
+#[test]
+fn a_trial_that_was_never_booted_is_not_kept() {
+    for program in PROGRAMS {
+        let node = Node::new(program);
+        node.trial(3);
+        let before = node.slots();
+        for more in [&[][..], &["--slot", "b"]] {
+            let (code, said) = node.commit(more);
+            assert!(code == 3 && said.contains("was never booted"), "{program:?}: {code} {said}");
+            assert_eq!(node.slots(), before);
+        }
+        assert_eq!(node.commit(&["--slot", "a"]).0, 0);
+    }
+    let node = Node::new(PROGRAMS[0]);
+    node.trial(3);
+    let (armed, counted) = ("loader/entries/evenkeel-b+3.conf", "loader/entries/evenkeel-b+2-1.conf");
+    esp::open(&node.machine.disk).unwrap().rename(armed, counted).unwrap();
+    assert_eq!(node.commit(&[]).0, 0);
+    assert_eq!(node.slots()[1].entry, EntryFact::Permanent);
 }

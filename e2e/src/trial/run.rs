@@ -133,7 +133,7 @@ impl Attempt<'_> {
             self.agent(&["activate", "--slot", "b", "--tries", &self.case.tries.to_string()]).await?;
         }
         if self.case.kept {
-            self.agent(&["commit", "--slot", "b"]).await?;
+            self.agent(&["rollback", "--to", "b"]).await?;
         }
         spoil::spoil(self.host, &self.disk, &self.folder, self.case).await?;
         Ok(digest)

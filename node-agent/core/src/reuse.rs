@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn the_only_good_slot_behind_a_damaged_one_is_not_written() {
-        let mut slots = vec![slot("a", Some(10), EntryFact::Permanent), slot("b", Some(30), EntryFact::Permanent)];
+        let mut slots =
+            vec![slot("a", Some(10), EntryFact::Permanent), slot("b", Some(30), EntryFact::Permanent)];
         slots[1].generation = 1;
         damage(&mut slots[1]);
         let refused = choose(&slots, Some("b"), Some("sha256:99")).unwrap_err();
@@ -242,7 +243,10 @@ mod tests {
         slots[2].pinned = true;
         assert_eq!(choose(&slots, Some("b"), None).unwrap_err(), refused);
         slots[0].pinned = true;
-        assert_eq!(choose(&slots, Some("b"), None).unwrap_err(), NoSlot::Pinned(["a", "c"].map(String::from).to_vec()));
+        assert_eq!(
+            choose(&slots, Some("b"), None).unwrap_err(),
+            NoSlot::Pinned(["a", "c"].map(String::from).to_vec())
+        );
         // What nobody kept is nothing to go back to.
         let mut slots = [slot("a", Some(10), EntryFact::Absent), slot("b", Some(30), EntryFact::Permanent)];
         damage(&mut slots[1]);

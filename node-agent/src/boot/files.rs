@@ -159,6 +159,26 @@ pub(super) fn write(esp: &dyn Esp, path: &str, mut bytes: &[u8]) -> Result<(), B
     esp.write(path, &mut bytes).map_err(|source| failed("write", path, source))
 }
 
+/// The same for what boots the disk meanwhile: nothing is done where it is there already, and else it is away only between
+/// two names.
+pub(super) fn replace(esp: &dyn Esp, path: &str, bytes: &[u8]) -> Result<(), BootError> {
+    let unfinished = format!("{path}{UNFINISHED}");
+    let remove = |path: &str| esp.remove(path).map_err(|source| failed("remove", path, source));
+    let mut there = Vec::new();
+    // One that cannot be read is replaced too.
+    match esp.read(path, &mut there) {
+        Ok(false) => {
+            write(esp, path, bytes)?;
+            return remove(&unfinished);
+        }
+        Ok(true) if there == bytes => return remove(&unfinished),
+        _ => {}
+    }
+    write(esp, &unfinished, bytes)?;
+    remove(path)?;
+    esp.rename(&unfinished, path).map_err(|source| failed("rename", &unfinished, source))
+}
+
 pub(super) fn failed(operation: &'static str, path: &str, source: io::Error) -> BootError {
     let path = path.to_owned();
     match source.kind() {

@@ -19,6 +19,7 @@ use evenkeel_node_agent_core::{
 use super::{
     BootError, Bootloader, LAST_RESORT, entry_body,
     files::{self, failed},
+    is_default,
 };
 use crate::{disk::SlotRegion, esp::Esp};
 
@@ -55,13 +56,13 @@ impl Grub {
     /// Writes GRUB itself, its configuration to where this build of it looks for one, and a block that asks it to
     /// show in its first boot that it can write.
     pub fn install(&self, loader: &[u8], config_path: &str) -> Result<(), BootError> {
-        files::write(&*self.esp, config_path, CONFIG.as_bytes())?;
+        files::replace(&*self.esp, config_path, CONFIG.as_bytes())?;
         if !Self::is_on(&*self.esp)? {
             let mut env = GrubEnv::default();
             env.set(CANARY, &format!("{ASKED}{}", this_boot()));
             files::write(&*self.esp, ENV, &encode(&env)?)?;
         }
-        files::write(&*self.esp, LOADER_PATH, loader)
+        files::replace(&*self.esp, LOADER_PATH, loader)
     }
 
     fn env(&self) -> Result<GrubEnv, BootError> {
@@ -215,7 +216,10 @@ impl Bootloader for Grub {
 
     fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
         self.place_files(slot, record)?;
-        self.write_script(slot, record, next_generation(&self.entries()?))?;
+        let entries = self.entries()?;
+        if !is_default(&entries, slot, record) {
+            self.write_script(slot, record, next_generation(&entries))?;
+        }
         self.change(|env| {
             env.set(SAVED, &entry_id(&slot.name));
             // Whatever was to be tried is not what boots next any more.

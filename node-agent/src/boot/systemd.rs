@@ -12,6 +12,7 @@ use evenkeel_node_agent_core::{
 use super::{
     BootError, Bootloader, LAST_RESORT, entry_body,
     files::{self, failed},
+    is_default,
 };
 use crate::{disk::SlotRegion, esp::Esp};
 
@@ -45,9 +46,9 @@ impl SystemdBoot {
     /// Writes the loader itself and its configuration.
     pub fn install(&self, loader: &[u8]) -> Result<(), BootError> {
         for path in LOADER_PATHS {
-            files::write(&*self.esp, path, loader)?;
+            files::replace(&*self.esp, path, loader)?;
         }
-        files::write(&*self.esp, &format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
+        files::replace(&*self.esp, &format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
     }
 
     fn remove(&self, path: &str) -> Result<(), BootError> {
@@ -128,7 +129,11 @@ impl Bootloader for SystemdBoot {
 
     fn make_default(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {
         self.place_files(slot, record)?;
-        self.write_entry(slot, record, None, next_generation(&self.entries()?))
+        let entries = self.entries()?;
+        if is_default(&entries, slot, record) {
+            return Ok(());
+        }
+        self.write_entry(slot, record, None, next_generation(&entries))
     }
 
     fn make_last_resort(&self, slot: &SlotRegion, record: &SlotRecord) -> Result<(), BootError> {

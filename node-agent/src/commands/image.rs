@@ -1,83 +1,26 @@
-//! `install`, `stage` and `verify-image`: what needs a registry.
+//! `stage` and `verify-image`: what needs a registry.
 
 use std::{
-    fs,
     io::{IsTerminal as _, Write as _},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use evenkeel_registry::{Platform, Registry};
 use evenkeel_trust::{Policy, Subject};
 use serde_json::json;
 
-use super::{recovery, refused, slot::Situation, source::Source};
+use super::{refused, slot::Situation, source::Source};
 use crate::{
-    args::{InstallArgs, Output, StageArgs, VerifyImageArgs},
-    boot::Loader,
-    disk::{Disk, DiskError, NoBiosPlace},
-    esp,
-    install::{self, OnBios},
-    mend, own_changes,
+    args::{Output, StageArgs, VerifyImageArgs},
+    own_changes,
     stage::{self, Meter, StageRequest, Staged},
 };
 
-/// The slot of an installation.
-const FIRST_SLOT: &str = "a";
 const PROGRESS_TERMINAL: Duration = Duration::from_millis(500);
 const PROGRESS_LOG: Duration = Duration::from_secs(5);
-
-pub(super) fn install(args: &InstallArgs) -> Result<()> {
-    let cloud_config = args.cloud_config.as_deref().map(read_cloud_config).transpose()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let source = Source::of(&args.source)?;
-    // An image that cannot be had must not cost a disk.
-    for image in [Some(&args.image), args.recovery_image.as_ref()].into_iter().flatten() {
-        runtime.block_on(find(image, &source))?;
-    }
-    let disk = open_or_create(args)?;
-    install::keeps_loader(&disk, args.bootloader)?;
-    if let Some(text) = &cloud_config {
-        install::write_cloud_config(&disk, text)?;
-    }
-    let request = source.request(disk, FIRST_SLOT, &args.image);
-    let staged = runtime.block_on(stage_with_progress(&request))?;
-    let slot = request.disk.slot(FIRST_SLOT)?;
-    let on_bios = install::make_bootable_with(&request.disk, &slot, &staged.record, args.bootloader)?;
-    eprintln!(
-        "{} boots {} ({}) from slot {FIRST_SLOT}",
-        args.disk.display(),
-        args.image,
-        staged.record.version
-    );
-    tell_of_bios(on_bios, args.bootloader);
-    match &args.recovery_image {
-        Some(image) => recovery::write_recovery(request.disk, image, &source, &runtime),
-        None => Ok(mend::restore_last_resort(&request.disk)?),
-    }
-}
-
-/// Says whether a machine with BIOS boots the disk, where the loader could.
-pub(super) fn tell_of_bios(on_bios: OnBios, loader: Loader) {
-    if loader != Loader::Grub {
-        return;
-    }
-    match on_bios {
-        OnBios::Boots => eprintln!("machines with UEFI and with BIOS boot it"),
-        OnBios::NoLoader => eprintln!(
-            "nothing was written for machines with BIOS: the image has no boot.img and core.img in /usr/lib/grub/i386-pc"
-        ),
-        OnBios::NoPlace(NoBiosPlace::Blocks) => {
-            eprintln!("machines with BIOS do not boot it: no BIOS boots a disk with blocks of 4096 bytes");
-        }
-        OnBios::NoPlace(NoBiosPlace::Partition) => eprintln!(
-            "machines with BIOS do not boot it: it has no partition evenkeel-bios, which disks of this version have \
-             (`install --force` makes the disk anew)"
-        ),
-    }
-}
 
 pub(super) fn stage(args: &StageArgs) -> Result<()> {
     let situation = Situation::look_remembering(&args.slot.disk, &args.state)?;
@@ -136,14 +79,14 @@ pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
     Ok(())
 }
 
-/// Whether an image can be had, and was signed by those who must have.
-async fn find(image: &str, source: &Source) -> Result<()> {
+/// The digest of an image that can be had, and was signed by those who must have.
+pub(super) async fn find(image: &str, source: &Source) -> Result<String> {
     let registry = Registry::new(source.registry.clone())?;
     let image = registry.image(image, &Platform::host()).await?;
-    match &source.trust {
-        Some(trust) => check(&registry, trust, &image.subject()).await,
-        None => Ok(()),
+    if let Some(trust) = &source.trust {
+        check(&registry, trust, &image.subject()).await?;
     }
+    Ok(image.digest)
 }
 
 async fn check(registry: &Registry, trust: &Policy, subject: &Subject) -> Result<()> {
@@ -166,53 +109,6 @@ fn account(slot: &str, staged: &Staged) -> serde_json::Value {
         "bytesSkipped": cost.bytes_skipped,
         "milliseconds": cost.milliseconds,
     })
-}
-
-fn read_cloud_config(path: &Path) -> Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
-    super::cloud_config::understood(path, &text)?;
-    Ok(text)
-}
-
-/// A disk with our layout is used as it is, unless it was never finished; one with somebody else's is never touched
-/// without being told to.
-fn open_or_create(args: &InstallArgs) -> Result<Disk> {
-    let (path, sizes) = (&args.disk, args.sizes.into());
-    if args.force {
-        return Ok(install::replace_disk(path, sizes)?);
-    }
-    let empty_file = fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0);
-    if empty_file || Disk::is_unfinished(path) {
-        return Ok(install::create_disk(path, sizes)?);
-    }
-    match Disk::open(path) {
-        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes)?),
-        // A kernel that saw only the copy that is damaged, or did not look for a table when the disk came.
-        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok() => brought_back(Disk::open(path)?),
-        Err(error) => Err(error.into()),
-        Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
-            "{} has partitions that are not Evenkeel's: if nothing on it is needed, say --force",
-            path.display()
-        ))),
-        Ok(disk) => brought_back(disk),
-    }
-}
-
-/// A disk of ours that has lost what boots it, as far as the image that is installed needs it.
-fn brought_back(disk: Disk) -> Result<Disk> {
-    let path = disk.path().display();
-    for what in Disk::mend_table(disk.path())? {
-        eprintln!("{path} had lost {what}: written again");
-    }
-    if mend::format_unreadable(&disk)? {
-        eprintln!("{path} has a boot partition that cannot be read: it is made anew");
-    }
-    // An installation that was cut off before this one is to leave nothing.
-    if let Err(error) = esp::reclaim(&disk) {
-        eprintln!("what it left on the boot partition stays: {:#}", anyhow::Error::from(error));
-    }
-    Ok(disk)
 }
 
 pub(super) async fn stage_with_progress(request: &StageRequest) -> Result<Staged> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use evenkeel_node_agent_core::slot_record::SlotRecord;
 
-use super::{disk, image, refused};
+use super::{disk, install, refused};
 use crate::{
     args::MendArgs,
     disk::Disk,
@@ -24,7 +24,7 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     if let Some(slot) = &args.slot {
         let (record, on_bios) = make_boot_partition(&disk, slot, args.bootloader)?;
         eprintln!("the boot partition was made anew: slot {slot} ({}) boots next", record.version);
-        image::tell_of_bios(on_bios, args.bootloader);
+        install::tell_of_bios(on_bios, args.bootloader);
         return Ok(());
     }
     let code = mend::restore_bios_code(&disk, !lost.is_empty())?;

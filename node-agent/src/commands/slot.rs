@@ -74,7 +74,8 @@ impl Situation {
 
     /// Whether a slot is on trial, and nobody has seen it boot.
     fn was_never_booted(&self, slot: &str) -> bool {
-        let mut trials = self.entries.iter().filter(|entry| entry.name.slot == slot).map(|entry| entry.name.tries);
+        let mut trials =
+            self.entries.iter().filter(|entry| entry.name.slot == slot).map(|entry| entry.name.tries);
         !self.runs(slot) && trials.any(|tries| tries.is_some_and(|tries| tries.left > 0 && tries.done == 0))
     }
 

@@ -7,6 +7,7 @@ mod command_line;
 mod credentials;
 mod delta;
 mod image;
+mod install;
 mod interruptions;
 mod kinds;
 mod machine;

@@ -94,8 +94,7 @@ impl<'a> Story<'a> {
         if self.tale.installs {
             File::create(&self.disk).and_then(|file| file.set_len(DISK_BYTES)).context("make a disk")?;
         } else if self.tale.begins_in_b {
-            self.agent(&["activate", "--slot", "b"]).await?;
-            self.agent(&["commit", "--slot", "b"]).await?;
+            self.agent(&["rollback", "--to", "b"]).await?;
         } else {
             // All of the image is written anew.
             Slot::find(&self.host.agent, &self.disk, "b").await?.wipe()?;
