@@ -20,7 +20,7 @@ use std::{
 
 use evenkeel_crds::{cloud_config::digest_of, node_plan::StagingCost};
 use evenkeel_node_agent_core::slot_record::SlotRecord;
-use evenkeel_registry::{Image, Platform, Registry, RegistryOptions};
+use evenkeel_registry::{Image, Layer, Platform, Registry, RegistryOptions};
 use evenkeel_trust::Policy;
 
 pub use error::StageError;
@@ -28,6 +28,7 @@ pub use meter::Meter;
 
 use delta::Asking;
 use pace::Pace;
+use sources::Source;
 
 use crate::{
     disk::Disk,
@@ -129,6 +130,11 @@ async fn fetch_once(
     let (request, image_here, held) = (request.clone(), image.clone(), spoilt.held.clone());
     let find = move || Ok((sources::find(&request, &image_here, &held), request, image_here));
     let (mut sources, request, image_here) = blocking(find).await?;
+    let wanted = fetched(image, &sources);
+    tokio::select! {
+        there = registry.has_layers(image, &wanted) => there?,
+        () = meter.stopped() => return Err(StageError::Stopped),
+    }
     let mut pace = Pace::new(request.registry.pull.max_bytes_per_second);
     let asking = Asking { registry, image, pace: &mut pace, meter };
     delta::prepare_all(asking, &request, &spoilt.parts, &mut sources).await?;
@@ -145,6 +151,12 @@ async fn fetch_once(
         staged = &mut writer => staged,
         () = download => writer.await,
     }
+}
+
+/// The layers that no slot has: a slot is not given up for an image of which one is nowhere.
+fn fetched<'a>(image: &'a Image, sources: &[Source]) -> Vec<&'a Layer> {
+    let all = image.layers.iter().zip(sources);
+    all.filter(|(_, source)| matches!(source, Source::Registry)).map(|(layer, _)| layer).collect()
 }
 
 /// Runs what waits for disks on a thread that may.

@@ -119,8 +119,13 @@ impl<'a> Blob<'a> {
 
     /// Asks for what is missing, from place to place.
     async fn open(&mut self) -> Result<Answer, RegistryError> {
-        let ask =
-            Ask { reference: self.reference, content: Content::Blob(self.digest), from: 0, before: None };
+        let ask = Ask {
+            reference: self.reference,
+            content: Content::Blob(self.digest),
+            from: 0,
+            before: None,
+            bytes: true,
+        };
         let mut route = Route::new(self.client, ask)?;
         loop {
             let endpoint = route.next();

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use oci_spec::distribution::Reference;
 use reqwest::{
-    RequestBuilder, Response,
+    Method, RequestBuilder, Response,
     header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE},
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Ask<'a> {
     pub from: u64,
     /// The byte behind the last one that is wanted; absent: all.
     pub before: Option<u64>,
+    /// Whether any byte is wanted, and not only the answer's head.
+    pub bytes: bool,
 }
 
 impl Client {
@@ -111,7 +113,8 @@ impl Client {
         authorization: Option<HeaderValue>,
     ) -> Result<RequestBuilder, RegistryError> {
         let client = self.http.follower(&endpoint.tls)?.client;
-        let mut request = client.get(endpoint.url(ask.reference, ask.content));
+        let method = if ask.bytes { Method::GET } else { Method::HEAD };
+        let mut request = client.request(method, endpoint.url(ask.reference, ask.content));
         if !matches!(ask.content, Content::Blob(_)) {
             request = request.header(ACCEPT, MANIFEST_TYPES);
         }

@@ -26,6 +26,7 @@ mod pages;
 mod part;
 mod patience;
 mod platform;
+mod presence;
 mod registry;
 mod reputation;
 mod retry_after;

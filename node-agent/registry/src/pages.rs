@@ -29,7 +29,7 @@ impl Client {
         reference: &Reference,
         content: Content<'_>,
     ) -> Result<Vec<Bytes>, RegistryError> {
-        let ask = Ask { reference, content, from: 0, before: None };
+        let ask = Ask { reference, content, from: 0, before: None, bytes: true };
         let mut patience = Patience::new(&self.options.limits);
         loop {
             match self.pages_once(ask).await {

@@ -99,8 +99,13 @@ impl<'a> Part<'a> {
     /// Asks for what is missing, from place to place.
     async fn open(&mut self) -> Result<Answer, RegistryError> {
         let content = Content::Blob(self.digest);
-        let ask =
-            Ask { reference: self.reference, content, from: self.left.start, before: Some(self.left.end) };
+        let ask = Ask {
+            reference: self.reference,
+            content,
+            from: self.left.start,
+            before: Some(self.left.end),
+            bytes: true,
+        };
         let mut route = Route::new(self.client, ask)?;
         loop {
             let endpoint = route.next();

@@ -83,7 +83,7 @@ impl Client {
         content: Content<'_>,
         limit: usize,
     ) -> Result<Bytes, RegistryError> {
-        let ask = Ask { reference, content, from: 0, before: None };
+        let ask = Ask { reference, content, from: 0, before: None, bytes: true };
         let mut patience = Patience::new(&self.options.limits);
         loop {
             match self.fetch_once(ask, limit).await {

@@ -79,12 +79,16 @@ pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
     Ok(())
 }
 
-/// The digest of an image that can be had, and was signed by those who must have.
-pub(super) async fn find(image: &str, source: &Source) -> Result<String> {
+/// The digest of an image that can be had, with its layers if all of them are to be fetched, and was signed by those who
+/// must have.
+pub(super) async fn find(image: &str, source: &Source, all_layers: bool) -> Result<String> {
     let registry = Registry::new(source.registry.clone())?;
     let image = registry.image(image, &Platform::host()).await?;
     if let Some(trust) = &source.trust {
         check(&registry, trust, &image.subject()).await?;
+    }
+    if all_layers {
+        registry.has_layers(&image, &image.layers.iter().collect::<Vec<_>>()).await?;
     }
     Ok(image.digest)
 }

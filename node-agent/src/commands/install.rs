@@ -31,9 +31,10 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let runtime = Runtime::new()?;
     let source = Source::of(&args.source)?;
     // An image that cannot be had must not cost a disk.
-    let digest = runtime.block_on(image::find(&args.image, &source))?;
+    let begins_anew = !is_laid_out(args);
+    let digest = runtime.block_on(image::find(&args.image, &source, begins_anew))?;
     if let Some(image) = &args.recovery_image {
-        runtime.block_on(image::find(image, &source))?;
+        runtime.block_on(image::find(image, &source, begins_anew))?;
     }
     let disk = open_or_create(args)?;
     let loader = install::loader_for(&disk, args.bootloader)?;
@@ -111,6 +112,12 @@ fn read_cloud_config(path: &Path) -> Result<String> {
         fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
     super::cloud_config::understood(path, &text)?;
     Ok(text)
+}
+
+/// Whether the disk may hold layers that the registry need not have.
+fn is_laid_out(args: &InstallArgs) -> bool {
+    let ours = |path| Disk::open(path).is_ok_and(|disk| disk.slot(FIRST_SLOT).is_ok());
+    !args.force && !Disk::is_unfinished(&args.disk) && ours(&args.disk)
 }
 
 /// A disk with our layout is used as it is, unless it was never finished; one with somebody else's is never touched

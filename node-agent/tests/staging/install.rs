@@ -109,6 +109,33 @@ fn oem(shell: &Shell) -> Vec<u8> {
     bytes
 }
 
+/// Where the registry has lost a layer, that is known before anything is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_one_of_its_layers_costs_no_slot_and_no_disk() {
+    let registry = Registry::start();
+    let (shell, _) = installed(&registry).await;
+    let second = push_other(&registry, "os:2").await;
+    assert_eq!(shell.install(&second, &[]).0, 0);
+    let lost = Recipe::with(tar(&[("etc/top", b"lost")])).build();
+    let digest = lost.layers.last().unwrap().digest.clone();
+    let name = registry.push(&lost, "os:lost").await;
+    fs::remove_file(registry.blob_file(&digest)).unwrap();
+    for command in [&["install", &name, "--plain-http"][..], &["stage", &name, "--plain-http"]] {
+        let before = fs::read(&shell.disk).unwrap();
+        let (code, _, err) = shell.agent(command);
+        assert!(code == 4 && err.contains(&digest), "{command:?}: {code} {err}");
+        assert!(fs::read(&shell.disk).unwrap() == before, "{command:?}");
+    }
+    let before = fs::read(&shell.disk).unwrap();
+    let (code, _, err) = shell.install(&name, &["--force"]);
+    assert!(code == 4 && err.contains(&digest), "{code} {err}");
+    assert!(fs::read(&shell.disk).unwrap() == before);
+    // What a slot has the registry need not have.
+    let third = push_other(&registry, "os:3").await;
+    fs::remove_file(registry.blob_file(&Recipe::default().build().layers[0].digest)).unwrap();
+    assert_eq!(shell.install(&third, &[]).0, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_other_slots_are_pinned_nothing_is_written() {
     let registry = Registry::start();

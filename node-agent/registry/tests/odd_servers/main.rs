@@ -9,6 +9,7 @@ mod login;
 mod manifests;
 mod mirrors;
 mod parts;
+mod presence;
 mod proxies;
 mod server;
 mod tokens;
