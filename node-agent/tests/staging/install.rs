@@ -223,3 +223,19 @@ async fn sizes_that_a_disk_does_not_have_are_refused() {
     File::options().write(true).open(&shell.disk).unwrap().set_len(1100 << 20).unwrap();
     assert_eq!(shell.install(&image, &[]).0, 0);
 }
+
+/// What a look at a slot's bytes has found is remembered, and holds for what a person asks for too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_slot_that_is_known_to_be_damaged_is_staged_into_before_the_good_one() {
+    let registry = Registry::start();
+    let (shell, _) = installed(&registry).await;
+    let second = push_other(&registry, "os:2").await;
+    assert_eq!(shell.install(&second, &[]).0, 0);
+    spoil(&shell, "b");
+    let state = ["--state-dir", shell.folder.path().to_str().unwrap()];
+    assert_eq!(shell.agent(&[&["verify"][..], &state].concat()).0, 6);
+    let third = push_other(&registry, "os:3").await;
+    let (code, out, err) = shell.agent(&[&["stage", &third, "--plain-http"][..], &state].concat());
+    assert!(code == 0 && out.starts_with("slot b holds"), "{code} {out} {err}");
+    assert_eq!(how(&shell, "a"), boots("complete", true));
+}
