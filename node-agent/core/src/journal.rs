@@ -124,6 +124,10 @@ pub enum Step {
         cause: RollbackCause,
         /// Why, for people.
         message: String,
+        /// Digest of the kept image that a kept slot gives way to: its boot entry is away for a moment while it becomes the
+        /// default again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
     },
     /// The old slot runs again.
     RolledBack {

@@ -111,7 +111,7 @@ pub fn kept(slots: &[SlotFact]) -> Option<&SlotFact> {
 
 /// A kept slot that is not what was written, and the good one behind it.
 fn last_good(slots: &[SlotFact]) -> Option<(&SlotFact, &SlotFact)> {
-    let damaged = kept(slots).filter(|slot| !is_good(slot))?;
+    let damaged = kept(slots).filter(|slot| !slot.is_good())?;
     Some((damaged, fallback(slots, &damaged.name)?))
 }
 
@@ -119,16 +119,11 @@ fn last_good(slots: &[SlotFact]) -> Option<(&SlotFact, &SlotFact)> {
 /// for ever and without a way back; and none that is known to be damaged, as a machine that runs is not sent where it may
 /// not come up.
 pub fn fallback<'a>(slots: &'a [SlotFact], slot: &str) -> Option<&'a SlotFact> {
-    let others = slots.iter().filter(|other| other.name != slot && is_good(other));
+    let others = slots.iter().filter(|other| other.name != slot && other.is_good());
     others.filter(|other| other.entry == EntryFact::Permanent).max_by_key(|other| {
         let written = other.content.as_ref().map(|content| content.written_at);
         (other.generation, written)
     })
-}
-
-/// Whether it is complete, and not known to be damaged.
-fn is_good(slot: &SlotFact) -> bool {
-    slot.content.is_some() && !slot.is_damaged()
 }
 
 #[cfg(test)]
@@ -282,10 +277,10 @@ mod tests {
                 prop_assert_ne!(Some(chosen.name.as_str()), running);
                 prop_assert!(!chosen.pinned || chosen.digest() == Some(&digest));
                 if slots.get(runs).is_none_or(|slot| slot.entry != EntryFact::Permanent) {
-                    let needed = kept(&slots).filter(|slot| running.is_some() || is_good(slot));
+                    let needed = kept(&slots).filter(|slot| running.is_some() || slot.is_good());
                     prop_assert_ne!(needed.map(|slot| &slot.name), Some(&chosen.name));
                 }
-                let left = |slot: &&SlotFact| is_good(slot) && slot.entry == EntryFact::Permanent;
+                let left = |slot: &&SlotFact| slot.is_good() && slot.entry == EntryFact::Permanent;
                 if slots.iter().any(|slot| left(&slot)) && chosen.digest() != Some(&digest) {
                     let mut left = slots.iter().filter(left);
                     prop_assert!(left.any(|slot| slot.name != chosen.name), "nothing good is left");

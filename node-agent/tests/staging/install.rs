@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
+use evenkeel_node_agent::{disk::Disk, esp};
 use serde_json::Value;
 
 use crate::{
@@ -195,6 +196,10 @@ async fn without_a_word_of_the_loader_the_disks_own_stays() {
     let (code, _, err) = shell.install(&second, &[]);
     assert!(code == 0 && err.contains("machines with BIOS"), "{code} {err}");
     assert_eq!((how(&shell, "a"), how(&shell, "b")), (boots("complete", false), boots("complete", true)));
+    let (mut loader, esp) = (Vec::new(), esp::open(&Disk::open(&shell.disk).unwrap()).unwrap());
+    assert!(esp.read("EFI/BOOT/BOOTX64.EFI", &mut loader).unwrap());
+    let files = esp.list("EFI/BOOT").unwrap();
+    assert_eq!((loader.as_slice(), files.len()), (&b"MZ new"[..], 1), "{files:?}");
     let (code, _, err) = shell.install(&second, &["--bootloader", "systemd-boot"]);
     assert!(code == 3 && err.contains("boots by GRUB"), "{code} {err}");
     // One that does not bring that loader costs nothing.

@@ -75,6 +75,11 @@ impl SlotFact {
         self.check.as_ref().is_some_and(|check| check.damaged_at.is_some())
     }
 
+    /// Whether it is complete, and not known to be damaged.
+    pub fn is_good(&self) -> bool {
+        self.content.is_some() && !self.is_damaged()
+    }
+
     /// What is in it, as `digest` of its content says.
     pub fn digest(&self) -> Option<&str> {
         self.content.as_ref().map(|content| content.digest.as_str())

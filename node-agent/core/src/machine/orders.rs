@@ -7,7 +7,7 @@ use evenkeel_crds::{
 
 use super::{
     Action,
-    facts::{EntryFact, Facts, Orders},
+    facts::{EntryFact, Facts, Orders, SlotFact},
     outcome,
 };
 use crate::{
@@ -48,7 +48,7 @@ fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Ac
         Step::Trial if former.digest == orders.order.release() => None,
         // Nobody approves of that reboot any more.
         Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => Some(disarm(former)),
-        Step::Reverting { .. } => Some(leave(slot, facts)),
+        Step::Reverting { .. } => Some(leave(former, facts)),
         // Its guard ends it.
         Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial => Some(Action::Wait),
         Step::Staging | Step::Staged | Step::Committed | Step::RolledBack { .. } | Step::Failed => None,
@@ -173,7 +173,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
         Step::RolledBack { .. } => Action::Wait,
         Step::Activating { .. } | Step::Rebooting { .. } if !facts.runs(&slot) => disarm(attempt),
         Step::Activating { .. } | Step::Rebooting { .. } | Step::Trial => {
-            attempt.step = Step::Reverting { cause, message };
+            attempt.step = Step::Reverting { cause, message, to: None };
             Action::RevertTrial { slot }
         }
         Step::Committed | Step::Reverting { .. } if is_last(attempt, facts) => {
@@ -187,10 +187,11 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
             });
             Action::Wait
         }
-        Step::Reverting { .. } => leave(slot, facts),
+        Step::Reverting { .. } => leave(attempt, facts),
         Step::Committed if facts.runs(&slot) => {
-            attempt.step = Step::Reverting { cause, message };
-            leave(slot, facts)
+            let to = reuse::fallback(&facts.slots, &slot).and_then(SlotFact::digest).map(str::to_owned);
+            attempt.step = Step::Reverting { cause, message, to };
+            leave(attempt, facts)
         }
         Step::Staging | Step::Staged | Step::Failed | Step::Committed => {
             let rolled_back = RolledBack { cause, message, at: Time(facts.now) };
@@ -204,16 +205,29 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
 /// found on the way back, as every reboot would lead to it again.
 fn is_last(attempt: &Attempt, facts: &Facts) -> bool {
     let kept = attempt.step == Step::Committed || is_permanent(&attempt.slot, facts);
-    kept && facts.runs(&attempt.slot) && reuse::fallback(&facts.slots, &attempt.slot).is_none()
+    kept && facts.runs(&attempt.slot) && way_back(attempt, facts).is_none()
 }
 
 fn is_permanent(slot: &str, facts: &Facts) -> bool {
     facts.slot(slot).is_some_and(|fact| fact.entry == EntryFact::Permanent)
 }
 
-/// How to leave the running `slot`: a trial is disarmed, a committed slot gives way to the other one.
-fn leave(slot: String, facts: &Facts) -> Action {
-    match reuse::fallback(&facts.slots, &slot) {
+/// Where a kept slot leads back to. What was written down when the machine set out holds also where the power went while
+/// that slot's entry was written.
+fn way_back<'a>(attempt: &Attempt, facts: &'a Facts) -> Option<&'a SlotFact> {
+    let noted = match &attempt.step {
+        Step::Reverting { to, .. } => to.as_deref(),
+        _ => None,
+    };
+    let is_noted = |slot: &&SlotFact| slot.name != attempt.slot && slot.digest() == noted && slot.is_good();
+    let noted = noted.and_then(|_| facts.slots.iter().find(is_noted));
+    noted.or_else(|| reuse::fallback(&facts.slots, &attempt.slot))
+}
+
+/// How to leave the running slot: a trial is disarmed, a committed slot gives way to the other one.
+fn leave(attempt: &Attempt, facts: &Facts) -> Action {
+    let slot = attempt.slot.clone();
+    match way_back(attempt, facts) {
         Some(to) if is_permanent(&slot, facts) => Action::RevertCommitted { to: to.name.clone(), from: slot },
         _ => Action::RevertTrial { slot },
     }

@@ -31,7 +31,7 @@ fn catch_up(mut attempt: Attempt, running: &RunningSlot, facts: &Facts, journal:
             after_reboot(&mut attempt, facts, journal)
         }
         Step::Trial => after_reboot(&mut attempt, facts, journal),
-        Step::Reverting { cause, message } if running.name != attempt.slot => {
+        Step::Reverting { cause, message, .. } if running.name != attempt.slot => {
             go_back(&attempt.digest, cause, message, facts, journal)
         }
         Step::Committed if running.digest != attempt.digest => left_behind(&attempt, &running.name, facts),

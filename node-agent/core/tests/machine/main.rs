@@ -172,6 +172,24 @@ fn a_kept_slot_is_not_left_for_an_image_that_nobody_ever_kept() {
     }
 }
 
+/// The power went while the entry of slot a was written anew: it was kept, and is gone back to all the same.
+#[test]
+fn a_way_back_that_was_begun_is_gone_to_its_end() {
+    let mut world = World::new(Image::Good);
+    turns(&mut world, 16);
+    let mut orders = world.orders();
+    orders.order.target = Target::Reverted;
+    let (begun, action) = next(&world.journal, Some(&orders), &world.facts());
+    let back = Action::RevertCommitted { to: "a".into(), from: "b".into() };
+    assert_eq!(action, back);
+    world.slots.insert("a", (Some(OLD), EntryFact::Absent, 0));
+    assert_eq!(next(&begun, Some(&orders), &world.facts()).1, back);
+    // Another image in its place is not what was kept.
+    world.slots.insert("a", (Some("sha256:3e3"), EntryFact::Absent, 0));
+    let attempt = next(&begun, Some(&orders), &world.facts()).0.attempt.unwrap();
+    assert_eq!(attempt.error.unwrap().reason, "NothingToRevertTo");
+}
+
 /// Slot b is kept, runs, and is known to be damaged; slot a is all that is left to go back to.
 #[test]
 fn an_order_does_not_cost_the_only_good_slot_behind_a_damaged_one() {
@@ -255,7 +273,7 @@ fn a_kept_slot_that_an_order_that_is_gone_was_leaving_is_left() {
     turns(&mut world, 16);
     world.order_anew();
     let attempt = world.journal.attempt.as_mut().unwrap();
-    attempt.step = Step::Reverting { cause: RollbackCause::User, message: "go back".into() };
+    attempt.step = Step::Reverting { cause: RollbackCause::User, message: "go back".into(), to: None };
     let (_, action) = next(&world.journal, Some(&world.orders()), &world.facts());
     assert_eq!(action, Action::RevertCommitted { to: "a".into(), from: "b".into() });
 }
