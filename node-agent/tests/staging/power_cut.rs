@@ -13,6 +13,7 @@ mod finished_layer;
 mod firmware;
 mod grub;
 mod grub_choice;
+mod installation;
 mod node;
 mod promises;
 
@@ -118,15 +119,21 @@ impl World {
         }
     }
 
+    /// A machine that runs the old system, and has no order.
+    fn old(&self) -> (Arc<File>, Known, Node) {
+        let file = Arc::new(File::open(self.machine.disk.path()).unwrap());
+        let known = Known { journal: Journal::default(), orders: None, running: "a".into(), boots: 0 };
+        let node = self.switch_on(file.clone(), Sectors::new(), &known).unwrap();
+        (file, known, node)
+    }
+
     fn switch_on(&self, file: Arc<File>, sectors: Sectors, known: &Known) -> Result<Node, String> {
         Node::power_on(Recorder::new(file, sectors), known.clone(), &self.machine.options)
     }
 
     /// Updates, kept and not, and ways back: everything that a machine does to its disk.
     async fn story(&self) -> Story<Known> {
-        let file = Arc::new(File::open(self.machine.disk.path()).unwrap());
-        let known = Known { journal: Journal::default(), orders: None, running: "a".into(), boots: 0 };
-        let mut node = self.switch_on(file.clone(), Sectors::new(), &known).unwrap();
+        let (file, known, mut node) = self.old();
         for (orders, slot, step) in [
             (self.orders("1", 1, Target::Committed), "b", "committed"),
             (self.orders("1", 1, Target::Reverted), "a", "rolledBack"),

@@ -19,15 +19,21 @@ use crate::recorder::Recorder;
 /// Root hashes of the images' file systems, by the images' digests.
 pub type Images = BTreeMap<String, String>;
 
-/// The disk as the firmware sees it and as the journal says it is.
-pub fn hold(recorder: &Arc<Recorder<Known>>, known: &Known, images: &Images) -> Result<(), String> {
+/// What boots, whatever else is known of the disk: the first is chosen.
+pub fn boots(recorder: &Arc<Recorder<Known>>, images: &Images) -> Result<(Disk, Vec<Entry>), String> {
     let device: Arc<dyn BlockDevice> = recorder.clone();
     let disk = Disk::on(&device, std::path::Path::new("memory")).map_err(said)?;
     let entries = firmware::entries(&esp_of(recorder, &disk))?;
     // Not only the one that is chosen: any may be, when another did not come up.
     entries.iter().try_for_each(|entry| is_complete(entry, &disk, images))?;
-    let chosen = entries.first().ok_or("nothing boots any more")?;
     records_are_true(&disk, images)?;
+    if entries.is_empty() { Err("nothing boots any more".into()) } else { Ok((disk, entries)) }
+}
+
+/// The disk as the firmware sees it and as the journal says it is.
+pub fn hold(recorder: &Arc<Recorder<Known>>, known: &Known, images: &Images) -> Result<(), String> {
+    let (disk, entries) = boots(recorder, images)?;
+    let chosen = &entries[0];
     let attempt = known.journal.attempt.as_ref();
     let may_boot = chosen.slot == known.running
         || attempt.is_some_and(|attempt| {
