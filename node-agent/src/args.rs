@@ -14,7 +14,7 @@ use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, or an image that cannot be used; 4 registry or network;
-/// 5 disk; 6 a slot does not hold what was written into it; 7 the machine could not upgrade
+/// 5 disk; 6 a slot, or what it boots by, is not what was written; 7 the machine could not upgrade
 /// and return.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel-agent", version)]
@@ -57,7 +57,8 @@ pub enum Command {
     Commit(SlotArgs),
     /// Give up a slot on trial, or go back from a kept slot to another one.
     Rollback(RollbackArgs),
-    /// Read every byte of the slots and compare it with what was written. Exit code 6: a slot is damaged.
+    /// Read every byte of the slots, and the kernels and initrds that they boot by, and compare them with what was written.
+    /// Exit code 6: something is damaged.
     Verify(VerifyArgs),
     /// Protect a slot from being written by any update.
     Pin(PinArgs),
@@ -86,8 +87,8 @@ pub enum DiskCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Bring back what a disk has lost that no longer boots: a copy of the partition table, and with --slot the boot
-    /// partition. Slots, cloud-config and state stay.
+    /// Bring back what a disk has lost that no longer boots: a copy of the partition table, the slots' kernels and initrds
+    /// on the boot partition, and with --slot all of the boot partition. Slots, cloud-config and state stay.
     Mend(MendArgs),
 }
 

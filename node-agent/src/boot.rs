@@ -3,6 +3,7 @@
 //! A trial is bootable a counted number of times and comes before the kept entry; nothing here ever touches the entry
 //! of another slot than the one that is named.
 
+mod damage;
 mod files;
 mod grub;
 mod systemd;
@@ -15,6 +16,7 @@ use evenkeel_node_agent_core::{
     slot_record::{BootFile, SlotRecord},
 };
 
+pub use damage::{FileDamage, Wrong, damaged_files};
 pub use grub::Grub;
 pub use systemd::SystemdBoot;
 

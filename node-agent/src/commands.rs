@@ -42,7 +42,8 @@ pub const EXIT_REFUSED: u8 = 3;
 pub const EXIT_REGISTRY: u8 = 4;
 /// Exit code for a disk that cannot be used.
 pub const EXIT_DISK: u8 = 5;
-/// Exit code for a slot that does not hold what was written into it.
+/// Exit code for a slot that does not hold what was written into it, or a boot partition that does not hold what the slot
+/// boots by.
 pub const EXIT_DAMAGED: u8 = 6;
 /// Exit code for a machine that could not upgrade and return.
 pub const EXIT_UNFIT: u8 = 7;
@@ -77,8 +78,16 @@ pub fn execute(command: Command) -> Result<()> {
 /// The program's exit code for an error.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     use crate::{
-        boot::BootError, cloud_config::CloudConfigError, disk::DiskError, disk::RegionError, esp::EspError,
-        grow::GrowError, install::InstallError, mend::MendError, pins::PinError, reset::ResetError,
+        boot::{BootError, FileDamage},
+        cloud_config::CloudConfigError,
+        disk::DiskError,
+        disk::RegionError,
+        esp::EspError,
+        grow::GrowError,
+        install::InstallError,
+        mend::MendError,
+        pins::PinError,
+        reset::ResetError,
         slots::SlotsError,
     };
     for cause in error.chain() {
@@ -106,7 +115,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             );
             return if refused { EXIT_REFUSED } else { EXIT_DISK };
         }
-        if cause.is::<Damage>() {
+        if cause.is::<Damage>() || cause.is::<FileDamage>() {
             return EXIT_DAMAGED;
         }
         if cause.is::<Unfit>() {

@@ -1,9 +1,11 @@
 //! A disk whose slots are whole and that does not boot: what the boot partition held is made again from them.
 
+use std::collections::BTreeSet;
+
 use evenkeel_node_agent_core::{bios_boot::BiosState, layout::RECOVERY_SLOT, slot_record::SlotRecord};
 
 use crate::{
-    boot::{self, Loader},
+    boot::{self, BootError, FileDamage, Loader},
     disk::{Disk, DiskError, RegionError, SlotRegion},
     esp,
     install::{self, InstallError, OnBios},
@@ -93,6 +95,38 @@ pub fn restore_bios_code(disk: &Disk, table_was_lost: bool) -> Result<BiosCode, 
         }
     }
     Ok(if state == BiosState::Absent { BiosCode::AsItWas } else { BiosCode::NowhereToBeHad })
+}
+
+/// What became of kernels and initrds that were not what the slots hold.
+#[derive(Debug, Default)]
+pub struct BootFiles {
+    /// Those that were written again.
+    pub written: Vec<FileDamage>,
+    /// Those that are as they were.
+    pub left: Vec<FileDamage>,
+    /// Why they are.
+    pub why: Option<BootError>,
+}
+
+/// Writes kernels and initrds again by which slots boot and that are lost or damaged, from the slots. Entries stay as
+/// they are, and so what boots next.
+pub fn restore_boot_files(disk: &Disk) -> Result<BootFiles, MendError> {
+    // One without entries that can be read boots nothing, and a person says from which slot it is made anew.
+    let Ok(loader) = boot::open(disk) else { return Ok(BootFiles::default()) };
+    let Ok(damaged) = boot::damaged_files(disk, &*loader) else { return Ok(BootFiles::default()) };
+    let slots: BTreeSet<&str> = damaged.iter().map(|file| file.slot.as_str()).collect();
+    let mut why = None;
+    for slot in slots {
+        let (region, record) = content(disk, slot)?;
+        if let Err(error) = loader.place_files(&region, &record) {
+            why.get_or_insert(error);
+        }
+    }
+    // What one slot could not give another one may have given.
+    let left = boot::damaged_files(disk, &*loader).map_err(InstallError::from)?;
+    let is_left = |file: &FileDamage| left.iter().any(|l| l.slot == file.slot && l.path == file.path);
+    let written = damaged.into_iter().filter(|file| !is_left(file)).collect();
+    Ok(BootFiles { written, left, why })
 }
 
 /// Formats a boot partition that cannot be read, so that an installation can go on. Whether it had to.

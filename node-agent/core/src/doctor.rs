@@ -9,7 +9,9 @@ mod host;
 
 use serde::Serialize;
 
-pub use facts::{DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Watchdog};
+pub use facts::{
+    BootFileFact, DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Watchdog,
+};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -69,12 +69,12 @@ pub(super) fn missing<'a>(
     }
 }
 
-/// Whether a file holds what its name says: nobody else looks at it before it is booted, and one that has rotted would
-/// stay for as long as images have the same. One that cannot be read is written again too.
+/// Whether a file holds what its name says: one that has rotted would stay for as long as images have the same. One that
+/// cannot be read is written again too.
 fn is_whole(esp: &dyn Esp, name: &str, file: &BootFile) -> bool {
     let path = format!("{FOLDER}/{name}");
     let why = match sha256(esp, &path) {
-        Ok(sum) if sum == file.sha256 => return true,
+        Ok(sum) if sum.as_ref() == Some(&file.sha256) => return true,
         Ok(_) => "it is not what was written".to_owned(),
         Err(error) => error.to_string(),
     };
@@ -82,10 +82,11 @@ fn is_whole(esp: &dyn Esp, name: &str, file: &BootFile) -> bool {
     false
 }
 
-fn sha256(esp: &dyn Esp, path: &str) -> io::Result<String> {
+/// Of a file's bytes; `None` when it is not there.
+pub(super) fn sha256(esp: &dyn Esp, path: &str) -> io::Result<Option<String>> {
     let mut hash = Hash(Sha256::new());
-    esp.read(path, &mut hash)?;
-    Ok(hex(&hash.0.finalize()))
+    let there = esp.read(path, &mut hash)?;
+    Ok(there.then(|| hex(&hash.0.finalize())))
 }
 
 /// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
@@ -146,7 +147,7 @@ fn copy(esp: &dyn Esp, slot: &SlotRegion, file: &BootFile, name: &str) -> Result
     let mut bytes = BufReader::with_capacity(COPY_BUFFER, source.take(file.length));
     esp.write(&unfinished, &mut bytes).map_err(|source| failed("write", &unfinished, source))?;
     let sum = sha256(esp, &unfinished).map_err(|source| failed("read back", &unfinished, source))?;
-    if sum != file.sha256 {
+    if sum.as_ref() != Some(&file.sha256) {
         return Err(BootError::Mismatch { path });
     }
     // One that is not what it should be may be there.

@@ -7,7 +7,7 @@ use super::{disk, install, refused};
 use crate::{
     args::MendArgs,
     disk::Disk,
-    mend::{self, BiosCode, bootable, make_boot_partition},
+    mend::{self, BiosCode, BootFiles, bootable, make_boot_partition},
 };
 
 pub(super) fn mend(args: &MendArgs) -> Result<()> {
@@ -29,8 +29,12 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     }
     let code = mend::restore_bios_code(&disk, !lost.is_empty())?;
     tell_of_code(&disk, &code);
+    let files = mend::restore_boot_files(&disk)?;
+    files.written.iter().for_each(|file| eprintln!("{file}: written again, from the slot"));
+    let files_were_whole = files.written.is_empty();
+    all_written(files)?;
     match mend::boots(&disk) {
-        Some(what) if lost.is_empty() && code == BiosCode::AsItWas => {
+        Some(what) if lost.is_empty() && code == BiosCode::AsItWas && files_were_whole => {
             eprintln!("{}: nothing to mend, it boots by {what}", path.display());
         }
         Some(what) => eprintln!("{} boots by {what}", path.display()),
@@ -49,6 +53,23 @@ fn tell_of_code(disk: &Disk, code: &BiosCode) {
              until `evenkeel-agent install` is run with an image that does"
         ),
     }
+}
+
+/// Fails with the first file that could not be written again.
+fn all_written(BootFiles { left, why, .. }: BootFiles) -> Result<()> {
+    let mut left = left.into_iter();
+    let Some(first) = left.next() else { return Ok(()) };
+    left.for_each(|file| eprintln!("{file}, and could not be written again"));
+    Err(why.map_or_else(
+        || {
+            let advice = format!(
+                "the boot entry of slot {0} names another file than its own: `evenkeel-agent rollback --to {0}` writes it anew",
+                first.slot
+            );
+            anyhow::Error::from(first).context(advice)
+        },
+        |why| anyhow::Error::from(why).context("write again by what slots boot"),
+    ))
 }
 
 fn which_slot(slots: &[(String, SlotRecord)]) -> String {

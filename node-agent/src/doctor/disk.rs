@@ -3,7 +3,7 @@
 use evenkeel_node_agent_core::{
     bios_boot::BiosState,
     boot_entry::BootEntry,
-    doctor::{DiskFacts, EspFacts, LoaderFacts},
+    doctor::{BootFileFact, DiskFacts, EspFacts, LoaderFacts},
     layout::Role,
     machine::SlotFact,
     reuse,
@@ -12,7 +12,7 @@ use evenkeel_node_agent_core::{
 
 use super::{Look, words};
 use crate::{
-    boot::{self, Bootloader, Loader},
+    boot::{self, Bootloader, FileDamage, Loader},
     disk::{Access, Disk},
     esp::Esp,
     slots::{self, Memory, SlotState},
@@ -41,12 +41,14 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
         .and_then(|entries| slots::facts(disk, entries, &SlotChecks::default()).map_err(words));
     let target = slots.as_ref().ok().and_then(|slots| reuse::choose(slots, running, None).ok());
     let target_writes = target.map_or(Ok(()), |target| writes(disk, &target.name));
+    let boot_files = loader.as_ref().map_err(Clone::clone).and_then(|loader| boot_files(disk, &**loader));
     let esp = loader.and_then(|loader| esp(disk, &*loader, target, how));
     DiskFacts {
         name: disk.path().display().to_string(),
         missing,
         lost_of_table: disk.lost_of_table().unwrap_or_default(),
         damaged: entries.map(|entries| damaged(disk, &entries)).unwrap_or_default(),
+        boot_files,
         slots,
         target_writes,
         esp,
@@ -58,6 +60,12 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
 fn damaged(disk: &Disk, entries: &[BootEntry]) -> Vec<String> {
     let report = slots::report(disk, entries, &Memory::default()).unwrap_or_default();
     report.into_iter().filter(|slot| slot.state == SlotState::Damaged).map(|slot| slot.name).collect()
+}
+
+fn boot_files(disk: &Disk, loader: &dyn Bootloader) -> Result<Vec<BootFileFact>, String> {
+    let fact = |file: FileDamage| BootFileFact { message: file.to_string(), slot: file.slot };
+    let damaged = boot::damaged_files(disk, loader).map_err(words)?;
+    Ok(damaged.into_iter().map(fact).collect())
 }
 
 fn writes(disk: &Disk, slot: &str) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
+use evenkeel_node_agent::disk::Disk;
 use serde_json::Value;
 
 use crate::{
@@ -108,6 +109,29 @@ async fn a_byte_that_changed_is_found_and_remembered() {
     assert_eq!(verify("b").0, 0);
     assert_eq!(seen()["state"], "complete");
     assert_eq!(verify("recovery").0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slot_boots_by_is_compared_with_the_slot() {
+    let (shell, _registry) = three_slots().await;
+    let esp = evenkeel_node_agent::esp::open(&Disk::open(&shell.disk).unwrap()).unwrap();
+    let files = esp.list("evenkeel").unwrap();
+    let kernel = files.iter().find(|file| file.name.starts_with("vmlinuz-")).unwrap();
+    let path = format!("evenkeel/{}", kernel.name);
+    for bytes in [&b""[..], b"another kernel"] {
+        esp.write(&path, &mut &*bytes).unwrap();
+        for args in [&["verify"][..], &["verify", "--slot", "a"]] {
+            let (code, _, err) = shell.agent(args);
+            assert!(code == 6 && err.matches(&path).count() == 1, "{args:?}: {code} {err}");
+            assert!(err.contains("`evenkeel-agent disk mend`"), "{err}");
+        }
+        // The other slots boot by nothing yet, and none is damaged itself.
+        assert_eq!(shell.agent(&["verify", "--slot", "b"]).0, 0);
+        assert_eq!(shell.slot("a")["state"], "complete");
+        assert_eq!(shell.agent(&["disk", "mend"]).0, 0);
+        let (code, _, err) = shell.agent(&["verify"]);
+        assert_eq!(code, 0, "{err}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

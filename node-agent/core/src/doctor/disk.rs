@@ -1,6 +1,6 @@
 //! The disk: layout, slots, boot partition, boot loader.
 
-use super::{DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
+use super::{BootFileFact, DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
 use crate::{
     bios_boot::BiosState,
     machine::{EntryFact, SlotFact},
@@ -22,6 +22,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         Ok(esp) => {
             findings.extend(slots(disk, running));
             findings.extend([esp_writes(esp), esp_room(esp)]);
+            findings.extend(boot_files(disk));
             findings.extend(loader(esp, facts));
             findings.extend(bios(&disk.bios));
         }
@@ -147,6 +148,30 @@ fn esp_room(esp: &EspFacts) -> Finding {
             format!("the boot partition has room for a kernel and initrd of {room} MiB"),
         ),
     }
+}
+
+/// What the machine boots next, or comes back to, has to be whole.
+fn boot_files(disk: &DiskFacts) -> Vec<Finding> {
+    let damaged = match &disk.boot_files {
+        Ok(damaged) if damaged.is_empty() => {
+            let message = "kernels and initrds on the boot partition are what the slots hold";
+            return vec![Finding::ok("boot-files", message)];
+        }
+        Ok(damaged) => damaged,
+        Err(error) => return vec![Finding::fail("boot-files", error, "check the disk")],
+    };
+    let slots = disk.slots.as_deref().unwrap_or_default();
+    let is_needed = |name: &str| {
+        let on_trial = |slot: &SlotFact| matches!(slot.entry, EntryFact::Trial { left: 1.. });
+        reuse::kept(slots).is_some_and(|kept| kept.name == name)
+            || slots.iter().any(|slot| slot.name == name && on_trial(slot))
+    };
+    let advice = "write it again from the slot with `evenkeel-agent disk mend`";
+    let finding = |file: &BootFileFact| {
+        let make = if is_needed(&file.slot) { Finding::fail } else { Finding::warn };
+        make("boot-files", file.message.clone(), advice)
+    };
+    damaged.iter().map(finding).collect()
 }
 
 /// Nothing where no BIOS was meant to boot the disk.

@@ -28,6 +28,8 @@ pub struct DiskFacts {
     pub slots: Result<Vec<SlotFact>, String>,
     /// Slots that hold something else than their record says.
     pub damaged: Vec<String>,
+    /// Kernels and initrds on the boot partition that are not what the slots hold that boot by them.
+    pub boot_files: Result<Vec<BootFileFact>, String>,
     /// Whether the slot that would be written next can be, if one can be chosen.
     pub target_writes: Result<(), String>,
     /// The boot partition.
@@ -36,6 +38,15 @@ pub struct DiskFacts {
     pub bios: Result<BiosState, String>,
     /// Whether the state partition holds a file system, and one without recorded errors.
     pub state_filesystem: Result<(), String>,
+}
+
+/// A file on the boot partition that is lost or damaged.
+#[derive(Clone, Debug)]
+pub struct BootFileFact {
+    /// The slot that boots by it.
+    pub slot: String,
+    /// Which file, and what is wrong with it.
+    pub message: String,
 }
 
 /// The boot partition.

@@ -1,8 +1,8 @@
 use jiff::Timestamp;
 
 use super::{
-    DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Verdict, Watchdog,
-    examine, overall,
+    BootFileFact, DiskFacts, EspFacts, Facts, HostFacts, Init, LoaderFacts, Program, StateFacts, Verdict,
+    Watchdog, examine, overall,
 };
 use crate::{
     bios_boot::BiosState,
@@ -28,6 +28,7 @@ fn healthy() -> Facts {
         lost_of_table: Vec::new(),
         slots: Ok(vec![slot("a", EntryFact::Permanent), SlotFact::empty("b")]),
         damaged: Vec::new(),
+        boot_files: Ok(Vec::new()),
         target_writes: Ok(()),
         esp: Ok(esp),
         bios: Ok(BiosState::Absent),
@@ -136,6 +137,17 @@ fn what_ails_the_disk_is_found() {
         after(|facts, _, disk| disk(facts).state_filesystem = Err("x".into())),
         [("state-filesystem", Fail)]
     );
+    let file = |slot: &str| BootFileFact { slot: slot.into(), message: "the kernel is lost".into() };
+    for (slot, expected) in [("a", Fail), ("b", Warn), ("recovery", Warn)] {
+        let found = after(|facts, _, disk| disk(facts).boot_files = Ok(vec![file(slot)]));
+        assert_eq!(found, [("boot-files", expected)]);
+    }
+    let trial = SlotFact { generation: 2, ..slot("b", EntryFact::Trial { left: 1 }) };
+    let found = after(|facts, _, disk| {
+        disk(facts).slots = Ok(vec![slot("a", EntryFact::Permanent), trial]);
+        disk(facts).boot_files = Ok(vec![file("b")]);
+    });
+    assert_eq!(found.last(), Some(&("boot-files", Fail)));
     let slots = |slots: Vec<SlotFact>| after(|facts, _, disk| disk(facts).slots = Ok(slots));
     let kept = || slot("a", EntryFact::Permanent);
     assert_eq!(slots(vec![kept()]), [("slots", Fail)]);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs::File, path::Path, sync::Arc};
 use evenkeel_node_agent::{
     boot::{self, Loader},
     disk::{BlockDevice, Disk, Window},
-    esp,
+    esp, mend,
 };
 use evenkeel_node_agent_core::layout::Role;
 
@@ -134,6 +134,43 @@ async fn no_flush_of_the_boot_partition_can_be_left_out() {
     }
     println!("{disks} disks of calls on the boot partition, {} flushes", flushes.len());
     assert!(needless.is_empty(), "nothing noticed that these were missing: {needless:?}");
+}
+
+/// A disk without its kernel, or with another initrd, gets them back; until then what else it boots by stays, and whoever
+/// begins again comes to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn mending_can_be_cut_off_anywhere_and_begun_again() {
+    for (loader, kind) in [(Loader::SystemdBoot, "vmlinuz-"), (Loader::Grub, "initrd-")] {
+        let world = World::new(loader).await;
+        let before = esp::open(&world.machine.disk).unwrap();
+        let files = before.list("evenkeel").unwrap();
+        let damaged = files.iter().find(|file| file.name.starts_with(kind)).unwrap();
+        before.write(&format!("evenkeel/{}", damaged.name), &mut &noise(9_000, 1)[..]).unwrap();
+        let partition = Partition::of(Arc::new(File::open(world.machine.disk.path()).unwrap()));
+        let ill = |disk: &Disk| boot::damaged_files(disk, &*boot::open(disk).unwrap()).unwrap();
+        assert_eq!(ill(&partition.disk).len(), 1);
+        assert_eq!(mend::restore_boot_files(&partition.disk).unwrap().written.len(), 1);
+        let story = partition.story();
+        let mut disks = 0;
+        story.cuts(0..story.ops.len(), 20 * times(), |cut| {
+            disks += 1;
+            let device: Arc<dyn BlockDevice> = story.recorder(&cut);
+            let disk = Disk::on(&device, Path::new("memory")).unwrap();
+            let left = ill(&disk);
+            let only_that = left.iter().all(|file| file.path.ends_with(&damaged.name));
+            assert!(left.len() <= 1 && only_that, "{loader:?}, cut at {}: {left:?}", cut.at);
+            let mended = mend::restore_boot_files(&disk).unwrap();
+            assert!(mended.why.is_none(), "{loader:?}, after a cut at {}: {mended:?}", cut.at);
+            let esp = disk.partition(Role::Esp).unwrap();
+            let window = Window::new(device.clone(), esp.disk_offset, esp.length);
+            let entries = firmware::entries(&window).unwrap();
+            let boots = |entry: &firmware::Entry| entry.kernel.is_some() && entry.initrd.is_some();
+            assert!(entries.len() == 1 && entries.iter().all(boots), "{loader:?}, after a cut at {}", cut.at);
+            assert!(ill(&disk).is_empty(), "{loader:?}, after a cut at {}", cut.at);
+        });
+        println!("{loader:?}: {disks} disks of mending");
+        assert!(disks > 20, "only {disks} disks");
+    }
 }
 
 /// Old kernels and initrds, and files that were never finished.
