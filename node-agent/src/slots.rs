@@ -9,6 +9,7 @@ use evenkeel_node_agent_core::{
     journal::BadDigest,
     layout::RECOVERY_SLOT,
     machine::{EntryFact, SlotContent, SlotFact},
+    reset::Reset,
     slot_check::{SlotCheck, SlotChecks},
     slot_record::{RecordError, SlotRecord},
 };
@@ -20,13 +21,17 @@ use crate::{
     pins::{self, PinError},
 };
 
-/// What the agent remembers of slots and images.
+/// What is known of slots and images beside what the disk's slots and boot entries say.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// The last look at every byte of each slot.
     pub checks: SlotChecks,
     /// Images that failed on this machine.
     pub bad_digests: Vec<BadDigest>,
+    /// The slot that runs, if it is one of this disk.
+    pub running: Option<String>,
+    /// What the initrd is asked for.
+    pub reset: Option<Reset>,
 }
 
 /// One slot, in the command's JSON form.
@@ -69,6 +74,20 @@ pub struct SlotReport {
     pub default: bool,
     /// Boots left of a trial; absent when it is none.
     pub tries_left: Option<u32>,
+    /// Whether it runs.
+    pub running: bool,
+    /// What its next boot begins anew; absent when it begins nothing anew.
+    pub begins_anew: Option<BeginsAnew>,
+}
+
+/// What a boot begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BeginsAnew {
+    /// Whether the state partition is made anew.
+    pub wipe_state: bool,
+    /// Whether the oem partition is made anew.
+    pub wipe_oem: bool,
 }
 
 /// How an image failed on this machine.
@@ -118,8 +137,13 @@ pub fn report(disk: &Disk, entries: &[BootEntry], memory: &Memory) -> Result<Vec
             let region = disk.slot(name)?;
             let bad = memory.bad_digests.iter().find(|bad| Some(bad.digest.as_str()) == fact.digest());
             let damaged_at = fact.check.as_ref().and_then(|check| check.damaged_at);
+            let reset = memory.reset.as_ref();
+            let reset = reset.filter(|reset| fact.digest().is_some_and(|digest| reset.is_of(name, digest)));
             Ok(SlotReport {
                 name: name.to_owned(),
+                running: memory.running.as_deref() == Some(name),
+                begins_anew: reset
+                    .map(|reset| BeginsAnew { wipe_state: reset.wipe_state, wipe_oem: reset.wipe_oem }),
                 offset: region.disk_offset,
                 length: region.length,
                 state: if damaged_at.is_some() { SlotState::Damaged } else { state },

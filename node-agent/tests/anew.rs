@@ -94,8 +94,10 @@ fn installed() -> Machine {
     machine
 }
 
+const AGENT: &str = env!("CARGO_BIN_EXE_evenkeel-agent");
+
 fn agent(disk: &Path, args: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+    let mut command = Command::new(AGENT);
     let output = command.args(args).arg("--disk").arg(disk).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
@@ -134,6 +136,45 @@ fn what_is_kept_and_what_is_lost_is_the_users_choice() {
     assert_eq!(agent(machine.disk.path(), &["reset", "--keep-state", "--wipe-oem"]).0, 0);
     let boots = Partitions::of(&machine);
     assert!(boots.boot("a", &digest, "") && !boots.is_new("state") && boots.is_new("oem"));
+}
+
+/// What `slots` and `doctor` say of a disk, for people.
+fn listings(machine: &Machine) -> [String; 2] {
+    ["slots", "doctor"].map(|command| {
+        let output =
+            Command::new(AGENT).arg(command).arg("--disk").arg(machine.disk.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+#[test]
+fn a_reset_that_is_pending_is_listed_and_whatever_withdraws_it_says_so() {
+    let machine = installed();
+    let content = Content {
+        loader: ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
+        kernel: b"two",
+        initrd: b"initrd",
+        kernel_options: "",
+    };
+    machine.fill_with("b", &content);
+    let losses = "begins anew at its next boot";
+    assert!(listings(&machine).iter().all(|said| !said.contains("begins anew")));
+    // With nothing to withdraw nothing is said of it.
+    let (code, said) = agent(machine.disk.path(), &["activate", "--slot", "b"]);
+    assert!(code == 0 && !said.contains("anew"), "{code} {said}");
+    for args in [&["activate", "--slot", "b"][..], &["rollback", "--to", "b"], &["rollback"]] {
+        assert_eq!(agent(machine.disk.path(), &["rollback", "--to", "a"]).0, 0);
+        assert_eq!(agent(machine.disk.path(), &["reset", "--wipe-oem"]).0, 0);
+        for said in listings(&machine) {
+            let lost = "state is lost then, the machine's own cloud-config is lost then";
+            assert!(said.contains(losses) && said.matches(lost).count() == 1, "{said}");
+        }
+        let (code, said) = agent(machine.disk.path(), args);
+        let withdrawn = said.contains("slot a does not begin anew any more");
+        let by_itself = said.contains("slot a boots next, and does not begin anew any more");
+        assert!(code == 0 && (withdrawn || by_itself), "{args:?}: {code} {said}");
+        assert!(listings(&machine).iter().all(|said| !said.contains("begins anew")), "{args:?}");
+    }
 }
 
 #[test]

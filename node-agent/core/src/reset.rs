@@ -63,6 +63,12 @@ impl Reset {
         })
     }
 
+    /// What is lost by it and what stays, in words.
+    pub fn losses(&self) -> String {
+        let word = |wipe| if wipe { "is lost then" } else { "stays" };
+        format!("state {}, the machine's own cloud-config {}", word(self.wipe_state), word(self.wipe_oem))
+    }
+
     /// Whether it speaks of what runs.
     pub fn is_of(&self, slot: &str, digest: &str) -> bool {
         self.slot == slot && self.digest == digest

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use evenkeel_node_agent_core::reset::Reset;
 use jiff::Timestamp;
 
 use crate::{
@@ -11,6 +12,8 @@ use crate::{
     disk::{self, Disk},
     install,
     printable::printable,
+    reset,
+    run::host,
     slots::{self, Failed, Memory, SlotReport},
     state_dir::StateDir,
 };
@@ -38,18 +41,23 @@ pub(super) fn state_dir(disk: &DiskArg, state: &StateArg) -> Option<PathBuf> {
 
 pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
     let disk = open(&args.disk)?;
-    let entries = boot::open(&disk)?.entries()?;
-    let memory = match state_dir(&args.disk, &args.state).filter(|path| path.exists()) {
-        Some(path) => {
-            let state = StateDir::open(&path)?;
-            Memory { checks: state.slot_checks()?, bad_digests: state.journal()?.bad_digests }
-        }
-        None => Memory::default(),
+    let bootloader = boot::open(&disk)?;
+    let entries = bootloader.entries()?;
+    let running = if args.disk.disk.is_none() { host::running_slot(&args.disk.proc)? } else { None };
+    let mut memory = Memory {
+        running: running.map(|running| running.name),
+        reset: reset::requested(bootloader.esp())?,
+        ..Memory::default()
     };
+    if let Some(path) = state_dir(&args.disk, &args.state).filter(|path| path.exists()) {
+        let state = StateDir::open(&path)?;
+        memory.checks = state.slot_checks()?;
+        memory.bad_digests = state.journal()?.bad_digests;
+    }
     let report = slots::report(&disk, &entries, &memory)?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Text => report.iter().for_each(print),
+        Output::Text => report.iter().for_each(|slot| print(slot, memory.reset.as_ref())),
     }
     Ok(())
 }
@@ -57,7 +65,7 @@ pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
 /// Characters of a label that are shown.
 const TEXT_MAX: usize = 1024;
 
-fn print(slot: &SlotReport) {
+fn print(slot: &SlotReport, reset: Option<&Reset>) {
     let boots = match (slot.default, slot.tries_left) {
         (true, Some(left)) => format!("boots next, {left} tries left"),
         (true, None) => "boots next".to_owned(),
@@ -67,8 +75,9 @@ fn print(slot: &SlotReport) {
     };
     let state = format!("{:?}", slot.state).to_lowercase();
     let image = slot.image.as_deref().unwrap_or("-");
+    let runs = if slot.running { "runs, " } else { "" };
     let pinned = if slot.pinned { ", pinned" } else { "" };
-    println!("{:<9} {state:<9} {:<26} {image}", slot.name, format!("{boots}{pinned}"));
+    println!("{:<9} {state:<9} {:<26} {image}", slot.name, format!("{runs}{boots}{pinned}"));
     let Some(digest) = &slot.digest else { return };
     println!("{:10}version {}, {digest}", "", slot.version.as_deref().unwrap_or("-"));
     let time = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| format!("{at:.0}"));
@@ -77,6 +86,9 @@ fn print(slot: &SlotReport) {
         .damaged_at
         .map_or_else(|| format!("verified {}", time(slot.verified_at)), |at| format!("damaged at byte {at}"));
     println!("{:10}written {}{plan}, {verified}", "", time(slot.written_at));
+    if let Some(reset) = reset.filter(|_| slot.begins_anew.is_some()) {
+        println!("{:10}begins anew at its next boot: {}", "", reset.losses());
+    }
     if let Some(Failed { cause, count }) = &slot.failed {
         println!("{:10}failed on this machine {count} times, the last time because of {cause:?}", "");
     }

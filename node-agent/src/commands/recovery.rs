@@ -57,14 +57,11 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
     let request =
         Reset { slot: region.name.clone(), digest: record.release(), wipe_state, wipe_oem, asked: None };
     reset::request(loader.esp(), &request)?;
-    let word = |wipe| if wipe { "is lost then" } else { "stays" };
     eprintln!(
-        "slot {} ({}) boots next and begins anew: state {}, the machine's own cloud-config {}. Reboot to do it; \
-         `evenkeel-agent rollback` takes it back until then",
+        "slot {} ({}) boots next and begins anew: {}. Reboot to do it; `evenkeel-agent rollback` takes it back until then",
         region.name,
         record.version,
-        word(wipe_state),
-        word(wipe_oem)
+        request.losses()
     );
     Ok(())
 }

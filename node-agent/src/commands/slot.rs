@@ -8,6 +8,7 @@ use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
     journal::Verdict,
     machine::SlotFact,
+    reset::Reset,
     reuse,
     slot_check::SlotChecks,
 };
@@ -118,10 +119,21 @@ pub(super) fn activate(args: &ActivateArgs) -> Result<()> {
     let name = situation.staged(args.slot.slot.as_deref())?;
     let slot = situation.disk.slot(&name)?;
     let record = slot.read_record()?;
+    let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
+    tell_of_withdrawn(reset.as_ref());
     situation.bootloader.arm_trial(&slot, &record, args.tries)?;
     eprintln!("slot {name} ({}) boots next, at most {} times until it is kept", record.version, args.tries);
     Ok(())
+}
+
+fn tell_of_withdrawn(reset: Option<&Reset>) {
+    if let Some(reset) = reset {
+        eprintln!(
+            "what `evenkeel-agent reset` asked for is withdrawn: slot {} does not begin anew any more",
+            reset.slot
+        );
+    }
 }
 
 pub(super) fn commit(args: &SlotArgs) -> Result<()> {
@@ -146,14 +158,18 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
     let wanted = args.to.as_deref();
+    if wanted.is_some() {
+        tell_of_withdrawn(reset.as_ref());
+    }
     let trial = situation.entries.iter().find(|entry| entry.name.tries.is_some());
     let trial = trial.filter(|trial| wanted != Some(trial.name.slot.as_str()));
     if let (Some(trial), None) = (trial, wanted) {
         give_up(&situation, trial, state.as_deref())?;
+        tell_of_withdrawn(reset.as_ref());
         eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
-    if let (Some(reset), None) = (reset, wanted) {
+    if let (Some(reset), None) = (&reset, wanted) {
         eprintln!("slot {} boots next, and does not begin anew any more", reset.slot);
         return Ok(());
     }

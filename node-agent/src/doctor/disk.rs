@@ -15,6 +15,7 @@ use crate::{
     boot::{self, Bootloader, FileDamage, Loader},
     disk::{Access, Disk},
     esp::Esp,
+    reset,
     slots::{self, Memory, SlotState},
 };
 
@@ -42,6 +43,7 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
     let target = slots.as_ref().ok().and_then(|slots| reuse::choose(slots, running, None).ok());
     let target_writes = target.map_or(Ok(()), |target| writes(disk, &target.name));
     let boot_files = loader.as_ref().map_err(Clone::clone).and_then(|loader| boot_files(disk, &**loader));
+    let reset = loader.as_ref().ok().and_then(|loader| reset::requested(loader.esp()).ok()?);
     let esp = loader.and_then(|loader| esp(disk, &*loader, target, how));
     DiskFacts {
         name: disk.path().display().to_string(),
@@ -49,6 +51,7 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
         lost_of_table: disk.lost_of_table().unwrap_or_default(),
         damaged: entries.map(|entries| damaged(disk, &entries)).unwrap_or_default(),
         boot_files,
+        reset,
         slots,
         target_writes,
         esp,

@@ -4,6 +4,7 @@ use super::{BootFileFact, DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
 use crate::{
     bios_boot::BiosState,
     machine::{EntryFact, SlotFact},
+    reset::Reset,
     reuse::{self, NoSlot},
 };
 
@@ -23,6 +24,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
             findings.extend(slots(disk, running));
             findings.extend([esp_writes(esp), esp_room(esp)]);
             findings.extend(boot_files(disk));
+            findings.extend(disk.reset.as_ref().map(reset));
             findings.extend(loader(esp, facts));
             findings.extend(bios(&disk.bios));
         }
@@ -172,6 +174,16 @@ fn boot_files(disk: &DiskFacts) -> Vec<Finding> {
         make("boot-files", file.message.clone(), advice)
     };
     damaged.iter().map(finding).collect()
+}
+
+fn reset(reset: &Reset) -> Finding {
+    let message =
+        format!("slot {} begins anew at its next boot, as was asked for: {}", reset.slot, reset.losses());
+    Finding::warn(
+        "reset",
+        message,
+        "reboot to do it; `evenkeel-agent rollback`, `activate` and an update take it back until then",
+    )
 }
 
 /// Nothing where no BIOS was meant to boot the disk.

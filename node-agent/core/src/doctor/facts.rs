@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{bios_boot::BiosState, machine::SlotFact};
+use crate::{bios_boot::BiosState, machine::SlotFact, reset::Reset};
 
 /// A disk, and the machine that runs from it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct DiskFacts {
     pub damaged: Vec<String>,
     /// Kernels and initrds on the boot partition that are not what the slots hold that boot by them.
     pub boot_files: Result<Vec<BootFileFact>, String>,
+    /// What the initrd is asked for, if that can be read.
+    pub reset: Option<Reset>,
     /// Whether the slot that would be written next can be, if one can be chosen.
     pub target_writes: Result<(), String>,
     /// The boot partition.

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     bios_boot::BiosState,
     machine::{EntryFact, SlotContent, SlotFact},
+    reset::Reset,
 };
 
 fn slot(name: &str, entry: EntryFact) -> SlotFact {
@@ -29,6 +30,7 @@ fn healthy() -> Facts {
         slots: Ok(vec![slot("a", EntryFact::Permanent), SlotFact::empty("b")]),
         damaged: Vec::new(),
         boot_files: Ok(Vec::new()),
+        reset: None,
         target_writes: Ok(()),
         esp: Ok(esp),
         bios: Ok(BiosState::Absent),
@@ -137,6 +139,9 @@ fn what_ails_the_disk_is_found() {
         after(|facts, _, disk| disk(facts).state_filesystem = Err("x".into())),
         [("state-filesystem", Fail)]
     );
+    let digest = "sha256:01".to_owned();
+    let reset = Reset { slot: "a".into(), digest, wipe_state: true, wipe_oem: false, asked: None };
+    assert_eq!(after(|facts, _, disk| disk(facts).reset = Some(reset)), [("reset", Warn)]);
     let file = |slot: &str| BootFileFact { slot: slot.into(), message: "the kernel is lost".into() };
     for (slot, expected) in [("a", Fail), ("b", Warn), ("recovery", Warn)] {
         let found = after(|facts, _, disk| disk(facts).boot_files = Ok(vec![file(slot)]));
