@@ -20,7 +20,10 @@ use evenkeel_node_agent_core::{
     layout::Role,
 };
 
-use crate::disk::{Disk, DiskError, RegionError};
+use crate::{
+    causes::with_causes,
+    disk::{Disk, DiskError, RegionError},
+};
 
 pub use apply::{Applied, Machine};
 pub use cluster::{is_applied, note_applied, of_the_cluster};
@@ -104,7 +107,7 @@ pub fn read_folder(folder: &Path) -> Result<CloudConfig, CloudConfigError> {
     for path in paths {
         match read_document(&path) {
             Ok(document) => config.append(document),
-            Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "left out"),
+            Err(error) => tracing::error!(error = with_causes(&error.into()), "left out"),
         }
     }
     Ok(config)

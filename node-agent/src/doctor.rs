@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use evenkeel_node_agent_core::doctor::Facts;
 use jiff::Timestamp;
 
-use crate::disk::open_or_find;
+use crate::{causes::with_causes, disk::open_or_find};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub fn look(place: &Place, how: Look) -> Facts {
 
 /// An error with all that is below it.
 fn words(error: impl Into<anyhow::Error>) -> String {
-    format!("{:#}", error.into())
+    with_causes(&error.into())
 }
 
 /// Where the files of the host's own root are: a container has another one.

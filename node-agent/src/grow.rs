@@ -15,7 +15,10 @@ use evenkeel_node_agent_core::{
     layout::Role,
 };
 
-use crate::disk::{Disk, DiskError, Partition, TableGrowth};
+use crate::{
+    causes::with_causes,
+    disk::{Disk, DiskError, Partition, TableGrowth},
+};
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +115,7 @@ pub fn at_boot(disk: &Disk, proc: &Path) {
         }
         Ok(_) => {}
         Err(error) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
+            let error = with_causes(&error.into());
             tracing::error!(error, "the disk is not used to its end");
         }
     }

@@ -20,6 +20,7 @@ use evenkeel_node_agent_core::{
 
 use crate::{
     boot::{self, BootError},
+    causes::with_causes,
     disk::{self, Disk, DiskError},
     esp::Esp,
     programs::{self, SYSTEMCTL},
@@ -156,7 +157,7 @@ fn end(
 
 /// An error with its causes.
 fn text(error: impl Into<anyhow::Error>) -> String {
-    format!("{:#}", error.into())
+    with_causes(&error.into())
 }
 
 type Reason = (RollbackCause, String);

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod boot;
+pub mod causes;
 pub mod cloud_config;
 pub mod commands;
 pub mod disk;

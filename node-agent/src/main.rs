@@ -1,9 +1,9 @@
 //! The command line's entry.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
-use evenkeel_node_agent::{args::Cli, commands, printable::printable};
+use evenkeel_node_agent::{args::Cli, causes::with_causes, commands, printable::printable};
 use tracing_subscriber::EnvFilter;
 
 /// Characters of an error that are told: more than any of ours has.
@@ -11,11 +11,12 @@ const MESSAGE_MAX: usize = 4096;
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     match commands::execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("evenkeel-agent: {}", printable(&format!("{error:#}"), MESSAGE_MAX));
+            eprintln!("evenkeel-agent: {}", printable(&with_causes(&error), MESSAGE_MAX));
             ExitCode::from(commands::exit_code(&error))
         }
     }

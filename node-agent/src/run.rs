@@ -80,9 +80,10 @@ async fn follow(args: &RunArgs) -> anyhow::Result<()> {
         let pause = match agent.turn().await {
             Ok(pause) => pause,
             Err(error) => {
-                tracing::warn!(error = %format!("{error:#}"), "this turn could not be made; trying again");
+                let error = error.plan_error();
+                tracing::warn!(error = error.message, "this turn could not be made; trying again");
                 agent.sight.forget();
-                agent.watch.report_error(error.plan_error()).await;
+                agent.watch.report_error(error).await;
                 TRY_AGAIN
             }
         };

@@ -65,6 +65,7 @@ fn a_lost_cut_or_changed_file_is_told_and_written_again() {
         let (machine, _, kept) = installed(loader);
         let disk = machine.disk.path();
         let (esp, before) = (esp::open(&machine.disk).unwrap(), boots(&machine));
+        let mut logged = false;
         let whole = |said: &str| said.contains("nothing to mend");
         assert_eq!(agent(disk, &["doctor"]).0, 0, "{loader:?}");
         assert!(whole(&agent(disk, &["disk", "mend"]).1), "{loader:?}");
@@ -98,6 +99,8 @@ fn a_lost_cut_or_changed_file_is_told_and_written_again() {
                 let (code, said) = agent(disk, &["disk", "mend"]);
                 let mended = format!("{expected}: written again, from the slot");
                 assert!(code == 0 && said.contains(&mended) && !whole(&said), "{case}: {code} {said}");
+                logged |= said.contains("has rotted");
+                assert!(!said.contains('\x1b'), "colours where there is no terminal, {case}: {said:?}");
                 assert_eq!(sum(&machine, &name).as_deref(), Some(content.sha256.as_str()), "{case}");
                 assert_eq!(boots(&machine), before, "{case}");
 
@@ -105,6 +108,7 @@ fn a_lost_cut_or_changed_file_is_told_and_written_again() {
                 assert!(whole(&agent(disk, &["disk", "mend"]).1), "{case}");
             }
         }
+        assert!(logged, "{loader:?}");
     }
 }
 

@@ -232,3 +232,14 @@ fn documents_that_are_too_many_are_told() {
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(said.contains("left out") && said.contains("100.yaml") && !said.contains("099.yaml"), "{said}");
 }
+
+#[test]
+fn what_is_wrong_with_a_document_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("config.yaml");
+    fs::write(&document, "no: [list").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+    let output = command.args(["cloud-config", "check"]).arg(&document).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.matches("cannot be used").count()), (Some(3), 1), "{said}");
+}

@@ -11,6 +11,7 @@ use evenkeel_node_agent_core::cloud_config::{CloudConfig, Source, nocloud::MetaD
 
 use super::CloudConfigError;
 use crate::{
+    causes::with_causes,
     disk::{self, Disk},
     programs::{self, UDEVADM},
 };
@@ -68,7 +69,7 @@ fn append(config: &mut CloudConfig, given: Given) {
     for (name, text) in given.documents {
         match super::document(&name, &text) {
             Ok(document) => config.append(document),
-            Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "left out"),
+            Err(error) => tracing::error!(error = with_causes(&error.into()), "left out"),
         }
     }
 }

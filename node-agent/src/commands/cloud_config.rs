@@ -8,6 +8,7 @@ use evenkeel_node_agent_core::cloud_config::{CloudConfig, CloudConfigError as Do
 use super::{disk, refused};
 use crate::{
     args::{CloudConfigApplyArgs, When},
+    causes::with_causes,
     cloud_config::{self, CloudConfigError, DOCUMENTS_MAX, Machine},
     grow,
     programs::{self, SYSTEMCTL},
@@ -56,14 +57,12 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
         }
     }
     let count = failed.len();
-    let first = failed.into_iter().fold(None, |first, (name, error)| {
-        let error = anyhow::Error::from(error).context(format!("cloud-config: {name}"));
-        eprintln!("{error:#}");
-        first.or(Some(error))
-    });
-    first.map_or(Ok(()), |error| {
-        Err(error.context(format!("{count} steps of this machine's cloud-config failed")))
-    })
+    let mut errors = failed
+        .into_iter()
+        .map(|(name, error)| anyhow::Error::from(error).context(format!("cloud-config: {name}")));
+    let Some(first) = errors.next() else { return Ok(()) };
+    errors.for_each(|error| eprintln!("{}", with_causes(&error)));
+    Err(first.context(format!("{count} steps of this machine's cloud-config failed")))
 }
 
 /// They run only on machines that have something for them to do: none waits for a network for nothing.

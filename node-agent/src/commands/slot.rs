@@ -17,6 +17,7 @@ use super::{disk, refused};
 use crate::{
     args::{ActivateArgs, DiskArg, PinArgs, RollbackArgs, SlotArgs, StateArg},
     boot::{self, Bootloader},
+    causes::with_causes,
     disk::Disk,
     pins, reset,
     run::host,
@@ -196,7 +197,7 @@ fn checks(state: Option<&Path>) -> SlotChecks {
     let Some(state) = state.filter(|path| path.is_dir()) else { return SlotChecks::default() };
     let checks = StateDir::open(state).and_then(|state| state.slot_checks());
     checks.unwrap_or_else(|error| {
-        eprintln!("which slots are damaged is unknown: {:#}", anyhow::Error::from(error));
+        eprintln!("which slots are damaged is unknown: {}", with_causes(&error.into()));
         SlotChecks::default()
     })
 }
@@ -211,8 +212,8 @@ fn give_up(situation: &Situation, trial: &BootEntry, state: Option<&Path>) -> Re
         let message = format!("slot {slot} was on trial, and was given up by `evenkeel-agent rollback`");
         let verdict = Verdict { digest: trial.body.digest.clone(), cause: RollbackCause::User, message };
         if let Err(error) = StateDir::open(state).and_then(|state| state.write_verdict(&verdict)) {
-            let error = anyhow::Error::from(error);
-            eprintln!("the agent may hold this against the image, as it cannot be told: {error:#}");
+            let why = with_causes(&error.into());
+            eprintln!("the agent may hold this against the image, as it cannot be told: {why}");
         }
     }
     Ok(situation.bootloader.disarm(slot)?)

@@ -10,6 +10,7 @@ use super::disk;
 use crate::{
     args::VerifyArgs,
     boot,
+    causes::with_causes,
     disk::{Disk, RegionError, SlotRegion},
     slot::scrub::{self, Damage},
     stage::priority,
@@ -89,7 +90,7 @@ struct Told(Option<anyhow::Error>);
 impl Told {
     fn tell(&mut self, error: impl Into<anyhow::Error>) {
         if let Some(before) = self.0.replace(error.into()) {
-            eprintln!("evenkeel-agent: {before:#}");
+            eprintln!("evenkeel-agent: {}", with_causes(&before));
         }
     }
 

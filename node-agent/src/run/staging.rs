@@ -21,7 +21,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Agent, act::ActError, host_facts};
 use crate::{
-    boot, disk, own_changes,
+    boot,
+    causes::with_causes,
+    disk, own_changes,
     stage::{self, Meter, StageError, StageRequest, Staged},
 };
 
@@ -129,7 +131,7 @@ impl Agent {
             }
             Err(error) => {
                 tracing::warn!(
-                    error = format!("{error:#}"),
+                    error = with_causes(&error),
                     "conflicts with the machine's own changes are unknown"
                 );
                 cost
