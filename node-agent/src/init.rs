@@ -96,6 +96,8 @@ const LOADERS: [&str; 2] =
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
 const WDCTL: [&str; 2] = ["usr/bin/wdctl", "bin/wdctl"];
+const E2FSCK: [&str; 2] = ["usr/sbin/e2fsck", "sbin/e2fsck"];
+const KERNEL_PACKAGE: &str = "linux-image-amd64";
 const MKE2FS: [&str; 2] = ["usr/sbin/mke2fs", "sbin/mke2fs"];
 
 /// A read-only root cannot grow these at boot.
@@ -106,7 +108,7 @@ const MOUNT_POINTS: [&str; 12] =
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A file could not be written.
-    #[error("{operation} {path}: run this as root while the image is built")]
+    #[error("{operation} {path}{advice}", advice = advice(source))]
     Io {
         /// `write`, `link`, …
         operation: &'static str,
@@ -115,6 +117,12 @@ pub enum InitError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// This program is to go into the image, and cannot be found.
+    #[error(
+        "find this program, to copy it into the image: no /proc is mounted here. Mount it (`mount -t proc proc /proc`), or \
+         start the program by its whole path"
+    )]
+    NoSelf(#[source] io::Error),
     /// The image lacks something.
     #[error("the image has no {what}: install the package {package} before `evenkeel-agent init`")]
     Missing {
@@ -160,23 +168,39 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     require(root, &DMSETUP, "dmsetup", "dmsetup")?;
     // The initrd starts the watchdog of a trial with it.
     require(root, &WDCTL, "wdctl", "util-linux")?;
+    // The initrd mends the state's file system with it.
+    require(root, &E2FSCK, "e2fsck", "e2fsprogs")?;
     // The initrd of a machine that begins anew makes its file systems with it.
     require(root, &MKE2FS, "mke2fs", "e2fsprogs")?;
+    require_kernel(root)?;
     if initrd { build_initrds(root) } else { Ok(()) }
+}
+
+/// One where staging looks for it.
+fn require_kernel(root: &Path) -> Result<(), InitError> {
+    let names = |folder: &str| fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let in_modules = names("usr/lib/modules").any(|entry| entry.path().join("vmlinuz").exists());
+    let in_boot = names("boot").any(|entry| entry.file_name().to_string_lossy().starts_with("vmlinuz"));
+    // A link at the root leads to another one, which may be named from the image's own root.
+    if in_modules || in_boot || root.join("vmlinuz").symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    Err(InitError::Missing { what: "kernel", package: KERNEL_PACKAGE })
 }
 
 fn build_initrds(root: &Path) -> Result<(), InitError> {
     require(root, &["usr/bin/dracut"], "dracut", "dracut")?;
     let modules = root.join("usr/lib/modules");
-    let listing = fs::read_dir(&modules).map_err(|source| failed("list", &modules, source))?;
-    let mut kernels: Vec<String> = listing
+    let mut kernels: Vec<String> = fs::read_dir(&modules)
+        .into_iter()
+        .flatten()
         .flatten()
         .filter(|entry| entry.path().join("modules.dep").exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     kernels.sort();
     if kernels.is_empty() {
-        return Err(InitError::Missing { what: "kernel in /usr/lib/modules", package: "linux-image-amd64" });
+        return Err(InitError::Missing { what: "kernel in /usr/lib/modules", package: KERNEL_PACKAGE });
     }
     for kernel in &kernels {
         require_verity(&modules.join(kernel), kernel)?;
@@ -229,11 +253,20 @@ fn enable_tmp(root: &Path) -> Result<(), InitError> {
 }
 
 fn copy_self(target: &Path) -> Result<(), InitError> {
-    let this = env::current_exe()
-        .or_else(|error| env::args_os().next().map(PathBuf::from).ok_or(error))
-        .map_err(|source| failed("find this program, to copy it to", target, source))?;
+    // The kernel says where it is in /proc alone.
+    let this = env::current_exe().or_else(|error| started_as().ok_or(InitError::NoSelf(error)))?;
     let bytes = fs::read(&this).map_err(|source| failed("read", &this, source))?;
     write(target, &bytes, 0o755)
+}
+
+/// The path by which this program was started, or where the shell found its name.
+fn started_as() -> Option<PathBuf> {
+    let name = PathBuf::from(env::args_os().next()?);
+    if name.components().count() > 1 {
+        return name.exists().then_some(name);
+    }
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(&name)).find(|path| path.is_file())
 }
 
 fn require(root: &Path, paths: &[&str], what: &'static str, package: &'static str) -> Result<(), InitError> {
@@ -263,6 +296,14 @@ fn link(path: &Path, target: &str) -> Result<(), InitError> {
 
 fn make_folder(path: &Path) -> Result<(), InitError> {
     fs::create_dir_all(path).map_err(|source| failed("make folder", path, source))
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ": run this as root while the image is built",
+        io::ErrorKind::ReadOnlyFilesystem => ": run this while the image is built, and can be written",
+        _ => "",
+    }
 }
 
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> InitError {

@@ -22,8 +22,16 @@ fn what_an_image_lacks_is_named_with_its_package() {
     touch(root, "usr/sbin/dmsetup", "");
     assert!(said(false).contains("the package util-linux"), "{}", said(false));
     touch(root, "usr/bin/wdctl", "");
-    assert!(said(false).contains("the package e2fsprogs"), "{}", said(false));
-    touch(root, "usr/sbin/mke2fs", "");
+    for program in ["e2fsck", "mke2fs"] {
+        let expected = format!("no {program}: install the package e2fsprogs");
+        assert!(said(false).contains(&expected), "{}", said(false));
+        touch(root, &format!("usr/sbin/{program}"), "");
+    }
+    for initrd in [false, true] {
+        let words = said(initrd);
+        assert!(words.contains("no kernel: install the package linux-image-amd64"), "{words}");
+    }
+    touch(root, "boot/vmlinuz-6.1.0-9", "MZ");
     init::init(root, false).unwrap();
     assert!(said(true).contains("the package dracut"));
     touch(root, "usr/bin/dracut", "");
@@ -37,8 +45,9 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
     let root = folder.path();
     touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
     touch(root, "usr/sbin/dmsetup", "");
-    touch(root, "usr/bin/wdctl", "");
-    touch(root, "usr/sbin/mke2fs", "");
+    for path in ["usr/bin/wdctl", "usr/sbin/e2fsck", "usr/sbin/mke2fs", "boot/vmlinuz-6.1.0-9"] {
+        touch(root, path, "");
+    }
     init::init(root, false).unwrap();
     let module = root.join("usr/lib/dracut/modules.d/90evenkeel");
     let mut scripts = 0;
@@ -52,24 +61,58 @@ fn the_hooks_are_shell_that_a_small_shell_takes() {
     assert_eq!(scripts, 8);
 }
 
+/// What `init` wants beside a boot loader.
+const BROUGHT: [&str; 5] =
+    ["usr/sbin/dmsetup", "usr/bin/wdctl", "usr/sbin/e2fsck", "usr/sbin/mke2fs", "boot/vmlinuz-6.1.0-9"];
+
+/// A program with its libraries, into an image.
+fn copy_program(program: &str, root: &Path, place: &str) {
+    let needed = Command::new("ldd").arg(program).output().unwrap();
+    let needed = String::from_utf8(needed.stdout).unwrap();
+    let libraries = needed.split_whitespace().filter(|word| word.starts_with('/'));
+    for (file, place) in libraries.map(|path| (path, path)).chain([(program, place)]) {
+        let copy = root.join(place.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
+    }
+}
+
+/// As in a build that mounts nothing. Needs root, for chroot.
+#[test]
+fn an_image_without_proc_is_prepared_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
+    for program in BROUGHT {
+        touch(root, program, "");
+    }
+    copy_program(env!("CARGO_BIN_EXE_evenkeel-agent"), root, "usr/local/bin/evenkeel-agent");
+    for start in ["evenkeel-agent", "/usr/local/bin/evenkeel-agent"] {
+        let mut init = Command::new("chroot");
+        init.arg(root).args([start, "init", "--no-initrd"]).env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin");
+        let output = init.output().unwrap();
+        assert!(output.status.success(), "{start}: {output:?}");
+        let copy = root.join("usr/lib/evenkeel/evenkeel-agent");
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_file(copy).unwrap();
+    }
+    // What the disk says is not always a matter of rights.
+    let error = init::init(&root.join("boot/vmlinuz-6.1.0-9"), false).unwrap_err();
+    assert!(!error.to_string().contains("as root"), "{error}");
+}
+
 /// Needs root, for chroot.
 #[test]
 fn the_callers_temporary_folder_is_none_of_the_images() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     touch(root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "MZ");
-    for program in ["usr/sbin/dmsetup", "usr/bin/wdctl", "usr/sbin/mke2fs"] {
+    for program in BROUGHT {
         touch(root, program, "");
     }
     touch(root, "usr/lib/modules/6.1.0-9/modules.dep", "kernel/drivers/md/dm-verity.ko:\n");
     touch(root, "usr/bin/dracut", "#!/bin/dash\necho \"in the image: ${TMPDIR-none}\"\n");
-    let needed = Command::new("ldd").arg("/bin/dash").output().unwrap();
-    let needed = String::from_utf8(needed.stdout).unwrap();
-    for file in needed.split_whitespace().filter(|word| word.starts_with('/')).chain(["/bin/dash"]) {
-        let copy = root.join(file.trim_start_matches('/'));
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(file, copy).unwrap();
-    }
+    copy_program("/bin/dash", root, "bin/dash");
     let mut init = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
     init.args(["init", "--root"]).arg(root).env("TMPDIR", "/not/in/the/image");
     let output = init.output().unwrap();
