@@ -36,6 +36,16 @@ pub struct Refused {
 #[error("this machine could not upgrade and return: {0} checks failed, see above")]
 struct Unfit(usize);
 
+/// A slot that the disk does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk has no slot {wanted}: its slots are {there}")]
+struct NoSuchSlot {
+    wanted: String,
+    there: String,
+}
+
+/// Exit code for wrong usage, as the parser of the command line has it.
+pub const EXIT_USAGE: u8 = 2;
 /// Exit code for a request that is refused, or an image that cannot be used.
 pub const EXIT_REFUSED: u8 = 3;
 /// Exit code for a registry that does not answer or does not let us in.
@@ -117,6 +127,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Damage>() || cause.is::<FileDamage>() {
             return EXIT_DAMAGED;
+        }
+        if cause.is::<NoSuchSlot>() {
+            return EXIT_USAGE;
         }
         if cause.is::<Unfit>() {
             return EXIT_UNFIT;

@@ -155,6 +155,17 @@ pub enum DiskError {
     /// The running machine has no disk of ours.
     #[error("{0}: name the disk with --disk")]
     NotRunning(&'static str),
+    /// What this machine runs from is unknown.
+    #[error(
+        "read {path}, which says what this machine runs from: mount the host's /proc here (`mount -t proc proc /proc`), or \
+         name the disk with --disk"
+    )]
+    NoProc {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 /// The disk that is named, or the one that this machine runs from.
@@ -270,7 +281,12 @@ impl Disk {
     pub fn lost_of_table(&self) -> io::Result<Vec<&'static str>> {
         let size = table::block_size(&self.path).map_err(io::Error::other)?;
         let device = open(&self.path, None, Access::Read).and_then(Window::whole)?;
-        Ok(table::Copies::read(&device, size)?.lost())
+        let mut lost = table::Copies::read(&device, size)?.lost();
+        // The copy of a disk that became larger is in the middle of it, where nobody looks.
+        if self.unused().is_ok_and(|(_, has_outgrown)| has_outgrown) {
+            lost.retain(|name| *name != table::SECOND);
+        }
+        Ok(lost)
     }
 
     /// Bytes of a block of the disk.

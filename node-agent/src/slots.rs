@@ -35,6 +35,10 @@ pub struct Memory {
 }
 
 /// One slot, in the command's JSON form.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the JSON form, and all of them vary freely"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotReport {

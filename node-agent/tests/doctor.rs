@@ -78,6 +78,35 @@ fn each_trouble_of_a_disk_is_named() {
 }
 
 #[test]
+fn a_disk_that_became_larger_has_lost_nothing() {
+    let machine = installed();
+    let file = File::options().write(true).open(machine.disk.path()).unwrap();
+    file.set_len(machine_on_disk::SIZE + (300 << 20)).unwrap();
+    let (code, ill) = of_disk(&machine);
+    assert_eq!((code, names(&ill)), (0, vec!["layout"]), "{ill:?}");
+    assert!(ill[0].2.contains("became larger, and 300 MiB of it are not used"), "{ill:?}");
+    // Its table is at the new end, and says no more than before.
+    evenkeel_node_agent::disk::Disk::mend_table(machine.disk.path()).unwrap();
+    assert_eq!(names(&of_disk(&machine).1), ["layout"]);
+    let grown = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"))
+        .args(["grow", "--disk", path(machine.disk.path())])
+        .status();
+    assert!(grown.unwrap().success());
+    assert_eq!(of_disk(&machine), (0, Vec::new()));
+}
+
+/// The kernel's account is elsewhere in a container, and nowhere where none is mounted.
+#[test]
+fn a_place_without_proc_is_told_to_have_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+    let output = command.args(["slots", "--proc", path(folder.path())]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("mount the host's /proc here") && said.contains("--disk"), "{said}");
+    assert_eq!(output.status.code(), Some(5));
+}
+
+#[test]
 fn a_loader_that_did_not_write_is_found() {
     let machine = installed();
     let esp = evenkeel_node_agent::esp::open(&machine.disk).unwrap();

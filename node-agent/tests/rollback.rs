@@ -222,3 +222,28 @@ fn a_trial_that_was_never_booted_is_not_kept() {
     assert_eq!(node.commit(&[]).0, 0);
     assert_eq!(node.slots()[1].entry, EntryFact::Permanent);
 }
+
+#[test]
+fn a_slot_that_there_is_none_of_is_wrong_usage_and_changes_nothing() {
+    let node = Node::new(PROGRAMS[0]);
+    node.trial(3);
+    let before = format!("{:?}", node.slots());
+    for args in [
+        &["activate", "--slot", "z"][..],
+        &["commit", "--slot", "z"],
+        &["rollback", "--to", "z"],
+        // A partition of that name is there.
+        &["rollback", "--to", "state"],
+        &["verify", "--slot", "z"],
+        &["stage", "registry.example/os:1", "--slot", "z"],
+        &["pin", "z"],
+        &["unpin", "z"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+        let output = command.args(args).arg("--disk").arg(node.machine.disk.path()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let names_them = said.contains("its slots are a, b, recovery");
+        assert!(output.status.code() == Some(2) && names_them, "{args:?}: {said}");
+    }
+    assert_eq!(format!("{:?}", node.slots()), before);
+}

@@ -16,19 +16,30 @@ const GROWTH_MIN: u64 = 4 * MIB;
 /// be done: it is so already, or its last partition is not the state partition, or it is not a table of ours.
 pub fn table(table: &Table, disk: Blocks) -> Result<Option<Table>, TableError> {
     let Some(state) = last(table).filter(|_| is_ours(table)) else { return Ok(None) };
-    let end = table.last_usable(disk);
-    let gain = end.saturating_sub(state.last).saturating_mul(disk.size);
-    let grows = gain >= GROWTH_MIN;
+    let grows = unused(table, disk) > 0;
     if !grows && table.end() == disk.count.saturating_sub(1) {
         return Ok(None);
     }
     let mut new = table.clone();
     if grows {
-        new.set_last(state.index, end);
+        new.set_last(state.index, table.last_usable(disk));
     }
     // Fails for a disk that has become smaller.
     new.copies(disk)?;
     Ok(Some(new))
+}
+
+/// Bytes of a disk behind its state partition that are its to use; none where that is no growth, or where the table is not
+/// one of ours.
+pub fn unused(table: &Table, disk: Blocks) -> u64 {
+    let Some(state) = last(table).filter(|_| is_ours(table)) else { return 0 };
+    let gain = table.last_usable(disk).saturating_sub(state.last).saturating_mul(disk.size);
+    if gain >= GROWTH_MIN { gain } else { 0 }
+}
+
+/// Whether the second copy of a table is where a disk that was smaller ended.
+pub fn has_outgrown(table: &Table, disk: Blocks) -> bool {
+    table.end() < disk.count.saturating_sub(1)
 }
 
 /// Whether a table is one of Evenkeel's layout, in which nothing lies behind the state partition.

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use evenkeel_node_agent_core::reset::Reset;
+use evenkeel_node_agent_core::{
+    layout::{RECOVERY_SLOT, Role},
+    reset::Reset,
+};
 use jiff::Timestamp;
 
+use super::NoSuchSlot;
 use crate::{
     args::{DiskArg, Output, SizeArgs, SlotsArgs, StateArg},
     boot,
-    disk::{self, Disk},
+    disk::{self, Disk, SlotRegion},
     install,
     printable::printable,
     reset,
@@ -23,6 +27,16 @@ pub(super) const STATE_DIR: &str = "/var/lib/evenkeel";
 
 pub(super) fn open(args: &DiskArg) -> Result<Disk> {
     Ok(disk::open_or_find(args.disk.as_deref(), &args.proc)?)
+}
+
+/// A slot by its name, as a person gave it.
+pub(super) fn slot(disk: &Disk, name: &str) -> Result<SlotRegion> {
+    let recovery = disk.partition(Role::Recovery).is_ok().then_some(RECOVERY_SLOT);
+    let slots: Vec<&str> = disk.slot_names().chain(recovery).collect();
+    if slots.contains(&name) {
+        return Ok(disk.slot(name)?);
+    }
+    Err(NoSuchSlot { wanted: name.to_owned(), there: slots.join(", ") }.into())
 }
 
 pub(super) fn create(path: &Path, sizes: SizeArgs, force: bool) -> Result<()> {

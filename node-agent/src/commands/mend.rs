@@ -22,6 +22,7 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
     }
     let disk = Disk::open(&path)?;
     if let Some(slot) = &args.slot {
+        disk::slot(&disk, slot)?;
         let (record, on_bios) = make_boot_partition(&disk, slot, args.bootloader)?;
         eprintln!("the boot partition was made anew: slot {slot} ({}) boots next", record.version);
         install::tell_of_bios(on_bios, args.bootloader);

@@ -87,6 +87,7 @@ impl Situation {
             let chosen = reuse::choose(&self.slots, self.running.as_deref(), None);
             return chosen.map(|slot| slot.name.clone()).map_err(|error| refused(error.to_string()));
         };
+        disk::slot(&self.disk, slot)?;
         let names: Vec<&str> = self.disk.slot_names().collect();
         if !names.contains(&slot) {
             return Err(refused(format!(
@@ -142,6 +143,7 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
     let Some(slot) = args.slot.as_deref().or(situation.current()) else {
         return Err(refused("no slot of this disk is bootable, so none can be kept: activate one first"));
     };
+    disk::slot(&situation.disk, slot)?;
     if situation.was_never_booted(slot) {
         return Err(refused(format!(
             "slot {slot} is on trial and was never booted: kept as it is, it would boot for ever and without a way back. \
@@ -156,6 +158,8 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
 pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     let state = disk::state_dir(&args.disk, &args.state);
     let situation = Situation::look_remembering(&args.disk, &args.state)?;
+    // Before anything is withdrawn or given up for it.
+    args.to.as_deref().map(|name| disk::slot(&situation.disk, name)).transpose()?;
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
     let wanted = args.to.as_deref();
@@ -234,6 +238,7 @@ pub(super) fn unpin(args: &PinArgs) -> Result<()> {
 /// The disk, if updates write the slot at all.
 fn writable(args: &PinArgs) -> Result<Disk> {
     let disk = disk::open(&args.disk)?;
+    disk::slot(&disk, &args.slot)?;
     let names: Vec<&str> = disk.slot_names().collect();
     if !names.contains(&args.slot.as_str()) {
         return Err(refused(format!("updates write no slot {}: pin one of {}", args.slot, names.join(", "))));

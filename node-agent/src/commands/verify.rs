@@ -25,7 +25,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
         args.slot.as_deref().map_or_else(|| disk.slot_names().collect(), |name| vec![name]);
     let mut told = Told::default();
     for name in names {
-        let region = disk.slot(name)?;
+        let region = disk::slot(&disk, name)?;
         match region.read_record() {
             Ok(record) => {
                 if let Some(damage) = look(&region, &record, state.as_ref())? {

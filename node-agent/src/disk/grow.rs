@@ -43,6 +43,16 @@ impl Disk {
         Ok(TableGrowth::Written)
     }
 
+    /// Bytes at the disk's end that [`Self::grow_table`] would use, and whether the second copy of its table is not at its end
+    /// for that reason.
+    pub fn unused(&self) -> Result<(u64, bool), DiskError> {
+        let path = self.path();
+        let disk = table::window(path, Access::Read)?;
+        let placed = Placed::read(&disk, table::block_size(path)?).map_err(|error| error.on("read", path))?;
+        let unused = growth::unused(&placed.table, placed.blocks);
+        Ok((unused, unused > 0 && growth::has_outgrown(&placed.table, placed.blocks)))
+    }
+
     /// Lets the kernel know how long the state partition is, where it takes it for shorter.
     pub fn tell_kernel_of_state(&self) -> Result<(), DiskError> {
         let state = self.partition(Role::State)?;

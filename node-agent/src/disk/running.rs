@@ -9,8 +9,7 @@ use super::{Disk, DiskError, device};
 /// Finds it by the slot's partition GUID on the kernel command line, which the boot entry gave.
 pub fn find(proc: &Path) -> Result<Disk, DiskError> {
     let path = proc.join("cmdline");
-    let line =
-        fs::read_to_string(&path).map_err(|source| DiskError::Io { operation: "read", path, source })?;
+    let line = fs::read_to_string(&path).map_err(|source| DiskError::NoProc { path, source })?;
     let uuid = line
         .split_whitespace()
         .find_map(|word| word.strip_prefix(PART_UUID))

@@ -16,7 +16,7 @@ use gpt::{
 };
 use uuid::Uuid;
 
-pub(super) use copies::{Copies, mend};
+pub(super) use copies::{Copies, SECOND, mend};
 pub(super) use placed::{Placed, PlacedError};
 
 use super::{Access, DiskError, FileDevice, Window, device, is_block_device};

@@ -49,6 +49,7 @@ pub(super) fn look(disk: &Disk, running: Option<&str>, how: Look) -> DiskFacts {
         name: disk.path().display().to_string(),
         missing,
         lost_of_table: disk.lost_of_table().unwrap_or_default(),
+        unused: disk.unused().map_or(0, |(bytes, _)| bytes),
         damaged: entries.map(|entries| damaged(disk, &entries)).unwrap_or_default(),
         boot_files,
         reset,

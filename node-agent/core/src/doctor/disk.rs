@@ -3,6 +3,7 @@
 use super::{BootFileFact, DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
 use crate::{
     bios_boot::BiosState,
+    layout::RECOVERY_SLOT,
     machine::{EntryFact, SlotFact},
     reset::Reset,
     reuse::{self, NoSlot},
@@ -39,8 +40,15 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
 }
 
 fn layout(disk: &DiskFacts) -> Finding {
-    if disk.lost_of_table.is_empty() {
+    if disk.lost_of_table.is_empty() && disk.unused == 0 {
         return Finding::ok("layout", format!("{} has Evenkeel's layout", disk.name));
+    }
+    if disk.lost_of_table.is_empty() {
+        let message =
+            format!("{} became larger, and {} MiB of it are not used", disk.name, disk.unused >> 20);
+        let advice = "the state partition gets them by `evenkeel-agent grow`, for a disk or file by its name with --disk; a \
+                      machine does so at its next boot, unless its cloud-config switches `growpart` off";
+        return Finding::warn("layout", message, advice);
     }
     let message = format!("{} has lost {}", disk.name, disk.lost_of_table.join(" and "));
     Finding::warn("layout", message, "write it again by what is left with `evenkeel-agent disk mend`")
@@ -59,7 +67,7 @@ fn slots(disk: &DiskFacts, running: Option<&str>) -> Vec<Finding> {
         Ok(slots) => slots,
         Err(error) => return vec![Finding::fail("slots", error, "check the disk")],
     };
-    let mut findings = vec![target(disk, slots, running), default(slots)];
+    let mut findings = vec![target(disk, slots, running), default(slots, running)];
     findings.extend(disk.damaged.iter().map(|name| {
         let message = format!("slot {name} does not hold what was written into it");
         Finding::warn(
@@ -97,8 +105,16 @@ fn target(disk: &DiskFacts, slots: &[SlotFact], running: Option<&str>) -> Findin
 }
 
 /// What a machine boots when no trial is under way.
-fn default(slots: &[SlotFact]) -> Finding {
-    match reuse::kept(slots) {
+fn default(slots: &[SlotFact], running: Option<&str>) -> Finding {
+    let kept = reuse::kept(slots);
+    if running == Some(RECOVERY_SLOT) && kept.is_none_or(|kept| kept.content.is_none()) {
+        return Finding::warn(
+            "way-back",
+            "no slot besides the recovery slot, which runs, boots: a trial comes back to that",
+            "write a slot and begin with it: `evenkeel-agent reset IMAGE --keep-state` keeps what the machine had",
+        );
+    }
+    match kept {
         None => Finding::fail(
             "way-back",
             "no slot is kept, so that a trial has nothing to come back to",
@@ -207,6 +223,7 @@ fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
         Ok(()) => Finding::ok("loader", format!("{name} can count the boots of a trial")),
         Err(error) => Finding::fail("loader", error, "without a count a trial is refused: mend this first"),
     }];
+    let running = facts.host.as_ref().and_then(|host| host.running.as_deref());
     let booted_by = facts.host.as_ref().and_then(|host| host.booted_by.as_ref());
     if let Some(other) = booted_by.filter(|booted_by| !booted_by.eq_ignore_ascii_case(part_uuid)) {
         findings.push(Finding::fail(
@@ -220,6 +237,7 @@ fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
     if let Ok(disk) = &facts.disk
         && let Ok(slots) = &disk.slots
         && slots.iter().all(|slot| slot.entry == EntryFact::Absent)
+        && running != Some(RECOVERY_SLOT)
     {
         findings.push(Finding::fail(
             "entries",

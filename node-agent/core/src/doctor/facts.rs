@@ -24,6 +24,8 @@ pub struct DiskFacts {
     pub missing: Vec<&'static str>,
     /// What it has lost of its partition table, where that can be read all the same.
     pub lost_of_table: Vec<&'static str>,
+    /// Bytes at its end that nothing uses, as it became larger.
+    pub unused: u64,
     /// The slots that updates write.
     pub slots: Result<Vec<SlotFact>, String>,
     /// Slots that hold something else than their record says.

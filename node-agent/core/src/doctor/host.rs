@@ -1,5 +1,7 @@
 //! The machine: what would start an upgrade, and what would end a bad one.
 
+use crate::layout::RECOVERY_SLOT;
+
 use super::{Facts, Finding, HostFacts, Init, Watchdog};
 
 /// The agent's documents are a few kilobytes, and each is written beside the old one.
@@ -47,7 +49,7 @@ fn init(host: &HostFacts) -> Finding {
         Init::OutOfReach(why) => Finding::fail(
             "init",
             format!("process 1 of the host cannot be asked to reboot: {why}"),
-            "run this as root in the host's process namespace (hostPID)",
+            "run this as root in the host's process namespace (hostPID), with its /proc mounted",
         ),
     }
 }
@@ -72,7 +74,8 @@ fn state(host: &HostFacts) -> Finding {
         Ok(state) => state,
     };
     let path = &state.path;
-    if state.on_state_partition == Some(false) {
+    let in_recovery = host.running.as_deref() == Some(RECOVERY_SLOT);
+    if state.on_state_partition == Some(false) && !in_recovery {
         return Finding::fail(
             "state",
             format!("{path} does not lie on the disk's state partition, so that a reboot forgets an update"),
@@ -82,6 +85,9 @@ fn state(host: &HostFacts) -> Finding {
     if state.free < STATE_FREE_MIN {
         let message = format!("{path} has {} KiB free", state.free >> 10);
         return Finding::fail("state", message, "free at least 1 MiB on the state partition (/var)");
+    }
+    if in_recovery {
+        return Finding::ok("state", format!("{path} is in memory, as it has to be in the recovery slot"));
     }
     Finding::ok("state", format!("{path} can be written, {} MiB free", state.free >> 20))
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     bios_boot::BiosState,
+    layout::RECOVERY_SLOT,
     machine::{EntryFact, SlotContent, SlotFact},
     reset::Reset,
 };
@@ -27,6 +28,7 @@ fn healthy() -> Facts {
         name: "/dev/vda".into(),
         missing: Vec::new(),
         lost_of_table: Vec::new(),
+        unused: 0,
         slots: Ok(vec![slot("a", EntryFact::Permanent), SlotFact::empty("b")]),
         damaged: Vec::new(),
         boot_files: Ok(Vec::new()),
@@ -101,6 +103,29 @@ fn what_ails_the_machine_is_found() {
 }
 
 #[test]
+fn what_is_as_it_must_be_in_the_recovery_slot_fails_nothing() {
+    use Verdict::Warn;
+    let in_memory = |facts: &mut Facts| {
+        let host = facts.host.as_mut().unwrap();
+        host.running = Some(RECOVERY_SLOT.into());
+        host.state.as_mut().unwrap().on_state_partition = Some(false);
+    };
+    assert_eq!(after(|facts, _, _| in_memory(facts)), []);
+    // It runs because no other slot boots, and a trial comes back to it.
+    for slots in [
+        vec![slot("a", EntryFact::Trial { left: 0 }), SlotFact::empty("b")],
+        vec![SlotFact { content: None, ..slot("a", EntryFact::Permanent) }, SlotFact::empty("b")],
+        vec![SlotFact::empty("a"), SlotFact::empty("b")],
+    ] {
+        let found = after(|facts, _, disk| {
+            in_memory(facts);
+            disk(facts).slots = Ok(slots);
+        });
+        assert_eq!(found, [("way-back", Warn)]);
+    }
+}
+
+#[test]
 fn a_machine_without_the_layout_gets_a_clear_word() {
     let found = after(|facts, host, _| {
         host(facts).running = None;
@@ -125,6 +150,7 @@ fn what_ails_the_disk_is_found() {
     assert_eq!(after(|facts, _, _| esp(facts, cannot)), [("loader", Fail)]);
     assert_eq!(after(|facts, _, disk| disk(facts).esp = Err("no FAT".into())), [("esp", Fail)]);
     assert_eq!(after(|facts, _, disk| disk(facts).lost_of_table = vec!["a copy"]), [("layout", Warn)]);
+    assert_eq!(after(|facts, _, disk| disk(facts).unused = 1 << 30), [("layout", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).damaged = vec!["b".into()]), [("slots", Warn)]);
     assert_eq!(after(|facts, _, disk| disk(facts).target_writes = Err("busy".into())), [("slots", Fail)]);
     for (state, expected) in [

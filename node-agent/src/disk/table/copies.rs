@@ -21,7 +21,7 @@ const PROTECTIVE: u8 = 0xEE;
 
 const BOOT_SECTOR: &str = "the protective boot sector";
 const FIRST: &str = "the first copy of the partition table";
-const SECOND: &str = "the second copy of the partition table";
+pub(in crate::disk) const SECOND: &str = "the second copy of the partition table";
 
 /// What of a table can be read.
 pub(in crate::disk) struct Copies {
