@@ -119,3 +119,29 @@ fn the_callers_temporary_folder_is_none_of_the_images() {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && said.contains("in the image: none"), "{said}");
 }
+
+/// The image of docs/install.md installs what `init` asks for.
+#[test]
+fn the_documented_image_has_what_is_wanted() {
+    let page = include_str!("../../docs/install.md");
+    let dockerfile = page.split("```").find(|block| block.contains("FROM debian:12\n\n")).unwrap();
+    let (_, packages) = dockerfile.split_once("--no-install-recommends \\\n").unwrap();
+    let packages: Vec<&str> =
+        packages.split("&&").next().unwrap().split_whitespace().filter(|word| *word != "\\").collect();
+    let essential = ["util-linux"];
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let steps = ["usr/lib/systemd/boot/efi/systemd-bootx64.efi"].into_iter().chain(BROUGHT);
+    let mut wanted = 0;
+    for path in steps.chain(["usr/bin/dracut"]) {
+        // What it says before it gets what it asks for.
+        if let Err(init::InitError::Missing { package, .. }) = init::init(root, true) {
+            let name = package.split_whitespace().next().unwrap();
+            let is_there = |known: &&str| *known == name || known.strip_suffix("-core") == Some(name);
+            assert!(packages.iter().chain(&essential).any(|known| is_there(known)), "{name}: {packages:?}");
+            wanted += 1;
+        }
+        touch(root, path, "");
+    }
+    assert_eq!(wanted, 7);
+}

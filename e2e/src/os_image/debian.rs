@@ -114,3 +114,21 @@ pub(crate) async fn bootstrap(
         .env("INITRD", "No");
     progress::long("install Debian packages into an image", output(command)).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What keeps Perl out, and a kernel for virtual machines alone.
+    const OF_THE_DEMO_ALONE: [&str; 2] = ["usr-is-merged", "linux-image-cloud-amd64"];
+
+    #[test]
+    fn what_is_booted_is_what_is_documented() {
+        let page = include_str!("../../../docs/install.md");
+        let dockerfile = page.split("```").find(|block| block.contains("FROM debian:12\n\n"));
+        let words: Vec<&str> = dockerfile.into_iter().flat_map(str::split_whitespace).collect();
+        let packages = PACKAGES.split(',').filter(|name| !OF_THE_DEMO_ALONE.contains(name));
+        let missing: Vec<&str> = packages.filter(|name| !words.contains(name)).collect();
+        assert!(missing.is_empty(), "docs/install.md does not install {missing:?}");
+    }
+}
