@@ -138,7 +138,7 @@ fn the_documented_image_has_what_is_wanted() {
         if let Err(init::InitError::Missing { package, .. }) = init::init(root, true) {
             let name = package.split_whitespace().next().unwrap();
             let is_there = |known: &&str| *known == name || known.strip_suffix("-core") == Some(name);
-            assert!(packages.iter().chain(&essential).any(|known| is_there(known)), "{name}: {packages:?}");
+            assert!(packages.iter().chain(&essential).any(is_there), "{name}: {packages:?}");
             wanted += 1;
         }
         touch(root, path, "");
