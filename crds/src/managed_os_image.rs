@@ -71,7 +71,8 @@ pub struct ManagedOSImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<FollowedChannel>,
     /// Configuration of the nodes beside the image, in the dialect of Elemental and Kairos (`stages`) or in cloud-init's.
-    /// It is applied at each boot, after what the machine has of its own; a change is rolled out as a new image is.
+    /// It is applied at each boot, after what the machine has of its own; a change is rolled out as a new image is, with a
+    /// reboot or, as `reboot.onCloudConfigChange` says, without.
     /// Everybody who may read this object or node plans can read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_config: Option<CloudConfig>,
@@ -206,12 +207,20 @@ pub struct Reboot {
     /// its old slot by itself, whether or not the cluster can be reached.
     #[schemars(range(min = 30, max = 86_400))]
     pub commit_deadline_seconds: i64,
+    /// Whether a node reboots for a change of `cloudConfig` alone. Without it such a change is applied to the running system:
+    /// no cordon, no drain, and the same trial, gates and way back. The node must run an image whose `init` knows of it.
+    pub on_cloud_config_change: bool,
 }
 
 impl Default for Reboot {
     fn default() -> Self {
         // 15 min to Ready covers servers with slow firmware; twice that to be committed leaves time for gates.
-        Self { delay_seconds: 0, deadline_seconds: 900, commit_deadline_seconds: 1800 }
+        Self {
+            delay_seconds: 0,
+            deadline_seconds: 900,
+            commit_deadline_seconds: 1800,
+            on_cloud_config_change: true,
+        }
     }
 }
 

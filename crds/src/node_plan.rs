@@ -76,6 +76,9 @@ pub struct NodePlanSpec {
     /// The cluster's cloud-config, which is kept in the slot with the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_config: Option<OrderedCloudConfig>,
+    /// Whether another cloud-config alone is applied to the system that runs, without a reboot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
     /// What the recovery slot shall hold. It is written while nothing else is to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOrder>,
@@ -187,6 +190,9 @@ pub struct Disruption {
     /// Whether the turn is to leave an image that was kept, because the rollout is taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_back: bool,
+    /// Whether the turn is for a cloud-config that is applied without a reboot: the node stays in service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
     /// What is lost, if the turn is for the machine to begin anew and not for an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Wipe>,

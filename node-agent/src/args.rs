@@ -9,7 +9,7 @@ use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
 pub use source::{PullArgs, SourceArgs, TrustArgs};
 
-use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
+use crate::{boot::Loader, cloud_config::live::LiveArgs, disk::Sizes, guard::GuardArgs, run::RunArgs};
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
@@ -357,6 +357,8 @@ pub struct InitArgs {
 pub enum CloudConfigCommand {
     /// Apply it; files that are as it says are not written.
     Apply(CloudConfigApplyArgs),
+    /// Apply what the agent asks for to the system that runs, and go back from what is not kept. A unit of the host starts it.
+    Live(LiveArgs),
     /// Say what of a document is understood.
     Check {
         /// The document, or a folder with all documents of a machine.
@@ -370,6 +372,9 @@ pub struct CloudConfigApplyArgs {
     /// Which of its steps.
     #[arg(long, value_enum, default_value = "early")]
     pub stage: When,
+    /// Folder on the state partition that tells what was applied without a reboot and kept.
+    #[arg(long, env = "EVENKEEL_STATE_DIR", default_value = "/var/lib/evenkeel")]
+    pub state_dir: PathBuf,
     /// The disk.
     #[command(flatten)]
     pub disk: DiskArg,

@@ -4,6 +4,7 @@
 mod apply;
 mod cluster;
 mod files;
+pub mod live;
 mod mounted;
 mod once;
 pub mod sources;
@@ -26,7 +27,7 @@ use crate::{
 };
 
 pub use apply::{Applied, Machine};
-pub use cluster::{is_applied, note_applied, of_the_cluster};
+pub use cluster::{is_applied, note_applied, of_the_cluster, parsed};
 
 /// Name of the document that an installation puts on the oem partition.
 pub const FILE_NAME: &str = "cloud-config.yaml";

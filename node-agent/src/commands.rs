@@ -20,6 +20,7 @@ use evenkeel_trust::{PolicyError, Refusal};
 
 use crate::{
     args::{CloudConfigCommand, Command, DiskCommand},
+    cloud_config::live,
     slot::scrub::Damage,
     stage::StageError,
 };
@@ -81,6 +82,7 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Init(args) => host::init(&args),
         Command::Guard(args) => host::guard(&args),
         Command::CloudConfig(CloudConfigCommand::Apply(args)) => cloud_config::apply(&args),
+        Command::CloudConfig(CloudConfigCommand::Live(args)) => Ok(live::follow(&args)?),
         Command::CloudConfig(CloudConfigCommand::Check { file }) => cloud_config::check(&file),
     }
 }

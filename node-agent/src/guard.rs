@@ -1,7 +1,7 @@
 //! `evenkeel-agent guard`: on the host, checks a trial boot's health, and ends one that is not kept in time, whatever
 //! the cluster does.
 
-mod checks;
+pub(crate) mod checks;
 mod reach;
 
 use std::{
@@ -160,7 +160,7 @@ fn text(error: impl Into<anyhow::Error>) -> String {
     with_causes(&error.into())
 }
 
-type Reason = (RollbackCause, String);
+pub(crate) type Reason = (RollbackCause, String);
 
 /// A boot on trial.
 struct Trial<'a> {
@@ -212,7 +212,7 @@ fn watch(
         }
         let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.proc)?);
         if left.is_zero() {
-            return Ok(Some(too_late(deadline, api_server)));
+            return Ok(Some(too_late("boot", deadline, api_server)));
         }
         if checks.due() && is_up() {
             if let Err(message) = checks.ask(Instant::now() + left) {
@@ -232,8 +232,8 @@ fn watch(
 }
 
 /// Whom a commit that did not come in time is held against.
-fn too_late(deadline: u64, api_server: Option<&str>) -> Reason {
-    let late = format!("the trial was not kept within {deadline} s of its boot");
+pub(crate) fn too_late(begin: &str, deadline: u64, api_server: Option<&str>) -> Reason {
+    let late = format!("the trial was not kept within {deadline} s of its {begin}");
     match api_server.map(reach::reach) {
         Some(Err(unreachable)) => {
             let message = format!(
@@ -260,7 +260,7 @@ fn is_up() -> bool {
     asked.is_err() || asked.is_ok_and(|output| output.status.success())
 }
 
-fn uptime(proc: &Path) -> Result<Duration, GuardError> {
+pub(crate) fn uptime(proc: &Path) -> Result<Duration, GuardError> {
     let path = proc.join("uptime");
     let text = fs::read_to_string(&path).map_err(|source| GuardError::Uptime(path.clone(), source))?;
     let seconds = text.split('.').next().and_then(|whole| whole.trim().parse().ok());

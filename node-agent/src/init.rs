@@ -14,7 +14,7 @@ const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
 const HEALTH_FOLDER: &str = "usr/lib/evenkeel/health.d";
 
 /// What is written: path, content, mode.
-const FILES: [(&str, &str, u32); 14] = [
+const FILES: [(&str, &str, u32); 16] = [
     (
         "usr/lib/dracut/modules.d/90evenkeel/module-setup.sh",
         include_str!("init/files/dracut/module-setup.sh"),
@@ -77,14 +77,28 @@ const FILES: [(&str, &str, u32); 14] = [
         include_str!("init/files/evenkeel-cloud-config-network.service"),
         0o644,
     ),
+    (
+        "usr/lib/systemd/system/evenkeel-cloud-config-live.path",
+        include_str!("init/files/evenkeel-cloud-config-live.path"),
+        0o644,
+    ),
+    (
+        "usr/lib/systemd/system/evenkeel-cloud-config-live.service",
+        include_str!("init/files/evenkeel-cloud-config-live.service"),
+        0o644,
+    ),
 ];
 
 /// Links: path, target. systemd's own blessing of a boot would keep a trial that nobody has judged.
-const LINKS: [(&str, &str); 4] = [
+const LINKS: [(&str, &str); 5] = [
     ("usr/lib/systemd/system/sysinit.target.wants/evenkeel-guard.service", "../evenkeel-guard.service"),
     (
         "usr/lib/systemd/system/sysinit.target.wants/evenkeel-cloud-config.service",
         "../evenkeel-cloud-config.service",
+    ),
+    (
+        "usr/lib/systemd/system/multi-user.target.wants/evenkeel-cloud-config-live.path",
+        "../evenkeel-cloud-config-live.path",
     ),
     ("etc/systemd/system/systemd-bless-boot.service", "/dev/null"),
     ("etc/systemd/system-generators/systemd-bless-boot-generator", "/dev/null"),

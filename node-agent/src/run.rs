@@ -6,6 +6,7 @@
 pub mod act;
 pub mod args;
 pub mod host;
+mod live;
 pub mod plan_watch;
 pub mod sight;
 mod staging;
@@ -18,10 +19,11 @@ use evenkeel_node_agent_core::{
     doctor::{Finding, Verdict, examine},
     journal::Journal,
     layout::RECOVERY_SLOT,
+    live_config::LiveConfig,
     machine::{
-        Action, Facts, Orders, Outcome, next, on_trial, record,
+        Action, Facts, Orders, Outcome, TRIAL_TRIES, next, record,
         recovery::{forget, write_recovery},
-        reset, resume, status,
+        reset, resume, status, waits_for_host,
     },
 };
 use evenkeel_registry::{Platform, Reputation};
@@ -33,7 +35,7 @@ pub use args::RunArgs;
 
 use crate::{
     doctor::{self, Look, Place},
-    state_dir::StateDir,
+    state_dir::{StateDir, StateError},
 };
 use act::ActError;
 use plan_watch::PlanWatch;
@@ -137,8 +139,7 @@ impl Agent {
             (action, _) => action,
         };
         let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
-        let waits_for_guard = on_trial(&self.journal) && !facts.host_checks_passed;
-        let longest = if reported && !waits_for_guard { LOOK_AGAIN } else { TRY_AGAIN };
+        let longest = if reported && !waits_for_host(&self.journal, &facts) { LOOK_AGAIN } else { TRY_AGAIN };
         match action {
             Action::Wait => Ok(longest),
             Action::WaitUntil(at) => {
@@ -190,6 +191,7 @@ impl Agent {
             commit_deadline: plan.and_then(|plan| plan.spec.commit_deadline_seconds),
             attempt: self.journal.attempt.clone(),
             api_server: self.api_server.clone(),
+            cloud_config: plan.and_then(|plan| plan.spec.cloud_config.clone()),
         };
         let action = action.clone();
         match tokio::task::spawn_blocking(move || act::act(&tools, &action)).await {
@@ -203,7 +205,8 @@ impl Agent {
         let (verdict, passed) = (self.state.verdict()?, self.state.checks_passed()?);
         let (checks, state) = (self.state.slot_checks()?, &self.state);
         tokio::task::block_in_place(|| {
-            let facts = self.sight.look(verdict, passed.as_ref(), &checks)?;
+            let live = known_live(state)?;
+            let facts = self.sight.look(verdict, passed.as_ref(), &checks, live)?;
             // The guard writes it there before it takes it from the boot partition.
             let noted = state.reset_done()?.map(|done| done.id);
             Ok(Facts { reset_done: facts.reset_done.or(noted), ..facts })
@@ -234,6 +237,15 @@ impl Agent {
         let status = status(&self.journal, facts, None, host_facts(facts), generation, before.as_ref());
         self.watch.report(status).await
     }
+}
+
+/// What is known of cloud-configs without a reboot. An agent that runs says that boots with what is kept come far enough.
+fn known_live(state: &StateDir) -> Result<LiveConfig, StateError> {
+    let mut live = state.live_config()?;
+    if live.boots.take_if(|boots| boots.count <= TRIAL_TRIES).is_some() {
+        state.clear_live_boots()?;
+    }
+    Ok(live)
 }
 
 fn api_server(config: &Config) -> Option<String> {

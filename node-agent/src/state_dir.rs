@@ -11,6 +11,7 @@ use std::{
 
 use evenkeel_node_agent_core::{
     journal::{ChecksPassed, JOURNAL_VERSION, Journal, ResetDone, TrialOrder, Verdict},
+    live_config::{Boots, Kept, LiveConfig, Order, Said},
     slot_check::SlotChecks,
 };
 use nix::{
@@ -25,6 +26,11 @@ const VERDICT: &str = "verdict.json";
 const CHECKS_PASSED: &str = "checks-passed.json";
 const RESET_DONE: &str = "reset-done.json";
 const SLOT_CHECKS: &str = "slot-checks.json";
+const LIVE_KEPT: &str = "live-kept.json";
+const LIVE_SAID: &str = "live-said.json";
+const LIVE_BOOTS: &str = "live-boots.json";
+/// The unit that a change of it starts names it too.
+const LIVE_ORDER: &str = "live-order.json";
 const LOCK: &str = "agent.lock";
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// A document of ours has a few kilobytes; anything above this is not ours.
@@ -129,9 +135,49 @@ impl StateDir {
         self.write(SLOT_CHECKS, checks)
     }
 
+    /// What is known of cloud-configs without a reboot; whether the host has a unit for them is not known here.
+    pub fn live_config(&self) -> Result<LiveConfig, StateError> {
+        Ok(LiveConfig {
+            supported: false,
+            kept: self.read(LIVE_KEPT)?,
+            order: self.read(LIVE_ORDER)?,
+            said: self.read(LIVE_SAID)?,
+            boots: self.read(LIVE_BOOTS)?,
+        })
+    }
+
+    /// Replaces what is kept, durably.
+    pub fn write_live_kept(&self, kept: &Kept) -> Result<(), StateError> {
+        self.write(LIVE_KEPT, kept)
+    }
+
+    /// Replaces what the host's unit is asked for, durably.
+    pub fn write_live_order(&self, order: &Order) -> Result<(), StateError> {
+        self.write(LIVE_ORDER, order)
+    }
+
+    /// Replaces what the host's unit says of it, durably.
+    pub fn write_live_said(&self, said: &Said) -> Result<(), StateError> {
+        self.write(LIVE_SAID, said)
+    }
+
+    /// Replaces the count of boots, durably.
+    pub fn write_live_boots(&self, boots: &Boots) -> Result<(), StateError> {
+        self.write(LIVE_BOOTS, boots)
+    }
+
+    /// Removes the count of boots, durably.
+    pub fn clear_live_boots(&self) -> Result<(), StateError> {
+        self.remove(LIVE_BOOTS)
+    }
+
     /// Removes the verdict on an earlier trial, durably.
     pub fn clear_verdict(&self) -> Result<(), StateError> {
-        let path = self.0.join(VERDICT);
+        self.remove(VERDICT)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.0.join(name);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error("remove", &path, source)),
             _ => self.sync(),

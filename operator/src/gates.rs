@@ -13,7 +13,7 @@ mod workload;
 pub use annotation::tidy;
 pub use book::{Book, Question};
 pub use cel::check as check_expression;
-pub use departure::ask_departures;
+pub use departure::{Asked, ask_departures};
 
 use evenkeel_crds::health_gate::HealthGate;
 

@@ -123,6 +123,11 @@ impl Machine {
         &self.name
     }
 
+    /// Its root, as far as the model has one.
+    pub fn root(&self) -> PathBuf {
+        self.state_dir.with_file_name("proc").join("1/root")
+    }
+
     /// Every start so far.
     pub fn boots(&self) -> Vec<Boot> {
         self.seen().boots.clone()

@@ -1,12 +1,14 @@
-//! A cloud-config from the cluster, with the real operator, agent and guard: it is rolled out as an image is.
+//! A cloud-config from the cluster, with the real operator, agent and guard: it is rolled out as an image is, with a reboot and
+//! without.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
-use evenkeel_crds::node_plan::Phase;
+use evenkeel_crds::node_plan::{Phase, RollbackCause};
 use evenkeel_node_agent::disk::Disk;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
+    machine::Event,
     os_image::OsImage,
     watch::World,
 };
@@ -85,6 +87,80 @@ async fn a_change_reaches_every_node_with_a_reboot_and_without_another_image() -
         assert_eq!(fleet.machine(node)?.boots().len(), 4);
         assert_eq!(fleet.watch.world().phase(node), Phase::Committed);
     }
+    assert!(fleet.cordoned().await?.is_empty());
+    Ok(())
+}
+
+/// A file that the cluster's document is about, as a machine has it.
+fn motd(fleet: &Fleet, node: &str) -> Result<String> {
+    let root = fleet.machine(node)?.root();
+    Ok(fs::read_to_string(root.join("etc/motd")).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_every_node_without_a_reboot_where_that_is_declared() -> Result<()> {
+    let fleet = Fleet::start(&FleetOptions::of(2)).await?;
+    let second = fleet.publish(&OsImage::good("2")).await?;
+    let want = async |config: Value| {
+        let reboot = json!({ "onCloudConfigChange": false });
+        let spec = json!({ "cloudConfig": config, "rollout": { "maxUnavailable": 1 }, "reboot": reboot });
+        fleet.want("os", &second.tagged, spec).await
+    };
+    let says = |word: &str| json!({ "stages": { "boot": [{ "files": [{ "path": "/etc/motd", "content": word }] }] } });
+    let nodes = ["node-1", "node-2"];
+    // Another image needs a reboot, whatever else is wanted.
+    want(says("one")).await?;
+    let one = released(&fleet, "").await?;
+    fleet.until_all_run(&one, ROLLOUT).await?;
+    let boots = |node: &str| anyhow::Ok(fleet.machine(node)?.boots().len());
+    assert_eq!((boots("node-1")?, boots("node-2")?), (2, 2));
+
+    want(says("two")).await?;
+    let two = released(&fleet, &one).await?;
+    let world = fleet.until_all_run(&two, ROLLOUT).await?;
+    assert_eq!(world.worst, 0, "nobody was out of service");
+    for node in nodes {
+        assert_eq!((boots(node)?, motd(&fleet, node)?), (2, "two".to_owned()));
+        assert!(world.status(node).is_some_and(|status| status.live && status.staging.is_none()));
+    }
+
+    // It outlives a boot, although the slot came with another one.
+    fleet.machine("node-1")?.happen(Event::PowerCut);
+    let back = |world: &World| {
+        let machine = fleet.machine("node-1").ok();
+        let boot = machine.and_then(|machine| machine.boots().last().cloned());
+        let booted = world.status("node-1").and_then(|status| status.booted.as_ref());
+        booted.zip(boot).is_some_and(|(booted, boot)| booted.boot_id == boot.boot_id && booted.digest == two)
+    };
+    fleet
+        .until("it is there again with what was kept", ROLLOUT, |world| {
+            back(world) && boots("node-1").is_ok_and(|boots| boots == 3)
+        })
+        .await?;
+
+    // What does not work is taken back where it was tried first, and nobody else gets it.
+    let mut bad = says("bad");
+    bad["stages"]["network"] = json!([{ "name": "impossible", "commands": ["false"] }]);
+    want(bad).await?;
+    let stopped = |world: &World| {
+        world.condition("os", "Stalled").is_some_and(|(_, reason, _)| reason == "RolloutStopped")
+    };
+    let world = fleet.until("the rollout stops", ROLLOUT, stopped).await?;
+    let tried: Vec<&str> = nodes.into_iter().filter(|node| world.phase(node) == Phase::RolledBack).collect();
+    let [tried] = tried[..] else { panic!("{tried:?} tried it") };
+    let cause = world.status(tried).and_then(|status| status.rolled_back.clone()).context("no cause")?;
+    assert_eq!(cause.cause, RollbackCause::HostCheck);
+    assert!(cause.message.contains("impossible"), "{}", cause.message);
+    for node in nodes {
+        let booted =
+            world.status(node).and_then(|status| status.booted.clone()).context("it says nothing")?;
+        assert_eq!((booted.digest, motd(&fleet, node)?), (two.clone(), "two".to_owned()));
+    }
+
+    // Without one, and still without a reboot.
+    want(Value::Null).await?;
+    fleet.until_all_run(&second.digest, ROLLOUT).await?;
+    assert_eq!((boots("node-1")?, boots("node-2")?), (3, 2));
     assert!(fleet.cordoned().await?.is_empty());
     Ok(())
 }

@@ -32,6 +32,9 @@ pub struct NodePlanStatus {
     /// What runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booted: Option<Booted>,
+    /// Whether what is staged, on trial or kept is a cloud-config that needs no reboot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
     /// What went wrong, with phase `Failed` or while a step is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<PlanError>,

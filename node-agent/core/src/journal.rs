@@ -77,6 +77,9 @@ pub struct Attempt {
     pub digest: String,
     /// The slot that gets it.
     pub slot: String,
+    /// Whether it is for a cloud-config alone, which the system that runs gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
     /// Where the attempt stands.
     pub step: Step,
     /// What staging took, once it is done.

@@ -18,6 +18,7 @@ pub mod grub_env;
 pub mod journal;
 pub mod kernel_options;
 pub mod layout;
+pub mod live_config;
 pub mod machine;
 pub mod own_changes;
 pub mod partition_table;

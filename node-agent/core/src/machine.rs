@@ -5,6 +5,7 @@
 //! repeated after a crash.
 
 pub mod facts;
+pub mod live;
 pub mod orders;
 pub mod outcome;
 pub mod recovery;
@@ -13,10 +14,11 @@ pub mod resume;
 pub mod status;
 
 pub use facts::{EntryFact, Facts, Orders, RunningSlot, SlotContent, SlotFact};
+pub use live::LiveAction;
 pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;
-pub use status::{ACKNOWLEDGE_WITHIN, on_trial, only_acknowledges, report, status};
+pub use status::{ACKNOWLEDGE_WITHIN, only_acknowledges, report, status, waits_for_host};
 
 use crate::reset::Reset;
 
@@ -69,6 +71,8 @@ pub enum Action {
         /// The slot on trial.
         slot: String,
     },
+    /// Something about a cloud-config that is applied without a reboot.
+    Live(LiveAction),
     /// Make the committed `from` give way to `to`, then reboot.
     RevertCommitted {
         /// The slot that runs.
@@ -84,7 +88,11 @@ impl Action {
     pub fn is_brief(&self) -> bool {
         matches!(
             self,
-            Self::Activate { .. } | Self::Commit { .. } | Self::Disarm { .. } | Self::WithdrawReset
+            Self::Activate { .. }
+                | Self::Commit { .. }
+                | Self::Disarm { .. }
+                | Self::WithdrawReset
+                | Self::Live(_)
         )
     }
 }

@@ -85,6 +85,7 @@ fn facts(entry: EntryFact, running: &str, now: i64, verdict: Option<Verdict>) ->
         slots: vec![slot("a"), slot("b")],
         reset_requested: None,
         reset_done: None,
+        live: evenkeel_node_agent_core::live_config::LiveConfig::default(),
         verdict,
         host_checks_passed: true,
         now: Timestamp::from_second(now).expect("a time between the years -9999 and 9999"),

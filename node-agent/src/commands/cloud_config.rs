@@ -3,7 +3,11 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use evenkeel_node_agent_core::cloud_config::{CloudConfig, CloudConfigError as DocumentError, Stage, parse};
+use evenkeel_node_agent_core::{
+    cloud_config::{CloudConfig, CloudConfigError as DocumentError, Stage, parse},
+    live_config::LiveConfig,
+    machine::RunningSlot,
+};
 
 use super::{disk, refused};
 use crate::{
@@ -13,6 +17,7 @@ use crate::{
     grow,
     programs::{self, SYSTEMCTL},
     run::host::running_slot,
+    state_dir::{StateDir, StateError},
 };
 
 /// The units of the later steps, which wait for more of the system.
@@ -24,16 +29,22 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let mut config = cloud_config::sources::read(&disk)?;
     let running = running_slot(Path::new("/proc"))?;
     let mut failed = Vec::new();
+    let mut release = running.as_ref().map(|running| running.digest.clone()).unwrap_or_default();
     if let Some(running) = &running {
-        match cloud_config::of_the_cluster(&disk, running) {
-            Ok(from_the_cluster) => config.append(from_the_cluster),
+        let live = kept_since(args, running);
+        let setting = cloud_config::of_the_cluster(&disk, running, &live);
+        match setting.and_then(|setting| Ok((cloud_config::parsed(&setting)?, setting.release))) {
+            Ok((from_the_cluster, of)) => {
+                config.append(from_the_cluster);
+                release = of;
+            }
             Err(error) => failed.push(("what came from the cluster".to_owned(), error)),
         }
     }
     if args.stage == When::Early && config.grows() {
         grow::at_boot(&disk, &args.disk.proc);
     }
-    let machine = Machine::this(running.as_ref().map(|running| running.digest.clone()).unwrap_or_default());
+    let machine = Machine::this(release.clone());
     let stages = match args.stage {
         When::Early => {
             let once = [Stage::AfterInstall, Stage::AfterUpgrade];
@@ -52,8 +63,8 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     }
     if args.stage == When::Early {
         start_later_units(&config)?;
-        if let Some(running) = running.filter(|_| has_all) {
-            cloud_config::note_applied(Path::new("/"), &running)?;
+        if running.is_some() && has_all {
+            cloud_config::note_applied(Path::new("/"), &release)?;
         }
     }
     let count = failed.len();
@@ -63,6 +74,25 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let Some(first) = errors.next() else { return Ok(()) };
     errors.for_each(|error| eprintln!("{}", with_causes(&error)));
     Err(first.context(format!("{count} steps of this machine's cloud-config failed")))
+}
+
+/// What the cluster had applied without a reboot, and kept. A boot that begins with it is counted first: without an agent that
+/// comes up, it is given up after a few.
+fn kept_since(args: &CloudConfigApplyArgs, running: &RunningSlot) -> LiveConfig {
+    let count = |state: &StateDir| {
+        let mut live = state.live_config()?;
+        if args.stage == When::Early
+            && let Some(boots) = live.count_boot(running)
+        {
+            state.write_live_boots(&boots)?;
+            live.boots = Some(boots);
+        }
+        Ok(live)
+    };
+    StateDir::open(&args.state_dir).and_then(|state| count(&state)).unwrap_or_else(|error: StateError| {
+        eprintln!("what was applied without a reboot is unknown: {:#}", anyhow::Error::from(error));
+        LiveConfig::default()
+    })
 }
 
 /// They run only on machines that have something for them to do: none waits for a network for nothing.

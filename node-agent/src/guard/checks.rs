@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(100);
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 
 /// The programs of a folder, and what they said in this boot.
-pub(super) struct Checks {
+pub(crate) struct Checks {
     folder: PathBuf,
     /// When all of them said yes for the first time, or were asked again.
     passed: Option<Instant>,
@@ -37,22 +37,22 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), passed: None, relapses: BTreeMap::new() }
     }
 
     /// Whether all of them said yes once.
-    pub(super) fn passed(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.passed.is_some()
     }
 
     /// Whether it is time to ask: what is healthy when it has just started may not stay so.
-    pub(super) fn due(&self) -> bool {
+    pub(crate) fn due(&self) -> bool {
         self.passed.is_none_or(|asked| asked.elapsed() >= PAUSE)
     }
 
     /// Runs every program, in the order of their names, and none beyond `end`. The error says which failed, and how.
-    pub(super) fn ask(&mut self, end: Instant) -> Result<(), String> {
+    pub(crate) fn ask(&mut self, end: Instant) -> Result<(), String> {
         for program in programs(&self.folder) {
             if self.passed() { self.again(&program, end)? } else { first(&program, end)? }
         }

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use evenkeel_crds::node_plan::PlanError;
+use evenkeel_crds::{cloud_config::OrderedCloudConfig, node_plan::PlanError};
 use evenkeel_node_agent_core::{
     journal::{Attempt, TrialOrder},
     machine::{Action, TRIAL_TRIES},
 };
 
-use super::host::{self, HostError};
+use super::{
+    host::{self, HostError},
+    live,
+};
 use crate::{
     boot::{self, BootError},
     disk::{self, Disk, DiskError, RegionError},
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// Seconds from the trial's boot to its end, when the order does not say.
-const COMMIT_DEADLINE_SECONDS: i64 = 1800;
+pub(super) const COMMIT_DEADLINE_SECONDS: i64 = 1800;
 
 /// What actions need.
 pub(super) struct Tools {
@@ -33,6 +36,8 @@ pub(super) struct Tools {
     pub attempt: Option<Attempt>,
     /// `host:port` of the API server.
     pub api_server: Option<String>,
+    /// The cloud-config of the order.
+    pub cloud_config: Option<OrderedCloudConfig>,
 }
 
 /// Why a look or an action failed.
@@ -121,6 +126,7 @@ pub(super) fn act(tools: &Tools, action: &Action) -> Result<(), ActError> {
         }
         Action::WithdrawReset => Ok(reset::withdraw(boot::open(&disk()?)?.esp())?),
         Action::Reboot => reboot(tools),
+        Action::Live(action) => live::act(tools, &disk()?, *action),
         Action::RevertTrial { slot } => {
             boot::open(&disk()?)?.disarm(slot)?;
             reboot(tools)

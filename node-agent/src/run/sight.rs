@@ -10,6 +10,7 @@ use std::{
 
 use evenkeel_node_agent_core::{
     journal::{ChecksPassed, Verdict},
+    live_config::LiveConfig,
     machine::{Facts, RunningSlot, SlotFact},
     reset::Reset,
     slot_check::SlotChecks,
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 use super::{act::ActError, host};
 use crate::{
     boot,
-    cloud_config::is_applied,
+    cloud_config::{is_applied, live::is_supported},
     disk,
     reset::{self, ResetError},
     slots,
@@ -62,19 +63,23 @@ impl Sight {
         verdict: Option<Verdict>,
         passed: Option<&ChecksPassed>,
         checks: &SlotChecks,
+        live: LiveConfig,
     ) -> Result<Facts, ActError> {
         let Seen { running, slots, recovery, reset_requested, reset_done } = self.machine(checks)?;
         let boot_id = running.as_ref().map(|running| running.boot_id.as_str());
         let passed = boot_id.is_some() && boot_id == passed.map(|passed| passed.boot_id.as_str());
         // The host has not passed before it is configured as it should be.
-        let configured = running.as_ref().is_none_or(|running| is_applied(&self.proc, running));
-        let host_checks_passed = passed && configured;
+        let configured = running.as_ref().is_none_or(|running| is_applied(&self.proc, live.release(running)));
+        let applied = running.as_ref().is_some_and(|running| live.is_on_trial(running));
+        let host_checks_passed = (passed || applied) && configured;
+        let live = LiveConfig { supported: is_supported(&self.proc), ..live };
         Ok(Facts {
             running,
             slots,
             recovery,
             reset_requested,
             reset_done,
+            live,
             verdict,
             host_checks_passed,
             now: Timestamp::now(),

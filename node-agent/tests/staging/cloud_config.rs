@@ -6,7 +6,9 @@ use evenkeel_node_agent::{
     cloud_config, pins,
     stage::{Meter, StageRequest, Staged, stage},
 };
-use evenkeel_node_agent_core::{cloud_config::Stage, machine::RunningSlot, slot_record::SlotRecord};
+use evenkeel_node_agent_core::{
+    cloud_config::Stage, live_config::LiveConfig, machine::RunningSlot, slot_record::SlotRecord,
+};
 
 use crate::{
     image::{Recipe, tar},
@@ -71,17 +73,19 @@ async fn it_is_applied_where_its_slot_runs_and_nowhere_else() {
         boot_id: String::new(),
     };
     let names = |name: &str, digest: &str| {
-        let config = cloud_config::of_the_cluster(&machine.disk, &running(name, digest)).unwrap_or_default();
+        let live = LiveConfig::default();
+        let setting = cloud_config::of_the_cluster(&machine.disk, &running(name, digest), &live);
+        let config = setting.map(|setting| cloud_config::parsed(&setting).unwrap()).unwrap_or_default();
         config.steps(Stage::Boot).iter().map(|step| step.hostname.clone().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(names("b", &record.release()), ["one"]);
     // A trial is kept only if the host says that it has applied it, in this boot and of this release.
-    let (root, configured) = (machine.folder.path(), running("b", &record.release()));
+    let (root, configured) = (machine.folder.path(), record.release());
     fs::create_dir_all(root.join("proc/1")).unwrap();
     symlink(root, root.join("proc/1/root")).unwrap();
-    let is_applied = |running: &RunningSlot| cloud_config::is_applied(&root.join("proc"), running);
-    assert!(!is_applied(&configured) && is_applied(&running("a", "sha256:0")));
-    cloud_config::note_applied(root, &running("b", &format!("{}+0", record.digest))).unwrap();
+    let is_applied = |release: &str| cloud_config::is_applied(&root.join("proc"), release);
+    assert!(!is_applied(&configured) && is_applied("sha256:0"));
+    cloud_config::note_applied(root, &format!("{}+0", record.digest)).unwrap();
     assert!(!is_applied(&configured), "that was another one");
     cloud_config::note_applied(root, &configured).unwrap();
     assert!(is_applied(&configured));

@@ -116,6 +116,8 @@ impl World {
             },
             not_after: Some("2100-01-01T00:00:00Z".parse().unwrap()),
             revert: (target == Target::Reverted).then_some(revert),
+            live: false,
+            live_turn: false,
         }
     }
 

@@ -86,7 +86,8 @@ fn single(
     let same_order =
         |plan_id: &String| node.plan.as_ref().is_some_and(|plan| plan.spec.plan_id.as_ref() == Some(plan_id));
     let going_back = record.is_some_and(|record| record.going_back);
-    let out_of_service = is_out_of_service(policy, node);
+    let live = record.is_some_and(|record| record.live);
+    let out_of_service = live || is_out_of_service(policy, node);
     let on_trial = status.is_some_and(|status| matches!(status.phase, Phase::Trial | Phase::Committed));
     let still_trial = status.is_some_and(|status| status.phase == Phase::Trial);
     let rebooted = record.is_some_and(|record| {
@@ -132,11 +133,11 @@ fn single(
             ),
             (!out_of_service, "rebooted before it was cordoned and drained"),
             (going_back, "approved a reboot into the image that is to be left"),
-            (gate_open(policy, node, GateTime::During), "rebooted before a gate was met"),
-            (hook_open(policy, node, HookTime::AfterDrain), "rebooted before a hook was done"),
+            (!live && gate_open(policy, node, GateTime::During), "rebooted before a gate was met"),
+            (!live && hook_open(policy, node, HookTime::AfterDrain), "rebooted before a hook was done"),
         ],
         Action::Commit => vec![
-            (!on_trial || !rebooted, "committed without a new boot"),
+            (!on_trial || !live && !rebooted, "committed without a new boot"),
             (still_trial && gate_open(policy, node, GateTime::After), "committed before a gate was met"),
             (
                 still_trial && hook_open(policy, node, HookTime::AfterReboot),
@@ -245,11 +246,16 @@ fn begin(policy: &Policy, node: &NodeSeen, new: &Disruption) -> Vec<(bool, &'sta
         (new.found_cordoned != node.unschedulable, "recorded another cordon than it found"),
         (new.boot_id_before != node.boot_id, "recorded another boot than it found"),
         (
+            for_image && new.live != status.is_some_and(|status| status.live),
+            "recorded wrongly whether the node reboots",
+        ),
+        (
             for_image && !new.going_back && status.is_none_or(|status| status.phase != Phase::Staged),
             "began before the node was staged",
         ),
         (
             !new.going_back
+                && !new.live
                 && policy.drain.enabled
                 && policy.drain.dry_run
                 && !matches!(node.checks.departure, Departure::Free { .. }),

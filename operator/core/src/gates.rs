@@ -54,8 +54,8 @@ pub enum Departure {
 const BELIEVED: SignedDuration = SignedDuration::from_secs(60);
 
 /// Whether anything has to be found out before a node may leave service.
-pub fn asks_before(policy: &Policy) -> bool {
-    policy.drain.enabled && policy.drain.dry_run
+pub fn asks_before(policy: &Policy, node: &NodeSeen) -> bool {
+    policy.drain.enabled && policy.drain.dry_run && !node.stays_in_service()
         || policy.gates.iter().any(|gate| gate.when.contains(&GateTime::Before))
 }
 
@@ -94,7 +94,7 @@ pub fn leave(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Leave {
         let again = now + SignedDuration::from_secs(gate.interval_seconds);
         return Leave::Held { by: describe_condition(gate, node).unwrap_or_default(), again };
     }
-    if !asks_before(policy) {
+    if !asks_before(policy, node) {
         return Leave::Now;
     }
     match &node.checks.departure {

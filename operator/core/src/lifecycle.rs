@@ -45,6 +45,9 @@ pub fn lifecycle(policy: &Policy, node: &NodeSeen) -> Lifecycle {
             false => Lifecycle::InService,
         };
     }
+    if record.live {
+        return Lifecycle::InService;
+    }
     match plan.spec.target {
         // A drain that was given up is undone by the same order as a trial that failed.
         Some(Target::Reverted) => Lifecycle::Maintained { drained: false },
@@ -82,6 +85,7 @@ mod tests {
             healthy_since: None,
             attempt: 1,
             going_back: false,
+            live: false,
             reset: None,
         };
         let mut plan = PlanSeen::default();

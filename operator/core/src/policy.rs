@@ -212,6 +212,18 @@ impl Policy {
         }
     }
 
+    /// Whether a change of the cloud-config alone needs no reboot.
+    pub fn applies_live(&self) -> bool {
+        !self.reboot.on_cloud_config_change
+    }
+
+    /// Whether a node that runs this needs no reboot to run what it is to run.
+    pub fn needs_no_reboot(&self, booted: &Booted) -> bool {
+        let digest = self.image.as_deref().and_then(digest_of);
+        let same_image = digest.is_some() && booted.digest.split('+').next() == digest;
+        self.applies_live() && same_image && !self.is_run_by(booted)
+    }
+
     /// Whether an order is for what nodes are to run.
     pub fn is_ordered_by(&self, spec: &NodePlanSpec) -> bool {
         let (ordered, wanted) = (spec.cloud_config.as_ref(), self.cloud_config.as_ref());

@@ -54,6 +54,8 @@ pub enum NodeState {
     Halted(String),
     /// It was told to reboot.
     Rebooting,
+    /// It was told to apply its cloud-config, without a reboot.
+    Applying,
     /// It runs the image on trial and is not healthy yet.
     Unhealthy(String),
     /// It runs the image on trial and is healthy, for the soak time to pass.
@@ -110,6 +112,7 @@ impl fmt::Display for NodeState {
             }
             Self::Halted(why) => write!(f, "waits in its turn: {why}"),
             Self::Rebooting => f.write_str("rebooting"),
+            Self::Applying => f.write_str("applying its cloud-config"),
             Self::Unhealthy(why) => write!(f, "on trial, not healthy: {why}"),
             Self::Soaking => f.write_str("on trial, soaking"),
             Self::Committing => f.write_str("committing"),

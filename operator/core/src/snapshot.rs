@@ -152,6 +152,11 @@ impl NodeSeen {
         self.selected && !self.gone && self.claimed_by_other.is_none()
     }
 
+    /// Whether what is staged there needs no reboot, and nothing else takes it out of service.
+    pub fn stays_in_service(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.status.live) && self.reset.is_none()
+    }
+
     /// Whether it serves workloads and nobody is about to change that.
     pub fn available(&self) -> bool {
         !self.gone && self.ready && !self.unschedulable && self.disruption().is_none()

@@ -86,6 +86,7 @@ fn in_turn(target: Target, phase: Phase) -> NodeSeen {
         healthy_since: None,
         attempt: 1,
         going_back: false,
+        live: false,
         reset: None,
     });
     node

@@ -22,9 +22,20 @@ const PODS_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// What a message names before it counts the rest.
 const NAMED_MAX: usize = 3;
 
-/// Begins to find out whether these nodes may leave service; each comes with what its answer is for.
-pub fn ask_departures(context: &Arc<Context>, image: &Arc<ManagedOSImage>, nodes: Vec<(String, String)>) {
-    for (node, turn) in nodes {
+/// A node whose turn it would be.
+pub struct Asked {
+    /// Its name.
+    pub node: String,
+    /// What the answer is for.
+    pub turn: String,
+    /// Whether its pods have to leave.
+    pub leaves: bool,
+}
+
+/// Begins to find out whether these nodes may begin their turn.
+pub fn ask_departures(context: &Arc<Context>, image: &Arc<ManagedOSImage>, nodes: Vec<Asked>) {
+    for asked in nodes {
+        let (node, turn) = (asked.node.clone(), asked.turn.clone());
         let key = (image.uid().unwrap_or_default(), node.clone());
         {
             let mut departures = context.book.departures();
@@ -43,7 +54,7 @@ pub fn ask_departures(context: &Arc<Context>, image: &Arc<ManagedOSImage>, nodes
         tokio::spawn(async move {
             let departure = {
                 let _permit = context.book.permits.acquire().await;
-                find_out(&context, &image, &node, &turn).await
+                find_out(&context, &image, &asked).await
             };
             let leaving = Leaving { turn, asking: false, departure, wanted: Instant::now() };
             context.book.departures().insert(key, leaving);
@@ -52,12 +63,13 @@ pub fn ask_departures(context: &Arc<Context>, image: &Arc<ManagedOSImage>, nodes
     }
 }
 
-async fn find_out(context: &Context, image: &Arc<ManagedOSImage>, node: &str, turn: &str) -> Departure {
+async fn find_out(context: &Context, image: &Arc<ManagedOSImage>, asked: &Asked) -> Departure {
+    let Asked { node, turn, leaves } = asked;
     let now = Timestamp::now();
     let mut held: Vec<String> = Vec::new();
     let mut again = PODS_AGAIN;
     let drain = &image.spec.drain;
-    if drain.enabled && drain.dry_run {
+    if *leaves && drain.enabled && drain.dry_run {
         match Rules::new(drain, false, now) {
             Ok(rules) => match dry_run(context, node, &rules).await {
                 Ok(kept) => held.extend(kept),
@@ -72,9 +84,9 @@ async fn find_out(context: &Context, image: &Arc<ManagedOSImage>, node: &str, tu
         }
         let question = Question {
             image: Arc::clone(image),
-            node: node.to_owned(),
+            node: node.clone(),
             when: GateTime::Before,
-            turn: turn.to_owned(),
+            turn: turn.clone(),
             gate: gate.clone(),
         };
         expect(context, &question);

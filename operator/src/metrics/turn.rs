@@ -161,6 +161,7 @@ pub(super) mod tests {
             healthy_since: None,
             attempt: 1,
             going_back: false,
+            live: false,
             reset: None,
         };
         let rolled_back =

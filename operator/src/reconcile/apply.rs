@@ -179,6 +179,7 @@ fn after(spec: &NodePlanSpec, policy: &Policy, action: &Action) -> NodePlanSpec 
                 plan_id: Some(plan_id.clone()),
                 image: Some(image.clone()),
                 cloud_config: policy.cloud_config.clone(),
+                live: policy.applies_live(),
                 target: Some(Target::Staged),
                 commit_deadline_seconds: Some(policy.reboot.commit_deadline_seconds),
                 pull: policy.pull.clone(),

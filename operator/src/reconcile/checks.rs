@@ -23,7 +23,7 @@ use kube::ResourceExt as _;
 use crate::{
     api::ApiError,
     context::Context,
-    gates::{self, Book, Question},
+    gates::{self, Asked, Book, Question},
     jobs::{self, Of, What, turn_label},
 };
 
@@ -92,7 +92,8 @@ fn gates_of(
         GateTime::Before => false,
         GateTime::During => record.drained_at.is_some(),
         GateTime::After => {
-            node.ready && node.phase() == Phase::Trial && node.boot_id != record.boot_id_before
+            let there = record.live || node.boot_id != record.boot_id_before;
+            node.ready && node.phase() == Phase::Trial && there
         }
     };
     if !ready {
@@ -119,8 +120,11 @@ fn gates_of(
 
 /// Begins to find out what the decision wants to know.
 pub fn ask(context: &Arc<Context>, image: &Arc<ManagedOSImage>, snapshot: &Snapshot, report: &Report) {
-    let nodes =
-        report.asks.iter().filter_map(|name| Some((name.clone(), before_turn(snapshot.nodes.get(name)?))));
+    let nodes = report.asks.iter().filter_map(|name| {
+        let seen = snapshot.nodes.get(name)?;
+        let leaves = !seen.stays_in_service();
+        Some(Asked { node: name.clone(), turn: before_turn(seen), leaves })
+    });
     gates::ask_departures(context, image, nodes.collect());
 }
 

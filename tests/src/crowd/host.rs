@@ -39,6 +39,7 @@ impl Host {
             slots: self.slots.clone(),
             reset_requested: None,
             reset_done: None,
+            live: evenkeel_node_agent_core::live_config::LiveConfig::default(),
             verdict: None,
             host_checks_passed: self.checks_passed,
             now: Timestamp::now(),

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +15,8 @@ use evenkeel_node_agent::{
     boot,
     disk::{Disk, SlotRegion},
     reset,
+    run::host::running_slot,
+    state_dir::StateDir,
 };
 use evenkeel_node_agent_core::{
     erofs_read,
@@ -55,6 +57,9 @@ pub struct Power {
 struct Up {
     agent: Service,
     guard: Service,
+    /// The unit for a cloud-config without a reboot, and the change that it was started for.
+    unit: Option<Service>,
+    noticed: Option<SystemTime>,
     boot_id: String,
     since: Instant,
     reported: bool,
@@ -158,11 +163,19 @@ impl Power {
         fs::write(random.join("boot_id"), format!("{boot_id}\n"))?;
         fs::write(folder.join("proc/cmdline"), format!("{options}\n"))?;
         fs::write(folder.join("proc/uptime"), "0.00 0.00\n")?;
-        // What the image's own program leaves in /run when it has applied what came with the slot.
-        let digest = options.split_whitespace().find_map(|word| word.strip_prefix("evenkeel.digest="));
+        // What the image's own program leaves in /run when it has applied what came with the slot, or what is kept since.
         let run = folder.join("proc/1/root/run/evenkeel");
         fs::create_dir_all(&run)?;
-        fs::write(run.join("cloud-config-applied"), digest.unwrap_or_default())?;
+        let state = StateDir::open(&folder.join("state"))?;
+        let live = state.live_config()?;
+        let running = running_slot(&folder.join("proc"))?.context("no slot runs")?;
+        if let Some(boots) = live.count_boot(&running) {
+            state.write_live_boots(&boots)?;
+        }
+        fs::write(run.join("cloud-config-applied"), live.release(&running))?;
+        let units = folder.join("proc/1/root/usr/lib/systemd/system");
+        fs::create_dir_all(&units)?;
+        fs::write(units.join("evenkeel-cloud-config-live.path"), "")?;
         let health = folder.join("health.d");
         let _ = fs::remove_dir_all(&health);
         fs::create_dir_all(&health)?;
@@ -180,6 +193,8 @@ impl Power {
         Ok(Up {
             agent: self.start_agent()?,
             guard: self.start_guard()?,
+            unit: None,
+            noticed: self.changed(),
             boot_id,
             since: now,
             reported: false,
@@ -242,8 +257,31 @@ impl Power {
                 sleep(RESTART_PAUSE).await;
                 up.guard = self.start_guard()?;
             }
+            self.be_path_unit(up)?;
             self.be_kubelet(up).await;
         }
+    }
+
+    /// What systemd does when the agent's order changes, or what it started for that fails.
+    fn be_path_unit(&self, up: &mut Up) -> Result<()> {
+        let changed = self.changed();
+        let failed = up.unit.as_mut().and_then(Service::ended).map(|status| !status.success());
+        let runs = up.unit.is_some() && failed.is_none();
+        if !runs && (changed != up.noticed || failed == Some(true)) {
+            up.noticed = changed;
+            let mut command = self.world("cloud-config");
+            command.arg("live").arg("--health-dir").arg(self.options.folder.join("health.d"));
+            command.arg("--root").arg(self.options.folder.join("proc/1/root"));
+            up.unit = Some(program("unit", command, &self.options.folder)?);
+        }
+        Ok(())
+    }
+
+    /// When the agent wrote its order.
+    fn changed(&self) -> Option<SystemTime> {
+        fs::metadata(self.options.folder.join("state/live-order.json"))
+            .and_then(|order| order.modified())
+            .ok()
     }
 
     fn tell_time(&self, up: &Up) -> Result<()> {

@@ -1,9 +1,9 @@
 //! What was wanted and what was seen.
 
-use evenkeel_crds::node_plan::{NodePlanSpec, Order, Revert};
+use evenkeel_crds::node_plan::{NodePlanSpec, Order, Revert, RollbackCause};
 use jiff::Timestamp;
 
-use crate::{journal::Verdict, reset::Reset, slot_check::SlotCheck};
+use crate::{journal::Verdict, live_config::LiveConfig, reset::Reset, slot_check::SlotCheck};
 
 /// What was seen on the machine in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Facts {
     pub reset_requested: Option<Reset>,
     /// The last order of the cluster's to begin anew that the initrd carried out.
     pub reset_done: Option<String>,
+    /// Cloud-configs that were applied without a reboot.
+    pub live: LiveConfig,
     /// What the guard left, if it sent the machine back.
     pub verdict: Option<Verdict>,
     /// Whether the guard says that the host's own health checks passed in this boot.
@@ -122,6 +124,10 @@ pub struct Orders {
     pub not_after: Option<Timestamp>,
     /// Why the order is to go back.
     pub revert: Option<Revert>,
+    /// Whether another cloud-config alone is applied without a reboot.
+    pub live: bool,
+    /// Whether an approval is for that, and not for a reboot.
+    pub live_turn: bool,
 }
 
 impl Orders {
@@ -131,11 +137,26 @@ impl Orders {
             order: spec.order()?,
             not_after: spec.not_after.map(|time| time.0),
             revert: spec.revert.clone(),
+            live: spec.live,
+            live_turn: spec.disruption.as_ref().is_some_and(|record| record.live),
         })
+    }
+
+    /// Why the order is to go back, for a status.
+    pub(super) fn reason_to_revert(&self) -> (RollbackCause, String) {
+        self.revert.clone().map_or_else(
+            || (RollbackCause::User, "the operator asked for it".to_owned()),
+            |revert| (revert.cause, revert.message),
+        )
     }
 }
 
 impl Facts {
+    /// What the machine runs, with the cloud-config that it is configured by.
+    pub fn release(&self) -> Option<&str> {
+        self.running.as_ref().map(|running| self.live.release(running))
+    }
+
     /// A slot by name.
     pub fn slot(&self, name: &str) -> Option<&SlotFact> {
         self.slots.iter().find(|slot| slot.name == name)

@@ -2,13 +2,13 @@
 
 use evenkeel_crds::{
     condition::Time,
-    node_plan::{PlanError, RollbackCause, RolledBack, Target},
+    node_plan::{PlanError, RolledBack, Target},
 };
 
 use super::{
     Action,
     facts::{EntryFact, Facts, Orders, SlotFact},
-    outcome,
+    live, outcome,
 };
 use crate::{
     journal::{Attempt, Journal, Step},
@@ -22,7 +22,11 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
     let Some(orders) = orders else { return (journal, Action::Wait) };
     // An agent that did not know all of an order may have begun less than it asks for.
     let current = journal.attempt.as_ref().is_some_and(|attempt| {
-        attempt.plan_id == orders.order.plan_id && attempt.digest == orders.order.release()
+        let waits = matches!(attempt.step, Step::Staging | Step::Staged);
+        attempt.plan_id == orders.order.plan_id
+            && attempt.digest == orders.order.release()
+            // Whether it may reboot can change until it does.
+            && (!waits || attempt.live == live::is_asked(orders, facts))
     });
     if !current {
         if let Some(action) = journal.attempt.as_mut().and_then(|former| end_former(former, orders, facts)) {
@@ -43,6 +47,9 @@ fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Ac
         return Some(wait);
     }
     let slot = former.slot.clone();
+    if former.live {
+        return live::end_former(former, orders, facts);
+    }
     match former.step {
         // What is on trial is what the new order wants.
         Step::Trial if former.digest == orders.order.release() => None,
@@ -71,6 +78,7 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         image: orders.order.image.clone(),
         digest: digest.clone(),
         slot: String::new(),
+        live: false,
         step: Step::Staging,
         staging: None,
         error: None,
@@ -88,7 +96,7 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         refuse(&mut attempt, "HostNotManageable", message.to_owned());
         return Some(attempt);
     };
-    if running.digest == digest && orders.order.target != Target::Reverted {
+    if facts.release() == Some(digest.as_str()) && orders.order.target != Target::Reverted {
         attempt.slot.clone_from(&running.name);
         attempt.step = match facts.slot(&running.name).map(|fact| fact.entry) {
             Some(EntryFact::Trial { .. }) => Step::Trial,
@@ -98,7 +106,9 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         };
         return Some(attempt);
     }
-    match reuse::choose(&facts.slots, Some(&running.name), Some(&digest)) {
+    let chosen = reuse::choose(&facts.slots, Some(&running.name), Some(&digest));
+    match chosen {
+        _ if live::is_asked(orders, facts) => live::begin(&mut attempt, running, facts),
         Ok(slot) => attempt.slot.clone_from(&slot.name),
         Err(NoSlot::OnTrial { .. }) => return None,
         Err(error) => refuse(&mut attempt, error.reason(), error.to_string()),
@@ -114,6 +124,9 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     let urgent = orders.order.target == Target::Reverted && !matches!(attempt.step, Step::Reverting { .. });
     if let Some(wait) = outcome::pause(attempt.retry_at, facts.now).filter(|_| !urgent) {
         return wait;
+    }
+    if attempt.live {
+        return live::advance(attempt, orders, facts);
     }
     if orders.order.target == Target::Reverted {
         return revert(attempt, orders, facts);
@@ -136,7 +149,7 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
 
 /// Whether the operator's approval to reboot still holds.
 fn approved(orders: &Orders, facts: &Facts) -> bool {
-    orders.not_after.is_some_and(|not_after| facts.now < not_after)
+    !orders.live_turn && orders.not_after.is_some_and(|not_after| facts.now < not_after)
 }
 
 fn activate(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
@@ -164,10 +177,7 @@ fn activate(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
 }
 
 fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
-    let (cause, message) = orders.revert.clone().map_or_else(
-        || (RollbackCause::User, "the operator asked for it".to_owned()),
-        |revert| (revert.cause, revert.message),
-    );
+    let (cause, message) = orders.reason_to_revert();
     let slot = attempt.slot.clone();
     match attempt.step {
         Step::RolledBack { .. } => Action::Wait,

@@ -3,7 +3,7 @@
 use evenkeel_crds::node_plan::{PlanError, StagingCost};
 use jiff::Timestamp;
 
-use super::{Action, facts::Facts, recovery, reset};
+use super::{Action, LiveAction, facts::Facts, recovery, reset};
 use crate::journal::{Attempt, Journal, Step};
 
 /// What became of an action.
@@ -62,9 +62,12 @@ fn succeed(attempt: &mut Attempt, action: &Action, facts: &Facts) {
     attempt.step = match action {
         Action::Stage { .. } | Action::Disarm { .. } => Step::Staged,
         Action::Activate { .. } => Step::Rebooting { boot_id_before: boot_id },
-        Action::Commit { .. } => Step::Committed,
-        // A request to init is not a reboot: ask again if we are still here much later.
-        Action::Reboot | Action::RevertTrial { .. } | Action::RevertCommitted { .. } => {
+        Action::Commit { .. } | Action::Live(LiveAction::Keep) => Step::Committed,
+        // A request is not a deed: ask again if nothing came of it much later.
+        Action::Reboot
+        | Action::RevertTrial { .. }
+        | Action::RevertCommitted { .. }
+        | Action::Live(LiveAction::Apply | LiveAction::Withdraw | LiveAction::GoBack) => {
             attempt.retry_at = facts.now.as_second() + REBOOT_PATIENCE_SECONDS;
             return;
         }

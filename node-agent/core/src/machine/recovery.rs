@@ -96,6 +96,7 @@ mod tests {
             recovery: Some(SlotFact::empty("recovery")),
             reset_requested: None,
             reset_done: None,
+            live: crate::live_config::LiveConfig::default(),
             verdict: None,
             host_checks_passed: true,
             now: Timestamp::from_second(1_000_000).unwrap(),

@@ -5,7 +5,10 @@ use evenkeel_crds::{
     node_plan::{RollbackCause, RolledBack},
 };
 
-use super::facts::{EntryFact, Facts, Orders, RunningSlot};
+use super::{
+    facts::{EntryFact, Facts, Orders, RunningSlot},
+    live,
+};
 use crate::{
     journal::{Attempt, Journal, Step},
     reuse,
@@ -17,7 +20,10 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
     let mut journal = journal.clone();
     let Some(running) = &facts.running else { return journal };
     let attempt = journal.attempt.take().map(|attempt| catch_up(attempt, running, facts, &mut journal));
-    let attempt = attempt.filter(|attempt| !lost_its_slot(attempt, &running.name, facts));
+    let attempt = attempt.filter(|attempt| match attempt.live {
+        true => !live::is_void(attempt, running, facts),
+        false => !lost_its_slot(attempt, &running.name, facts),
+    });
     journal.attempt = attempt.or_else(|| adopt_trial(orders, facts));
     journal
 }
@@ -25,6 +31,7 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
 /// The attempt at the step where it really stands.
 fn catch_up(mut attempt: Attempt, running: &RunningSlot, facts: &Facts, journal: &mut Journal) -> Attempt {
     let step = match attempt.step.clone() {
+        _ if attempt.live => live::catch_up(&mut attempt, running, facts, journal),
         Step::Activating { boot_id_before } | Step::Rebooting { boot_id_before }
             if boot_id_before != running.boot_id =>
         {
@@ -34,7 +41,9 @@ fn catch_up(mut attempt: Attempt, running: &RunningSlot, facts: &Facts, journal:
         Step::Reverting { cause, message, .. } if running.name != attempt.slot => {
             go_back(&attempt.digest, cause, message, facts, journal)
         }
-        Step::Committed if running.digest != attempt.digest => left_behind(&attempt, &running.name, facts),
+        Step::Committed if facts.release() != Some(attempt.digest.as_str()) => {
+            left_behind(&attempt, &running.name, facts)
+        }
         step => step,
     };
     if step == attempt.step {
@@ -75,11 +84,13 @@ fn adopt_trial(orders: Option<&Orders>, facts: &Facts) -> Option<Attempt> {
     let orders = orders?;
     let running = facts.running.as_ref()?;
     let on_trial = matches!(facts.slot(&running.name)?.entry, EntryFact::Trial { .. });
-    (on_trial && running.digest == orders.order.release()).then(|| Attempt {
+    let applied = live::adopt(orders, running, facts);
+    (on_trial && running.digest == orders.order.release() || applied).then(|| Attempt {
         plan_id: orders.order.plan_id.clone(),
         image: orders.order.image.clone(),
-        digest: running.digest.clone(),
+        digest: orders.order.release(),
         slot: running.name.clone(),
+        live: applied,
         step: Step::Trial,
         staging: None,
         error: None,
@@ -90,7 +101,7 @@ fn adopt_trial(orders: Option<&Orders>, facts: &Facts) -> Option<Attempt> {
 }
 
 /// How often a trial is armed again after the machine came up on the old slot without having tried the new one.
-const REARMS_MAX: u32 = 2;
+pub(super) const REARMS_MAX: u32 = 2;
 
 fn after_reboot(attempt: &mut Attempt, facts: &Facts, journal: &mut Journal) -> Step {
     let slot = attempt.slot.as_str();
@@ -118,7 +129,7 @@ fn after_reboot(attempt: &mut Attempt, facts: &Facts, journal: &mut Journal) -> 
     go_back(digest, RollbackCause::Bootloader, message, facts, journal)
 }
 
-fn go_back(
+pub(super) fn go_back(
     digest: &str,
     cause: RollbackCause,
     message: String,

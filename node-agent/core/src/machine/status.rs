@@ -47,6 +47,7 @@ pub fn status(
         staging: attempt.and_then(|attempt| attempt.staging.clone()),
         slots: facts.slots.iter().map(|slot| slot_status(slot, facts)).collect(),
         booted: booted(facts),
+        live: attempt.is_some_and(|attempt| attempt.live),
         error,
         rolled_back,
         recovery: recovery(journal, facts),
@@ -73,6 +74,7 @@ fn every_field() -> NodePlanStatus {
         progress: Some(Progress { seconds_left: Some(1), ..Progress::default() }),
         staging: Some(StagingCost { conflicts: vec![String::new()], ..StagingCost::default() }),
         slots: vec![SlotStatus::default()],
+        live: true,
         booted: Some(Booted { version: Some(String::new()), ..Booted::default() }),
         error: Some(PlanError::default()),
         rolled_back: Some(RolledBack {
@@ -105,9 +107,13 @@ pub fn only_acknowledges(before: &NodePlanStatus, after: &NodePlanStatus) -> boo
     as_before == *before
 }
 
-/// Whether the new slot runs and is not kept yet.
-pub fn on_trial(journal: &Journal) -> bool {
-    journal.attempt.as_ref().is_some_and(|attempt| attempt.step == Step::Trial)
+/// Whether the next step waits for a word of the host's: that its checks passed, or what came of a cloud-config.
+pub fn waits_for_host(journal: &Journal, facts: &Facts) -> bool {
+    journal.attempt.as_ref().is_some_and(|attempt| match attempt.step {
+        Step::Trial => !facts.host_checks_passed,
+        Step::Activating { .. } | Step::Reverting { .. } => attempt.live,
+        _ => false,
+    })
 }
 
 fn said(rolled_back: &RolledBack) -> String {
@@ -168,7 +174,7 @@ fn booted(facts: &Facts) -> Option<Booted> {
     let content = facts.slot(&running.name).and_then(|slot| slot.content.as_ref());
     Some(Booted {
         slot: running.name.clone(),
-        digest: running.digest.clone(),
+        digest: facts.live.release(running).to_owned(),
         version: content.map(|content| content.version.clone()),
         boot_id: running.boot_id.clone(),
         host_checks_passed: facts.host_checks_passed,
@@ -218,6 +224,7 @@ mod tests {
                 slots: Vec::new(),
                 reset_requested: None,
                 reset_done: None,
+                live: crate::live_config::LiveConfig::default(),
                 verdict: None,
                 host_checks_passed: true,
                 now: jiff::Timestamp::UNIX_EPOCH,

@@ -97,6 +97,7 @@ impl World {
                 .collect(),
             reset_requested: None,
             reset_done: None,
+            live: evenkeel_node_agent_core::live_config::LiveConfig::default(),
             verdict: self.verdict.clone(),
             host_checks_passed: self.checked() && self.image == Image::Good,
             now: self.now,
@@ -128,6 +129,8 @@ impl World {
             },
             not_after: Some(self.now + SignedDuration::from_mins(10)),
             revert: None,
+            live: false,
+            live_turn: false,
         }
     }
 
@@ -186,7 +189,7 @@ impl World {
             }
             Action::Reboot => self.boot(),
             Action::RevertCommitted { .. } => unreachable!("nobody asked to revert"),
-            Action::WriteRecovery { .. } | Action::BeginAnew(_) | Action::WithdrawReset => {
+            Action::WriteRecovery { .. } | Action::BeginAnew(_) | Action::WithdrawReset | Action::Live(_) => {
                 unreachable!("nobody asks for that here")
             }
         }

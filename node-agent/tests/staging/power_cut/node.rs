@@ -215,6 +215,7 @@ impl Node {
             slots: UPDATE_SLOTS.iter().map(slot).collect::<Result<_, _>>()?,
             reset_requested: None,
             reset_done: None,
+            live: evenkeel_node_agent_core::live_config::LiveConfig::default(),
             verdict: None,
             host_checks_passed: true,
             now: Timestamp::from_second(self.now).unwrap(),

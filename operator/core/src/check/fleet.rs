@@ -182,7 +182,12 @@ pub fn starts(
         let plan = seen.nodes[**name].plan.as_ref();
         let other = plan.is_some_and(|plan| {
             let runs = plan.status.booted.as_ref().map(|booted| &booted.slot);
-            plan.status.slots.iter().any(|slot| slot.state == SlotState::Complete && Some(&slot.name) != runs)
+            plan.status.live
+                || plan
+                    .status
+                    .slots
+                    .iter()
+                    .any(|slot| slot.state == SlotState::Complete && Some(&slot.name) != runs)
         });
         !other
     };

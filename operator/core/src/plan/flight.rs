@@ -58,6 +58,8 @@ fn is_dropped(turn: &Turn) -> bool {
         || turn.fleet.verdict.stopped.is_some()
         || !turn.node.selected
         || turn.node.claimed_by_other.is_some()
+        // Whether it needs a reboot is not as it was: another turn is begun for that.
+        || turn.record.live != turn.plan.status.live
         || !turn.policy.is_ordered_by(&turn.plan.spec)
 }
 

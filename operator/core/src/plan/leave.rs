@@ -3,7 +3,7 @@
 use evenkeel_crds::{drain::DrainTimeout, health_gate::GateTime, hook::HookTime, node_plan::Phase};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Decision, turn::Turn};
+use super::{Action, Decision, trial, turn::Turn};
 use crate::{
     drain::{self, DrainSeen},
     gates,
@@ -21,12 +21,16 @@ pub fn leave_service(turn: &Turn, decision: &mut Decision) {
         return;
     }
     let deadline = turn.now + SignedDuration::from_secs(turn.policy.reboot.deadline_seconds);
-    turn.act(NodeState::Rebooting, Action::ApproveReboot { deadline }, decision);
+    turn.act(trial::on_its_way(turn), Action::ApproveReboot { deadline }, decision);
 }
 
 /// All that comes before the reboot. True once it is done.
 pub fn is_ready_to_reboot(turn: &Turn, decision: &mut Decision) -> bool {
-    out_of_service(turn, decision) && !wait_for_gates(turn, decision) && !wait_for_delay(turn, decision)
+    // A cloud-config without a reboot disturbs nobody.
+    turn.record.live
+        || out_of_service(turn, decision)
+            && !wait_for_gates(turn, decision)
+            && !wait_for_delay(turn, decision)
 }
 
 /// Cordon and drain, with their hooks. True once all is done.

@@ -205,12 +205,14 @@ fn stage(policy: &Policy, node: &mut NodeSeen) {
     spec.plan_id = Some(policy.plan_id(1));
     spec.image.clone_from(&policy.image);
     spec.cloud_config.clone_from(&policy.cloud_config);
+    spec.live = policy.applies_live();
     spec.target = Some(Target::Staged);
     spec.pull = policy.pull.clone();
     spec.verification.clone_from(&policy.verification);
     spec.commit_deadline_seconds = Some(policy.reboot.commit_deadline_seconds);
     status.plan_id.clone_from(&spec.plan_id);
     status.phase = Phase::Staged;
+    status.live = status.booted.as_ref().is_some_and(|booted| policy.needs_no_reboot(booted));
     status.error = None;
 }
 

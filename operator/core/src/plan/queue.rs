@@ -104,6 +104,7 @@ pub fn as_ordered(policy: &Policy, node: &NodeSeen) -> bool {
     node.plan.as_ref().is_some_and(|plan| {
         plan.spec.pull == policy.pull
             && plan.spec.verification == policy.verification
+            && plan.spec.live == policy.applies_live()
             && plan.spec.commit_deadline_seconds == Some(policy.reboot.commit_deadline_seconds)
     })
 }

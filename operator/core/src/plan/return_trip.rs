@@ -28,7 +28,7 @@ pub fn advance(turn: &Turn, decision: &mut Decision) {
     if dropped || !kept || is_given_up(turn) {
         return finish(turn, decision);
     }
-    if out_of_service(turn, decision) {
+    if turn.record.live || out_of_service(turn, decision) {
         let message = taken_back(fleet);
         let state = NodeState::Reverting(message.clone());
         let order = Revert { cause: RollbackCause::Rollout, message };

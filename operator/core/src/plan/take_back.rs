@@ -68,7 +68,8 @@ fn may_go_back(policy: &Policy, node: &NodeSeen) -> bool {
         .iter()
         .any(|slot| slot.state == SlotState::Complete && Some(slot.name.as_str()) != runs);
     brought
-        && fallback
+        // What was applied without a reboot is gone back from in the same slot.
+        && (fallback || plan.status.live)
         && updated(policy, node)
         && policy.is_ordered_by(&plan.spec)
         && plan.spec.target == Some(Target::Committed)

@@ -31,11 +31,16 @@ pub fn prove(turn: &Turn, decision: &mut Decision) {
         if now >= deadline {
             let said =
                 node.trouble().map_or_else(String::new, |trouble| format!("; its agent says: {trouble}"));
-            let message = format!("the node did not come up on the new image by {deadline}{said}");
+            let what = if record.live {
+                "did not apply its cloud-config"
+            } else {
+                "did not come up on the new image"
+            };
+            let message = format!("the node {what} by {deadline}{said}");
             return turn.revert(message, decision);
         }
         decision.wake(deadline);
-        return turn.say(NodeState::Rebooting, decision);
+        return turn.say(on_its_way(turn), decision);
     }
     match health(turn, deadline) {
         Health::Good => soak(turn, decision),
@@ -78,6 +83,11 @@ fn soak(turn: &Turn, decision: &mut Decision) {
             turn.say(NodeState::Soaking, decision);
         }
     }
+}
+
+/// Where a node is that was told to go on trial.
+pub fn on_its_way(turn: &Turn) -> NodeState {
+    if turn.record.live { NodeState::Applying } else { NodeState::Rebooting }
 }
 
 /// How a node on trial is, as the cluster sees it.
@@ -132,7 +142,8 @@ fn unhealthy(turn: &Turn) -> Option<String> {
     if booted.digest != release {
         return Some(format!("it runs {}", booted.digest));
     }
-    if booted.boot_id == record.boot_id_before || node.boot_id != booted.boot_id {
+    // A boot takes what was applied without one back, and it is not the one that was asked for.
+    if !record.live && booted.boot_id == record.boot_id_before || node.boot_id != booted.boot_id {
         return Some("the kubelet has not reported the new boot yet".into());
     }
     if !node.ready {

@@ -323,6 +323,7 @@ pub fn record(node: &NodeSeen, attempt: i32, going_back: bool, now: Timestamp) -
         healthy_since: None,
         attempt,
         going_back,
+        live: node.plan.as_ref().is_some_and(|plan| plan.status.live),
         reset: None,
     }
 }

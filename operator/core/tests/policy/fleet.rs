@@ -123,6 +123,7 @@ pub fn in_turn(target: Target, phase: Phase, ago: i64) -> NodeSeen {
         healthy_since: None,
         attempt: 1,
         going_back: false,
+        live: false,
         reset: None,
     });
     node

@@ -7,9 +7,10 @@ use evenkeel_crds::node_plan::{
 };
 use evenkeel_node_agent_core::{
     journal::{Journal, Verdict},
+    live_config::{Kept, LiveConfig, Order, Said, Setting, Stand, UnitStep},
     machine::{
-        Action, EntryFact, Facts, Orders, Outcome, RunningSlot, SlotContent, SlotFact, TRIAL_TRIES, next,
-        record,
+        Action, EntryFact, Facts, LiveAction, Orders, Outcome, RunningSlot, SlotContent, SlotFact,
+        TRIAL_TRIES, next, record,
         recovery::{forget, write_recovery},
         reset, resume, status,
     },
@@ -72,6 +73,10 @@ pub struct Agent {
     /// Between two boots.
     off: bool,
     verdict: Option<Verdict>,
+    /// What its host was asked and said of a cloud-config without a reboot.
+    live: LiveConfig,
+    /// How many cloud-configs it kept without a reboot, and how many of those it left again.
+    pub kept_live: (u32, u32),
     staging_failed: bool,
     /// How far its machine's clock is off.
     skew: SignedDuration,
@@ -102,6 +107,8 @@ impl Agent {
             booted_at: now + skew,
             off: false,
             verdict: None,
+            live: LiveConfig { supported: true, ..LiveConfig::default() },
+            kept_live: (0, 0),
             staging_failed: false,
             skew,
             silent: (Timestamp::MIN, Timestamp::MIN),
@@ -117,6 +124,7 @@ impl Agent {
     pub fn lose_memory(&mut self) {
         self.journal = Journal::default();
         self.verdict = None;
+        self.live = LiveConfig { supported: true, ..LiveConfig::default() };
         self.reset_done = None;
         self.rested_at = None;
     }
@@ -142,7 +150,8 @@ impl Agent {
 
     /// Nothing came of a step with this version of its plan. A trial ends by itself, whatever the plan says.
     pub fn rest(&mut self, plan: u64) {
-        self.rested_at = Some(plan).filter(|_| self.waits && !self.on_trial());
+        let on_trial = self.on_trial() || self.tries_live();
+        self.rested_at = Some(plan).filter(|_| self.waits && !on_trial);
     }
 
     /// Whether nothing will come of the next step either.
@@ -164,23 +173,51 @@ impl Agent {
             generation: slot.generation,
             ..SlotFact::empty(name)
         };
-        let digest = self.slots[self.running].digest.clone().expect("only a complete slot runs");
-        let running = RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() };
         Facts {
             recovery: Some(SlotFact {
                 content: self.recovery.as_ref().map(content),
                 entry: if self.recovery.is_some() { EntryFact::Permanent } else { EntryFact::Absent },
                 ..SlotFact::empty("recovery")
             }),
-            running: Some(running),
+            running: self.running(),
             slots: self.slots.iter().map(fact).collect(),
             reset_requested: self.requested.clone(),
             reset_done: self.reset_done.clone(),
+            live: self.live.clone(),
             verdict: self.verdict.clone(),
             // Checks take a while after the boot.
-            host_checks_passed: self.on_trial() && now > self.booted_at,
+            host_checks_passed: self.on_trial() && now > self.booted_at || self.tries_live(),
             now,
         }
+    }
+
+    fn running(&self) -> Option<RunningSlot> {
+        let digest = self.slots[self.running].digest.clone().expect("only a complete slot runs");
+        Some(RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() })
+    }
+
+    /// Whether a cloud-config is on trial, without a reboot.
+    fn tries_live(&self) -> bool {
+        self.running().is_some_and(|running| self.live.is_on_trial(&running))
+    }
+
+    /// What the host's unit does about an order.
+    fn unit(&mut self, now: Timestamp) {
+        let Some((running, order)) = self.running().zip(self.live.order.clone()) else { return };
+        let up = u64::try_from(now.duration_since(self.booted_at).as_secs()).unwrap_or(0);
+        let given_up = |cause, message: &str| Stand::GivenUp { cause, message: message.to_owned() };
+        let fails = self.fate == Fate::StagingFails && !self.staging_failed;
+        let stand = match self.live.unit_step(&running, up) {
+            UnitStep::End | UnitStep::Wait => return,
+            UnitStep::Apply if fails => {
+                self.staging_failed = true;
+                given_up(RollbackCause::ClusterUnreachable, "the network is away")
+            }
+            UnitStep::Apply => Stand::Applied { at: up },
+            UnitStep::TooLate => given_up(RollbackCause::Deadline, "nobody kept it"),
+            UnitStep::GoBack => Stand::Withdrawn,
+        };
+        self.live.said = Some(Said { id: order.id, boot_id: order.boot_id, stand });
     }
 
     fn on_trial(&self) -> bool {
@@ -210,7 +247,9 @@ impl Agent {
                 continue;
             }
             self.running = name;
-            return self.initrd();
+            self.initrd();
+            self.live.boots = self.running().and_then(|running| self.live.count_boot(&running));
+            return;
         }
     }
 
@@ -273,6 +312,7 @@ impl Agent {
                 self.off = true;
             }
             Action::WithdrawReset => self.requested = None,
+            Action::Live(action) => self.act_live(*action),
             Action::WriteRecovery { .. }
                 if self.fate == Fate::StagingFails && self.journal.recovery.is_none() =>
             {
@@ -290,6 +330,51 @@ impl Agent {
         Outcome::Done
     }
 
+    fn act_live(&mut self, action: LiveAction) {
+        let (running, attempt) =
+            (self.running().expect("it runs"), self.journal.attempt.clone().expect("it acts"));
+        let came = Setting { release: running.digest.clone(), document: None };
+        let kept = self.live.kept(&running).cloned();
+        let before = kept.as_ref().map_or_else(|| came.clone(), |kept| kept.setting.clone());
+        let order = |wanted: Setting, before: Setting, withdrawn| Order {
+            id: attempt.plan_id.clone(),
+            boot_id: running.boot_id.clone(),
+            wanted,
+            before,
+            deadline_seconds: TRIAL.as_secs().unsigned_abs(),
+            api_server: None,
+            withdrawn,
+        };
+        match action {
+            LiveAction::Apply => {
+                assert!(!self.on_trial(), "nothing is applied to a system on trial");
+                let wanted = Setting { release: attempt.digest.clone(), document: None };
+                if self.live.order(&attempt.plan_id, &running.boot_id).is_none() {
+                    self.live.order = Some(order(wanted, before, false));
+                }
+            }
+            LiveAction::Keep => {
+                let wanted = self.live.order.clone().expect("it was ordered");
+                let (setting, before) = (wanted.wanted, wanted.before);
+                self.live.kept = Some(Kept { slot: running.name, under: running.digest, setting, before });
+                self.live.boots = None;
+                self.kept_live.0 += 1;
+            }
+            LiveAction::Withdraw => {
+                if let Some(order) = &mut self.live.order {
+                    order.withdrawn = true;
+                }
+            }
+            LiveAction::GoBack => {
+                if let Some(kept) = kept {
+                    self.kept_live.1 += 1;
+                    self.live.order = Some(order(kept.setting.clone(), kept.before.clone(), true));
+                    self.live.kept = Some(Kept { setting: kept.before, before: came, ..kept });
+                }
+            }
+        }
+    }
+
     /// One step. `bad` is the digest that does not boot on nodes of that fate.
     pub fn step(&mut self, node: &mut NodeSeen, (boot, bad): (&str, &str), fault: Fault, now: Timestamp) {
         let runs = !self.is_silent(now);
@@ -305,7 +390,9 @@ impl Agent {
         }
         node.ready |= now > self.booted_at && node.boot_id == self.boot_id;
         self.guard(now);
+        self.unit(now);
         if runs {
+            self.live.boots = None;
             self.follow(node.plan.as_ref().map(|plan| &*plan.spec), fault, now);
             self.report(now);
             if let Some(plan) = &mut node.plan {

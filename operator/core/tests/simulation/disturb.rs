@@ -107,8 +107,9 @@ fn to_policy(world: &mut World, dice: &mut Dice) {
             policy.recovery_image = dice.one_in(2).then(|| image(THIRD));
             world.seen.add("recovery");
         }
-        9 => {
+        9 | 11 => {
             policy.cloud_config = policy.cloud_config.is_none().then(configured);
+            policy.reboot.on_cloud_config_change = dice.one_in(4);
             world.seen.add("configured");
         }
         _ => {}

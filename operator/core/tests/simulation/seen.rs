@@ -12,7 +12,7 @@ use evenkeel_operator_core::{
 pub struct Seen(BTreeMap<&'static str, u64>);
 
 /// What has to come up in a thousand schedules.
-const EXPECTED: [&str; 39] = [
+const EXPECTED: [&str; 41] = [
     "approval",
     "budget",
     "clock jumped",
@@ -28,11 +28,13 @@ const EXPECTED: [&str; 39] = [
     "goes back",
     "halted",
     "held back",
+    "kept without a reboot",
+    "left without a reboot",
     "lost",
     "lost answer",
     "machine replaced",
-    "moved",
     "more attempts",
+    "moved",
     "operator killed",
     "operator's node",
     "paused",

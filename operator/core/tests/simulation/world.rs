@@ -235,10 +235,16 @@ impl World {
                 _ => Fault::None,
             };
             let boot = format!("boot-{}", self.serial);
-            let resets = agent.resets.len();
+            let (resets, (kept, left)) = (agent.resets.len(), agent.kept_live);
             agent.step(node, (&boot, FIRST), fault, self.now);
             if agent.resets.len() > resets {
                 self.seen.add("reset");
+            }
+            if agent.kept_live.0 > kept {
+                self.seen.add("kept without a reboot");
+            }
+            if agent.kept_live.1 > left {
+                self.seen.add("left without a reboot");
             }
             if lag && agent.flaps(self.now) {
                 self.seen.add("flapping");

@@ -30,6 +30,7 @@ fn write_plan(policy: &Policy, node: &mut NodeSeen, action: Action) {
             spec.plan_id = Some(plan_id);
             spec.image = Some(image);
             spec.cloud_config.clone_from(&policy.cloud_config);
+            spec.live = policy.applies_live();
             spec.recovery = None;
             spec.target = Some(Target::Staged);
             spec.pull = policy.pull.clone();

@@ -23,6 +23,7 @@ fn in_turn() -> NodePlanSpec {
         healthy_since: None,
         attempt: 1,
         going_back: false,
+        live: false,
         reset: None,
     };
     NodePlanSpec { disruption: Some(record), ..NodePlanSpec::default() }

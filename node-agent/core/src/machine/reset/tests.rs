@@ -36,6 +36,7 @@ fn facts() -> Facts {
         recovery: None,
         reset_requested: None,
         reset_done: None,
+        live: crate::live_config::LiveConfig::default(),
         verdict: None,
         host_checks_passed: true,
         now: now(),

@@ -32,7 +32,7 @@ impl<'a> Turns<'a> {
             }
             self.take_place(name, node);
             let attempt = ordered_attempt(self.policy, node).unwrap_or(1);
-            let record = Disruption { reset: Some(wipe), ..record(node, attempt, false, now) };
+            let record = Disruption { reset: Some(wipe), live: false, ..record(node, attempt, false, now) };
             decision.act(name, NodeState::Starting, Action::BeginDisruption(record));
         }
     }

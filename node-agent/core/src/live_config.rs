@@ -1,0 +1,267 @@
+//! A cloud-config of the cluster's that is applied to the system while it runs: on trial until it is kept, and with a way
+//! back to the one before, without a reboot.
+//!
+//! Small documents on the state partition, each with one writer. The agent writes what is asked ([`Order`]) and what is
+//! kept ([`Kept`]); a unit of the host applies, checks, waits for the agent's word and says what came of it ([`Said`]). A
+//! boot applies what is kept, counts itself before ([`Boots`]), and gives it up when no agent came up with it.
+
+use evenkeel_crds::node_plan::RollbackCause;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{RunningSlot, TRIAL_TRIES};
+
+/// What a slot's system is configured by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// The image's digest, and with a document a part of that one's.
+    pub release: String,
+    /// The document; absent where the cluster has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+}
+
+/// A setting that is kept in place of the one that came with a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// The slot.
+    pub slot: String,
+    /// The release that the slot itself holds: for another one this is not meant.
+    pub under: String,
+    /// What counts.
+    pub setting: Setting,
+    /// What counted before.
+    pub before: Setting,
+}
+
+/// What the host's unit is asked for. It says so again after each change, and until it has an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Identity of the attempt.
+    pub id: String,
+    /// The boot that it is for: in another one what is kept was applied.
+    pub boot_id: String,
+    /// What is to be tried.
+    pub wanted: Setting,
+    /// What is gone back to.
+    pub before: Setting,
+    /// Seconds from its application until it must be kept.
+    pub deadline_seconds: u64,
+    /// `host:port` of the API server: where the unit knocks before it blames the document for a word that did not come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server: Option<String>,
+    /// Whether it is to be gone back.
+    #[serde(default)]
+    pub withdrawn: bool,
+}
+
+/// What the host's unit says of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Said {
+    /// The order's.
+    pub id: String,
+    /// The boot in which it is so.
+    pub boot_id: String,
+    /// Where it stands.
+    pub stand: Stand,
+}
+
+/// Where an order stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Stand {
+    /// Applied, and the image's health checks passed.
+    Applied {
+        /// Seconds from the boot to that.
+        at: u64,
+    },
+    /// The one before was applied again, as the agent wanted it.
+    Withdrawn,
+    /// The one before was applied again, because of this.
+    GivenUp {
+        /// Why.
+        cause: RollbackCause,
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// What the host's unit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitStep {
+    /// It is done.
+    End,
+    /// It applies what is wanted, and asks the image's health checks.
+    Apply,
+    /// It waits for the agent's word.
+    Wait,
+    /// That word did not come in time: it applies what was before, and says why.
+    TooLate,
+    /// It applies what was before.
+    GoBack,
+}
+
+/// How many boots in a row applied what is kept without an agent that came up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Boots {
+    /// What was kept.
+    pub release: String,
+    /// How many.
+    pub count: u32,
+}
+
+/// All that is known of such settings on a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveConfig {
+    /// Whether the system that runs has the unit for it.
+    pub supported: bool,
+    /// What is kept.
+    pub kept: Option<Kept>,
+    /// What was asked for last.
+    pub order: Option<Order>,
+    /// What was said of that.
+    pub said: Option<Said>,
+    /// Boots with what is kept.
+    pub boots: Option<Boots>,
+}
+
+impl LiveConfig {
+    /// What is kept for the slot that runs, and was not given up.
+    pub fn kept(&self, running: &RunningSlot) -> Option<&Kept> {
+        let kept = self.kept.as_ref()?;
+        let meant = kept.slot == running.name && kept.under == running.digest;
+        let given_up = self
+            .boots
+            .as_ref()
+            .is_some_and(|boots| boots.release == kept.setting.release && boots.count > TRIAL_TRIES);
+        (meant && !given_up).then_some(kept)
+    }
+
+    /// The count of a boot that begins to apply what is kept; absent where nothing is.
+    pub fn count_boot(&self, running: &RunningSlot) -> Option<Boots> {
+        let release = &self.kept(running)?.setting.release;
+        let before = self.boots.as_ref().filter(|boots| boots.release == *release);
+        Some(Boots { release: release.clone(), count: before.map_or(0, |boots| boots.count) + 1 })
+    }
+
+    /// The order, if it is that of an attempt and of this boot.
+    pub fn order(&self, id: &str, boot_id: &str) -> Option<&Order> {
+        self.order.as_ref().filter(|order| order.id == id && order.boot_id == boot_id)
+    }
+
+    /// What was said in this boot of an attempt's order.
+    pub fn stand(&self, id: &str, boot_id: &str) -> Option<&Stand> {
+        let said = self.said.as_ref()?;
+        (said.id == id && said.boot_id == boot_id).then_some(&said.stand)
+    }
+
+    /// What the host's unit does next, `up` seconds after the boot.
+    pub fn unit_step(&self, running: &RunningSlot, up: u64) -> UnitStep {
+        let Some(order) = self.order.as_ref().filter(|order| order.boot_id == running.boot_id) else {
+            return UnitStep::End;
+        };
+        let kept = self.kept(running).is_some_and(|kept| kept.setting.release == order.wanted.release);
+        match self.stand(&order.id, &order.boot_id) {
+            Some(Stand::Withdrawn | Stand::GivenUp { .. }) => UnitStep::End,
+            _ if order.withdrawn => UnitStep::GoBack,
+            _ if kept => UnitStep::End,
+            None => UnitStep::Apply,
+            Some(Stand::Applied { at }) if up >= at.saturating_add(order.deadline_seconds) => {
+                UnitStep::TooLate
+            }
+            Some(Stand::Applied { .. }) => UnitStep::Wait,
+        }
+    }
+
+    /// Whether something is on trial in the boot that runs.
+    pub fn is_on_trial(&self, running: &RunningSlot) -> bool {
+        self.tried(&running.boot_id).is_some()
+    }
+
+    /// What is tried in this boot: applied, not kept, not withdrawn.
+    fn tried(&self, boot_id: &str) -> Option<&Setting> {
+        let order = self.order.as_ref().filter(|order| order.boot_id == boot_id && !order.withdrawn)?;
+        let applied = matches!(self.stand(&order.id, boot_id), Some(Stand::Applied { .. }));
+        applied.then_some(&order.wanted)
+    }
+
+    /// The release that the slot that runs is configured for.
+    pub fn release<'a>(&'a self, running: &'a RunningSlot) -> &'a str {
+        let kept = || self.kept(running).map(|kept| &kept.setting);
+        self.tried(&running.boot_id).or_else(kept).map_or(&running.digest, |setting| &setting.release)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(release: &str) -> Setting {
+        Setting { release: release.into(), document: Some("#cloud-config\n{}\n".into()) }
+    }
+
+    fn running() -> RunningSlot {
+        RunningSlot { name: "a".into(), digest: "sha256:1".into(), boot_id: "one".into() }
+    }
+
+    fn kept() -> LiveConfig {
+        let kept = Kept {
+            slot: "a".into(),
+            under: "sha256:1".into(),
+            setting: setting("sha256:1+b"),
+            before: Setting { release: "sha256:1".into(), document: None },
+        };
+        LiveConfig { kept: Some(kept), ..LiveConfig::default() }
+    }
+
+    #[test]
+    fn what_is_kept_counts_for_its_slot_and_release_alone() {
+        assert_eq!(kept().release(&running()), "sha256:1+b");
+        let other = RunningSlot { name: "b".into(), ..running() };
+        assert_eq!(kept().release(&other), "sha256:1");
+        let written_anew = RunningSlot { digest: "sha256:2".into(), ..running() };
+        assert_eq!(kept().release(&written_anew), "sha256:2");
+    }
+
+    #[test]
+    fn boots_without_an_agent_give_it_up() {
+        let mut live = kept();
+        for count in 1..=TRIAL_TRIES {
+            let boots = live.count_boot(&running());
+            assert_eq!(boots.as_ref().map(|boots| boots.count), Some(count));
+            live.boots = boots;
+            assert_eq!(live.release(&running()), "sha256:1+b");
+        }
+        live.boots = live.count_boot(&running());
+        assert_eq!((live.release(&running()), live.count_boot(&running())), ("sha256:1", None));
+        // Another one that is kept later has all of its tries.
+        live.kept.as_mut().unwrap().setting = setting("sha256:1+c");
+        assert_eq!(live.count_boot(&running()).map(|boots| boots.count), Some(1));
+    }
+
+    #[test]
+    fn what_is_tried_counts_in_its_boot_until_it_is_withdrawn() {
+        let mut live = kept();
+        let order = Order {
+            id: "p".into(),
+            boot_id: "one".into(),
+            wanted: setting("sha256:1+c"),
+            before: setting("sha256:1+b"),
+            deadline_seconds: 60,
+            api_server: None,
+            withdrawn: false,
+        };
+        live.order = Some(order);
+        assert_eq!(live.release(&running()), "sha256:1+b");
+        let stand = Stand::Applied { at: 9 };
+        live.said = Some(Said { id: "p".into(), boot_id: "one".into(), stand });
+        assert_eq!(live.release(&running()), "sha256:1+c");
+        assert_eq!(live.release(&RunningSlot { boot_id: "two".into(), ..running() }), "sha256:1+b");
+        live.order.as_mut().unwrap().withdrawn = true;
+        assert_eq!(live.release(&running()), "sha256:1+b");
+    }
+}
