@@ -115,6 +115,7 @@ async fn a_change_reaches_every_node_without_a_reboot_where_that_is_declared() -
     let boots = |node: &str| anyhow::Ok(fleet.machine(node)?.boots().len());
     assert_eq!((boots("node-1")?, boots("node-2")?), (2, 2));
 
+    fleet.watch.forget();
     want(says("two")).await?;
     let two = released(&fleet, &one).await?;
     let world = fleet.until_all_run(&two, ROLLOUT).await?;

@@ -5,6 +5,7 @@ mod changes;
 mod failures;
 mod first;
 mod fleet;
+mod live;
 mod minimum;
 mod recovery;
 mod reset;
