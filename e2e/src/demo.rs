@@ -81,6 +81,7 @@ async fn scenarios(arguments: &Arguments, cluster: &Cluster) -> Result<()> {
     let mut report = Report::default();
     let mut plans = vec![
         ("upgrade", "upgrade.yaml", Expected::Committed),
+        ("configured", "configured.yaml", Expected::Configured),
         ("broken", "broken.yaml", Expected::HealthCheck),
     ];
     if arguments.panic {

@@ -26,6 +26,8 @@ const WORKLOAD_LIMIT: Duration = Duration::from_mins(3);
 pub enum Expected {
     /// Every node keeps it.
     Committed,
+    /// Every node keeps another cloud-config, without a reboot.
+    Configured,
     /// Its health check fails on the first node.
     HealthCheck,
     /// Its kernel panics on the first node.
@@ -35,7 +37,7 @@ pub enum Expected {
 impl Expected {
     fn cause(self) -> Option<RollbackCause> {
         match self {
-            Self::Committed => None,
+            Self::Committed | Self::Configured => None,
             Self::HealthCheck => Some(RollbackCause::HostCheck),
             Self::Panic => Some(RollbackCause::Bootloader),
         }
@@ -125,7 +127,7 @@ fn over(watch: &Watch, generation: i64, expected: Expected) -> Result<()> {
     ensure!(observed > generation, "the operator has not looked at it");
     let status = image.status.clone().unwrap_or_default();
     let summary = status.summary.clone().unwrap_or_default();
-    let wanted = if expected == Expected::Committed { "Ready" } else { "Stalled" };
+    let wanted = if expected.cause().is_none() { "Ready" } else { "Stalled" };
     ensure!(holds(&status, wanted), "{summary}");
     in_service(&seen)
 }
@@ -154,9 +156,17 @@ fn unmet(watch: &Watch, scenario: &Scenario, expected: Expected) -> Vec<String> 
     let Some(cause) = expected.cause() else {
         for node in &scenario.nodes {
             let name = &node.name;
-            expect(changed(node), format!("{name} was rebooted"));
-            expect(node.digest_before != node.digest_after, format!("{name} runs another image than before"));
+            expect(
+                node.digest_before != node.digest_after,
+                format!("{name} runs something else than before"),
+            );
             expect(node.phase == "Committed", format!("{name} is Committed, not {}", node.phase));
+            if expected == Expected::Configured {
+                expect(!changed(node), format!("{name} was not rebooted"));
+                expect(node.seconds_out_of_service.is_none(), format!("{name} was never out of service"));
+                continue;
+            }
+            expect(changed(node), format!("{name} was rebooted"));
             expect(node.seconds_out_of_service.is_some(), format!("{name} was cordoned and Ready again"));
             expect(node.seconds_staging.is_some(), format!("{name} says what staging took"));
         }

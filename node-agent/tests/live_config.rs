@@ -1,0 +1,176 @@
+//! A cloud-config that is applied to a system while it runs: what the host's unit does with the agent's order.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use evenkeel_crds::node_plan::RollbackCause;
+use evenkeel_node_agent::{
+    cloud_config::live::{LiveArgs, follow},
+    state_dir::StateDir,
+};
+use evenkeel_node_agent_core::live_config::{Kept, Order, Setting, Stand};
+use tempfile::TempDir;
+
+const RELEASE: &str = "sha256:1";
+
+struct Host {
+    folder: TempDir,
+    state: StateDir,
+}
+
+fn setting(word: &str, more: &str) -> Setting {
+    let stages = format!(r#"{{"boot":[{{"files":[{{"path":"/etc/motd","content":"{word}"}}]}}]{more}}}"#);
+    let document = format!("#cloud-config\n{{\"stages\":{stages}}}\n");
+    Setting { release: format!("{RELEASE}+{word}"), document: Some(document) }
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["proc/sys/kernel/random", "health", "root/etc"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        let host = Self { folder, state };
+        host.put("proc/cmdline", &format!("evenkeel.slot=a evenkeel.digest={RELEASE}"));
+        host.put("proc/sys/kernel/random/boot_id", "one");
+        host.put("proc/uptime", "100.00 0.00");
+        host
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let new = self.at(name).with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.at(name)).unwrap();
+    }
+
+    fn order(&self, wanted: Setting) -> Order {
+        let order = Order {
+            id: "p".into(),
+            boot_id: "one".into(),
+            wanted,
+            before: setting("before", ""),
+            deadline_seconds: 60,
+            api_server: None,
+            withdrawn: false,
+        };
+        self.state.write_live_order(&order).unwrap();
+        order
+    }
+
+    /// Runs the unit to its end.
+    fn unit(&self) {
+        follow(&LiveArgs {
+            state_dir: self.at("state"),
+            health_dir: self.at("health"),
+            proc: self.at("proc"),
+            root: self.at("root"),
+        })
+        .unwrap();
+    }
+
+    /// Runs the unit until it has applied something, then does what `then` says, and waits for the unit's end.
+    fn once_applied(&self, then: impl FnOnce()) {
+        thread::scope(|scope| {
+            let unit = scope.spawn(|| self.unit());
+            let end = Instant::now() + Duration::from_secs(30);
+            while !matches!(self.stand(), Some(Stand::Applied { .. })) {
+                assert!(Instant::now() < end && !unit.is_finished(), "{:?}", self.stand());
+                thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(self.motd(), "after");
+            then();
+            unit.join().unwrap();
+        });
+    }
+
+    fn stand(&self) -> Option<Stand> {
+        self.state.live_config().unwrap().said.map(|said| said.stand)
+    }
+
+    fn given_up(&self) -> (RollbackCause, String) {
+        match self.stand() {
+            Some(Stand::GivenUp { cause, message }) => (cause, message),
+            stand => panic!("{stand:?}"),
+        }
+    }
+
+    fn motd(&self) -> String {
+        fs::read_to_string(self.at("root/etc/motd")).unwrap_or_default()
+    }
+}
+
+#[test]
+fn what_is_kept_stays() {
+    let host = Host::new();
+    let order = host.order(setting("after", ""));
+    host.once_applied(|| {
+        let kept =
+            Kept { slot: "a".into(), under: RELEASE.into(), setting: order.wanted, before: order.before };
+        host.state.write_live_kept(&kept).unwrap();
+    });
+    assert_eq!((host.motd(), host.stand()), ("after".to_owned(), Some(Stand::Applied { at: 100 })));
+    // A unit that is started again has nothing to do.
+    host.unit();
+    assert_eq!(host.motd(), "after");
+}
+
+#[test]
+fn what_nobody_keeps_in_time_is_taken_back() {
+    let host = Host::new();
+    host.order(setting("after", ""));
+    host.once_applied(|| host.put("proc/uptime", "161.00 0.00"));
+    assert_eq!(host.given_up().0, RollbackCause::Deadline);
+    assert_eq!(host.motd(), "before");
+    host.unit();
+    assert_eq!(host.motd(), "before", "that is its last word");
+}
+
+#[test]
+fn the_agent_takes_it_back() {
+    let host = Host::new();
+    let order = host.order(setting("after", ""));
+    let withdrawn = Order { withdrawn: true, ..order };
+    host.once_applied(|| host.state.write_live_order(&withdrawn).unwrap());
+    assert_eq!((host.motd(), host.stand()), ("before".to_owned(), Some(Stand::Withdrawn)));
+}
+
+#[test]
+fn a_step_that_fails_and_a_check_that_fails_are_named() {
+    let host = Host::new();
+    host.order(setting("after", r#","network":[{"name":"impossible","commands":["false"]}]"#));
+    host.unit();
+    let (cause, message) = host.given_up();
+    assert_eq!((cause, host.motd()), (RollbackCause::HostCheck, "before".to_owned()));
+    assert!(message.contains("impossible") && message.contains("false"), "{message}");
+
+    let host = Host::new();
+    let check = host.at("health/50-check");
+    fs::write(&check, "#!/bin/sh\necho it is not well; exit 1\n").unwrap();
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
+    // Its time is over before a check is asked thrice.
+    let order = host.order(setting("after", ""));
+    host.state.write_live_order(&Order { deadline_seconds: 1, ..order }).unwrap();
+    host.unit();
+    let (cause, message) = host.given_up();
+    assert_eq!((cause, host.motd()), (RollbackCause::HostCheck, "before".to_owned()));
+    assert!(message.contains("50-check"), "{message}");
+}
+
+#[test]
+fn another_boot_is_none_of_its_business() {
+    let host = Host::new();
+    host.order(setting("after", ""));
+    host.put("proc/sys/kernel/random/boot_id", "two");
+    host.unit();
+    assert_eq!((host.motd(), host.stand()), (String::new(), None));
+}
