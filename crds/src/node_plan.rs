@@ -210,6 +210,10 @@ pub struct LastTurn {
     pub until: Time,
     /// How it ended.
     pub outcome: TurnOutcome,
+    /// Seconds that the node's last turn with a reboot took, if it went well: this one, or one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub reboot_took_seconds: Option<i64>,
 }
 
 /// How a turn ended.

@@ -212,7 +212,13 @@ mod tests {
 
     fn end() -> Action {
         let (since, until) = (Time(jiff::Timestamp::UNIX_EPOCH), Time(jiff::Timestamp::UNIX_EPOCH));
-        Action::EndDisruption(LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated })
+        Action::EndDisruption(LastTurn {
+            plan_id: "p".into(),
+            since,
+            until,
+            outcome: TurnOutcome::Updated,
+            reboot_took_seconds: None,
+        })
     }
 
     #[test]

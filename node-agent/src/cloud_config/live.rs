@@ -51,6 +51,7 @@ pub fn follow(args: &LiveArgs) -> Result<(), GuardError> {
     let root = args.root.as_path();
     let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
     let state = StateDir::open(&args.state_dir)?;
+    let mut checks = Checks::new(&args.health_dir);
     loop {
         let live = state.live_config()?;
         let up = guard::uptime(&args.proc)?.as_secs();
@@ -58,16 +59,20 @@ pub fn follow(args: &LiveArgs) -> Result<(), GuardError> {
         let Some(order) = live.order.filter(|_| step != UnitStep::End) else { return Ok(()) };
         let stand = match step {
             UnitStep::End => return Ok(()),
-            UnitStep::Wait => {
-                thread::sleep(POLL);
-                continue;
-            }
+            UnitStep::Wait => match healthy(&mut checks, &order) {
+                Ok(()) => {
+                    thread::sleep(POLL);
+                    continue;
+                }
+                Err(message) => go_back(&order, root, (RollbackCause::HostCheck, message)),
+            },
             UnitStep::Apply => {
                 tracing::info!(
                     release = order.wanted.release,
                     "applying another cloud-config to the system that runs"
                 );
-                match apply(&order.wanted, root).and_then(|()| healthy(&args.health_dir, &order)) {
+                checks = Checks::new(&args.health_dir);
+                match apply(&order.wanted, root).and_then(|()| healthy(&mut checks, &order)) {
                     Ok(()) => Stand::Applied { at: guard::uptime(&args.proc)?.as_secs() },
                     Err(message) => go_back(&order, root, (RollbackCause::HostCheck, message)),
                 }
@@ -86,8 +91,12 @@ pub fn follow(args: &LiveArgs) -> Result<(), GuardError> {
     }
 }
 
-fn healthy(folder: &Path, order: &Order) -> Result<(), String> {
-    Checks::new(folder).ask(Instant::now() + Duration::from_secs(order.deadline_seconds))
+/// Asks the image's health checks when it is time to: what is healthy when it was just changed may not stay so.
+fn healthy(checks: &mut Checks, order: &Order) -> Result<(), String> {
+    if !checks.due() {
+        return Ok(());
+    }
+    checks.ask(Instant::now() + Duration::from_secs(order.deadline_seconds))
 }
 
 fn go_back(order: &Order, root: &Path, (cause, message): (RollbackCause, String)) -> Stand {

@@ -189,7 +189,13 @@ pub(super) mod tests {
 
     pub fn finish(now: Timestamp) -> Action {
         let (since, until) = (Time(now), Time(now));
-        Action::EndDisruption(LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Failed })
+        Action::EndDisruption(LastTurn {
+            plan_id: "p".into(),
+            since,
+            until,
+            outcome: TurnOutcome::Failed,
+            reboot_took_seconds: None,
+        })
     }
 
     #[test]

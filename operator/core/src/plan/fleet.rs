@@ -1,6 +1,6 @@
 //! What the planner needs to know of the fleet as a whole.
 
-use evenkeel_crds::node_plan::{Phase, TurnOutcome};
+use evenkeel_crds::node_plan::Phase;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{failure::Failures, verdict::Verdict};
@@ -45,10 +45,10 @@ pub fn updated(policy: &Policy, node: &NodeSeen) -> bool {
     runs && matches!(plan.status.phase, Phase::Idle | Phase::Committed)
 }
 
-/// How long the node's last turn took, whatever the image, if it went well.
+/// How long the node's last turn with a reboot took, whatever the image, if it went well.
 fn measured(node: &NodeSeen) -> Option<SignedDuration> {
     let turn = node.plan.as_ref()?.spec.last_turn.as_ref()?;
-    (turn.outcome == TurnOutcome::Updated).then(|| turn.until.0.duration_since(turn.since.0))
+    turn.reboot_took_seconds.map(SignedDuration::from_secs)
 }
 
 /// One turn that took all day says nothing about the next one: the median, not the longest.

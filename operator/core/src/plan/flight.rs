@@ -112,5 +112,12 @@ fn ended(turn: &Turn) -> LastTurn {
         _ => TurnOutcome::Dropped,
     };
     let plan_id = spec.plan_id.clone().unwrap_or_default();
-    LastTurn { plan_id, since: turn.record.since, until: Time(turn.now), outcome }
+    let since = turn.record.since;
+    // What needs no reboot says nothing of how long one takes.
+    let reboot_took_seconds = if outcome == TurnOutcome::Updated && !turn.record.live {
+        Some(turn.now.duration_since(since.0).as_secs().max(0))
+    } else {
+        spec.last_turn.as_ref().and_then(|before| before.reboot_took_seconds)
+    };
+    LastTurn { plan_id, since, until: Time(turn.now), outcome, reboot_took_seconds }
 }

@@ -40,6 +40,10 @@ pub fn prove(turn: &Turn, decision: &mut Decision) {
             return turn.revert(message, decision);
         }
         decision.wake(deadline);
+        if record.healthy_since.is_some() {
+            // A boot took away what was applied without one: it proves itself anew.
+            return turn.act(on_its_way(turn), Action::MarkHealthy(None), decision);
+        }
         return turn.say(on_its_way(turn), decision);
     }
     match health(turn, deadline) {

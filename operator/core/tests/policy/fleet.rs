@@ -85,6 +85,7 @@ pub fn updated(took: i64) -> NodeSeen {
         since: Time(now() - minutes(took)),
         until: Time(now()),
         outcome: TurnOutcome::Updated,
+        reboot_took_seconds: Some(took * 60),
     });
     node
 }
@@ -103,6 +104,7 @@ pub fn failed(cause: RollbackCause, ago: i64) -> NodeSeen {
         since: Time(now() - minutes(ago + 5)),
         until: Time(now() - minutes(ago)),
         outcome: TurnOutcome::Failed,
+        reboot_took_seconds: None,
     });
     node
 }

@@ -69,6 +69,12 @@ fn nobody_is_cordoned_or_drained_and_no_other_boot_is_waited_for() {
 
     let trial = in_turn(&policy, Target::Booted, Phase::Trial);
     assert_eq!(action(&decide(&policy, &[("n1", trial.clone())]), "n1"), Some(Action::Commit));
+    // How long it takes is no measure of a reboot.
+    let mut kept = in_turn(&policy, Target::Committed, Phase::Committed);
+    let before = updated(7).plan.unwrap().spec.last_turn.clone();
+    kept.plan.as_mut().unwrap().spec.last_turn = before;
+    let Some(Action::EndDisruption(turn)) = action(&decide(&policy, &[("n1", kept)]), "n1") else { panic!() };
+    assert_eq!(turn.reboot_took_seconds, Some(7 * 60));
     let sick = NodeSeen { ready: false, ..trial };
     let late = decide_at(&policy, &snapshot(&[("n1", sick)]), now() + minutes(60));
     assert!(matches!(action(&late, "n1"), Some(Action::Revert { .. })), "{late:?}");

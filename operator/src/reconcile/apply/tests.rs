@@ -68,7 +68,13 @@ fn an_order_keeps_what_others_wrote_on_the_plan_and_no_account_of_who_wrote_what
     plan.metadata.resource_version = Some("7".into());
     plan.metadata.owner_references = Some(vec![owner("before", Some(true)), owner("other", None)]);
     let (since, until) = (Time(Timestamp::UNIX_EPOCH), Time(Timestamp::UNIX_EPOCH));
-    let turn = LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated };
+    let turn = LastTurn {
+        plan_id: "p".into(),
+        since,
+        until,
+        outcome: TurnOutcome::Updated,
+        reboot_took_seconds: None,
+    };
     let change = change(&plan, &image, &policy(), &Action::EndDisruption(turn)).unwrap();
     assert_eq!(change["metadata"]["resourceVersion"], "7");
     assert_eq!(change["metadata"]["managedFields"], json!([{}]));
@@ -121,7 +127,13 @@ fn the_end_of_a_turn_keeps_the_order() {
     let mut spec = in_turn();
     spec.target = Some(Target::Committed);
     let (since, until) = (Time(Timestamp::UNIX_EPOCH), Time(Timestamp::UNIX_EPOCH));
-    let turn = LastTurn { plan_id: "p".into(), since, until, outcome: TurnOutcome::Updated };
+    let turn = LastTurn {
+        plan_id: "p".into(),
+        since,
+        until,
+        outcome: TurnOutcome::Updated,
+        reboot_took_seconds: None,
+    };
     let spec = after(&spec, &policy(), &Action::EndDisruption(turn.clone()));
     assert_eq!((spec.disruption.clone(), spec.target), (None, Some(Target::Committed)));
     let action = Action::OrderStage { plan_id: "q".into(), image: IMAGE.into(), at: Timestamp::UNIX_EPOCH };
