@@ -83,14 +83,13 @@ pub(super) fn catch_up(
         (Step::Activating { boot_id_before }, None) if boot_id_before != running.boot_id && !asked => {
             rebooted(attempt, facts, journal)
         }
-        (Step::Reverting { cause, message }, Some(Stand::Withdrawn)) if !in_force => {
+        (Step::Reverting { cause, message, .. }, Some(Stand::Withdrawn | Stand::GivenUp { .. }))
+            if !in_force =>
+        {
             go_back(&attempt.digest, cause, message, facts, journal)
         }
-        // It went back by itself meanwhile, or a reboot took it away.
-        (Step::Reverting { cause, message }, Some(Stand::GivenUp { .. })) if !in_force => {
-            go_back(&attempt.digest, cause, message, facts, journal)
-        }
-        (Step::Reverting { cause, message }, None) if !in_force && !asked => {
+        // A reboot took it away meanwhile.
+        (Step::Reverting { cause, message, .. }, None) if !in_force && !asked => {
             go_back(&attempt.digest, cause, message, facts, journal)
         }
         (Step::Committed, _) if !in_force => left_behind(attempt, running, facts),
@@ -139,7 +138,7 @@ pub(super) fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -
         // Nobody is there any more who could keep it.
         Step::Activating { .. } | Step::Trial => {
             let message = "another order came".to_owned();
-            former.step = Step::Reverting { cause: RollbackCause::User, message };
+            former.step = Step::Reverting { cause: RollbackCause::User, message, to: None };
             Some(take_back(former, facts))
         }
         Step::Reverting { .. } => Some(take_back(former, facts)),
@@ -191,7 +190,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
         Step::Activating { .. } | Step::Trial | Step::Committed
             if attempt.step == Step::Committed || is_ordered(attempt, facts) =>
         {
-            attempt.step = Step::Reverting { cause, message };
+            attempt.step = Step::Reverting { cause, message, to: None };
             take_back(attempt, facts)
         }
         Step::Reverting { .. } => take_back(attempt, facts),

@@ -20,9 +20,12 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
     let mut journal = journal.clone();
     let Some(running) = &facts.running else { return journal };
     let attempt = journal.attempt.take().map(|attempt| catch_up(attempt, running, facts, &mut journal));
-    let attempt = attempt.filter(|attempt| match attempt.live {
-        true => !live::is_void(attempt, running, facts),
-        false => !lost_its_slot(attempt, &running.name, facts),
+    let attempt = attempt.filter(|attempt| {
+        if attempt.live {
+            !live::is_void(attempt, running, facts)
+        } else {
+            !lost_its_slot(attempt, &running.name, facts)
+        }
     });
     journal.attempt = attempt.or_else(|| adopt_trial(orders, facts));
     journal

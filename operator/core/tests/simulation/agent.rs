@@ -179,7 +179,7 @@ impl Agent {
                 entry: if self.recovery.is_some() { EntryFact::Permanent } else { EntryFact::Absent },
                 ..SlotFact::empty("recovery")
             }),
-            running: self.running(),
+            running: Some(self.running()),
             slots: self.slots.iter().map(fact).collect(),
             reset_requested: self.requested.clone(),
             reset_done: self.reset_done.clone(),
@@ -191,23 +191,23 @@ impl Agent {
         }
     }
 
-    fn running(&self) -> Option<RunningSlot> {
+    fn running(&self) -> RunningSlot {
         let digest = self.slots[self.running].digest.clone().expect("only a complete slot runs");
-        Some(RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() })
+        RunningSlot { name: self.running.into(), digest, boot_id: self.boot_id.clone() }
     }
 
     /// Whether a cloud-config is on trial, without a reboot.
     fn tries_live(&self) -> bool {
-        self.running().is_some_and(|running| self.live.is_on_trial(&running))
+        self.live.is_on_trial(&self.running())
     }
 
     /// What the host's unit does about an order.
     fn unit(&mut self, now: Timestamp) {
-        let Some((running, order)) = self.running().zip(self.live.order.clone()) else { return };
+        let Some(order) = self.live.order.clone() else { return };
         let up = u64::try_from(now.duration_since(self.booted_at).as_secs()).unwrap_or(0);
         let given_up = |cause, message: &str| Stand::GivenUp { cause, message: message.to_owned() };
         let fails = self.fate == Fate::StagingFails && !self.staging_failed;
-        let stand = match self.live.unit_step(&running, up) {
+        let stand = match self.live.unit_step(&self.running(), up) {
             UnitStep::End | UnitStep::Wait => return,
             UnitStep::Apply if fails => {
                 self.staging_failed = true;
@@ -248,7 +248,7 @@ impl Agent {
             }
             self.running = name;
             self.initrd();
-            self.live.boots = self.running().and_then(|running| self.live.count_boot(&running));
+            self.live.boots = self.live.count_boot(&self.running());
             return;
         }
     }
@@ -331,8 +331,7 @@ impl Agent {
     }
 
     fn act_live(&mut self, action: LiveAction) {
-        let (running, attempt) =
-            (self.running().expect("it runs"), self.journal.attempt.clone().expect("it acts"));
+        let (running, attempt) = (self.running(), self.journal.attempt.clone().expect("it acts"));
         let came = Setting { release: running.digest.clone(), document: None };
         let kept = self.live.kept(&running).cloned();
         let before = kept.as_ref().map_or_else(|| came.clone(), |kept| kept.setting.clone());
