@@ -234,6 +234,16 @@ impl ControlPlane {
         self.api_server.pid()
     }
 
+    /// etcd's process.
+    pub fn etcd_pid(&self) -> u32 {
+        self.etcd.pid()
+    }
+
+    /// The processes of controller manager and scheduler, as far as they run.
+    pub fn other_pids(&self) -> impl Iterator<Item = u32> {
+        self.others.iter().map(Service::pid)
+    }
+
     /// SIGKILL to the API server.
     pub fn kill_api_server(&mut self) {
         self.api_server.kill();

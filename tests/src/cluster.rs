@@ -24,8 +24,10 @@ const FIELD_MANAGER: &str = "evenkeel-tests";
 /// New types are served a moment after they were accepted.
 const ESTABLISHED_LIMIT: Duration = Duration::from_secs(30);
 
-/// All controllers but the one that takes nodes without a kubelet for dead.
-const CONTROLLERS: &str = "*,-node-lifecycle-controller";
+/// All controllers but the one that takes nodes without a kubelet for dead, and the one that writes on each Node how long its
+/// kubelet may keep Secrets: that goes by the size of the fleet, which grows within seconds here, and it would catch up in the
+/// midst of a rollout.
+const CONTROLLERS: &str = "*,-node-lifecycle-controller,-ttl-controller";
 
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 

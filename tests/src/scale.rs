@@ -6,7 +6,7 @@
 mod cost;
 mod figures;
 
-pub use cost::Cost;
+pub use cost::{Cost, Processor};
 pub use figures::{Figure, Figures};
 
 use std::{
@@ -74,8 +74,8 @@ pub struct Run {
     pub times: Times,
     /// What the operator took until the end of the rollout.
     pub cost: Cost,
-    /// Time of processors that the API server took in the rollout.
-    pub api_server: Duration,
+    /// Time of processors that all took in the rollout.
+    pub processor: Processor,
     /// Writes that the store took in the rollout, by anybody.
     pub revisions: u64,
     /// Bytes of the largest status that the image object had.
@@ -106,13 +106,13 @@ pub async fn run(options: Options) -> Result<Run> {
     let operator = Operator::start_program("operator", &options.operator, &folder, &kubeconfig)?;
     operator.wait_ready().await?;
     sleep(SETTLE).await;
-    let api_server = || Cost::of(cluster.plane.api_server_pid());
-    let (begin, before) = (revision(&client).await?, api_server()?);
+    let processor = || Processor::of(&cluster.plane, operator.pid());
+    let (begin, before) = (revision(&client).await?, processor()?);
     let applied = (Instant::now(), Timestamp::now());
     apply(&client, &second.tagged, options.budget).await?;
     let status_bytes = follow(&client, &crowd, &options).await.with_context(|| operator.log())?;
     let (ended, end, cost) = (Timestamp::now(), revision(&client).await?, Cost::of(operator.pid())?);
-    let api_server = api_server()?.cpu.saturating_sub(before.cpu);
+    let processor = processor()?.since(&before);
     sleep(options.idle).await;
     let plans = Api::<NodePlan>::all(client.clone()).list(&ListParams::default()).await?;
     let open = plans.items.iter().filter(|plan| plan.spec.disruption.is_some()).count();
@@ -123,7 +123,7 @@ pub async fn run(options: Options) -> Result<Run> {
         ended,
         times: crowd.times(),
         cost,
-        api_server,
+        processor,
         revisions: end - begin,
         status_bytes,
         plans: (plans.items.len(), open),

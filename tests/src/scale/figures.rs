@@ -69,9 +69,14 @@ impl Figures {
     pub fn of(run: &Run) -> Self {
         let mut all = timed(run);
         all.extend(untimed(run));
-        let per_verb = by_verb(in_rollout(run, OPERATOR));
-        let per_node = |count: usize| ratio(count, run.options.nodes);
-        let lines = per_verb.iter().map(|(verb, count)| format!("  {verb:<40} {:>8.3}\n", per_node(*count)));
+        let lines = OF.into_iter().flat_map(|(who, user)| {
+            let counts = by_verb(in_rollout(run, user)).into_iter();
+            let line = move |(verb, count)| {
+                format!("  {who:<10} {verb:<40} {:>8.3}\n", ratio(count, run.options.nodes))
+            };
+            // What is done once in a while tells nothing of a node.
+            counts.filter(|(_, count)| count * 100 > run.options.nodes).map(line)
+        });
         Self { all, requests: lines.collect() }
     }
 
@@ -91,19 +96,21 @@ impl Display for Figures {
         for figure in &self.all {
             writeln!(f, "{figure}")?;
         }
-        write!(f, "requests of the operator for each node:\n{}", self.requests)
+        write!(f, "requests for each node:\n{}", self.requests)
     }
 }
 
 const OPERATOR: &str = ":evenkeel-operator";
 const AGENT: &str = ":evenkeel-agent";
+/// Whose requests are counted: by the end of the user's name, which is any for the rest.
+const OF: [(&str, &str); 3] = [("operator", OPERATOR), ("agent", AGENT), ("anybody", "")];
 
 fn in_rollout<'a>(run: &'a Run, user: &'a str) -> impl Iterator<Item = &'a Request> {
     run.audit.of(user, run.applied.1).filter(|request| request.at < run.ended)
 }
 
 fn timed(run: &Run) -> Vec<Figure> {
-    let Run { options, times, cost, applied, .. } = run;
+    let Run { options, times, cost, applied, processor, .. } = run;
     let since = |at: Option<std::time::Instant>| {
         at.map_or(f64::INFINITY, |at| at.duration_since(applied.0).as_secs_f64())
     };
@@ -114,6 +121,7 @@ fn timed(run: &Run) -> Vec<Figure> {
     let idle = run.audit.of(OPERATOR, run.ended).count();
     let minute = as_f64(idle) * 60.0 / options.idle.as_secs_f64().max(1.0);
     let clock = |what, value, unit, limit| Figure { what, value, unit, limit, timed: true };
+    let took = |what, of: Duration| clock(what, of.as_secs_f64() * 1000.0 / nodes, "ms", Limit::None);
     vec![
         clock("from apply to the first order", since(times.first_order), "s", Limit::Most(1.0)),
         clock("from apply to the last node committed", whole, "s", Limit::None),
@@ -127,12 +135,12 @@ fn timed(run: &Run) -> Vec<Figure> {
         clock("the same, p99", percentile(&times.reactions, 99), "s", Limit::Most(1.0)),
         clock("operator: peak of resident memory", as_f64(usize_of(cost.peak_rss)) / MIB, "MiB", memory),
         clock("operator: processor time", cost.cpu.as_secs_f64(), "s", Limit::None),
-        clock(
-            "API server: processor time for each node",
-            run.api_server.as_secs_f64() * 1000.0 / nodes,
-            "ms",
-            Limit::None,
-        ),
+        took("processor time for each node: API server", processor.api_server),
+        took("the same: etcd", processor.etcd),
+        took("the same: controller manager", processor.controllers),
+        took("the same: operator", processor.operator),
+        took("the same: agents and kubelets", processor.crowd),
+        took("the same: all of them", processor.whole()),
         clock("operator: requests in a minute after the rollout", minute, "", Limit::Most(60.0)),
     ]
 }
