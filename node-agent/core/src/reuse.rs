@@ -30,7 +30,7 @@ pub enum NoSlot {
     Pinned(Vec<String>),
     /// While it is written, nothing good would be left.
     #[error(
-        "slot {damaged}, which is kept, does not hold what was written into it, and slot {good} is all that is left to go \
+        "slot {damaged} does not hold what was written into it, and slot {good} is all that is left to go \
          back to: boot that one (`evenkeel-agent rollback --to {good}`, then a reboot), and stage again, which writes slot \
          {damaged} anew"
     )]
@@ -68,7 +68,7 @@ pub fn choose<'a>(
         return Ok(slot);
     }
     let last_good = last_good(slots);
-    let is_last_good = |slot: &SlotFact| last_good.is_some_and(|(_, good)| good.name == slot.name);
+    let is_last_good = |slot: &SlotFact| last_good.is_some_and(|good| good.name == slot.name);
     let written: fn(&&&SlotFact) -> Option<Timestamp> =
         |slot| slot.content.as_ref().map(|content| content.written_at);
     let free = others.iter().filter(|slot| !slot.pinned && !is_last_good(slot));
@@ -81,9 +81,10 @@ pub fn choose<'a>(
             not_kept.map_or(NoSlot::OnlyOne, |running| NoSlot::OnTrial { running: running.to_owned() })
         );
     }
-    match last_good.filter(|(_, good)| others.contains(good) && !good.pinned) {
-        Some((damaged, good)) => {
-            Err(NoSlot::LastGood { damaged: damaged.name.clone(), good: good.name.clone() })
+    let damaged = running.or(kept(slots).map(|slot| slot.name.as_str()));
+    match last_good.filter(|good| others.contains(good) && !good.pinned).zip(damaged) {
+        Some((good, damaged)) => {
+            Err(NoSlot::LastGood { damaged: damaged.to_owned(), good: good.name.clone() })
         }
         None => Err(NoSlot::Pinned(others.iter().map(|slot| slot.name.clone()).collect())),
     }
@@ -93,7 +94,7 @@ pub fn choose<'a>(
 pub fn in_use<'a>(slots: &'a [SlotFact], running: Option<&'a str>) -> Vec<&'a str> {
     let next = match running {
         // A damaged one gives way to it.
-        None => last_good(slots).map(|(_, good)| good).or(kept(slots)),
+        None => good(slots).max_by_key(|slot| slot.generation).or(kept(slots)),
         Some(running) => kept(slots).filter(|_| falls_back(slots, running)),
     };
     running.into_iter().chain(next.map(|slot| slot.name.as_str())).collect()
@@ -109,18 +110,22 @@ pub fn kept(slots: &[SlotFact]) -> Option<&SlotFact> {
     slots.iter().filter(|slot| slot.entry == EntryFact::Permanent).max_by_key(|slot| slot.generation)
 }
 
-/// A kept slot that is not what was written, and the good one behind it.
-fn last_good(slots: &[SlotFact]) -> Option<(&SlotFact, &SlotFact)> {
-    let damaged = kept(slots).filter(|slot| !slot.is_good())?;
-    Some((damaged, fallback(slots, &damaged.name)?))
+/// The slots that a machine may be sent to.
+fn good(slots: &[SlotFact]) -> impl Iterator<Item = &SlotFact> {
+    slots.iter().filter(|slot| slot.entry == EntryFact::Permanent && slot.is_good())
+}
+
+/// The only one of those. Behind a slot that runs and is not what was written, nothing else is left.
+fn last_good(slots: &[SlotFact]) -> Option<&SlotFact> {
+    let mut good = good(slots);
+    good.next().filter(|_| good.next().is_none())
 }
 
 /// The slot to go back to from `slot`: the one that was kept last before it. None that nobody ever kept, as it would boot
 /// for ever and without a way back; and none that is known to be damaged, as a machine that runs is not sent where it may
 /// not come up.
 pub fn fallback<'a>(slots: &'a [SlotFact], slot: &str) -> Option<&'a SlotFact> {
-    let others = slots.iter().filter(|other| other.name != slot && other.is_good());
-    others.filter(|other| other.entry == EntryFact::Permanent).max_by_key(|other| {
+    good(slots).filter(|other| other.name != slot).max_by_key(|other| {
         let written = other.content.as_ref().map(|content| content.written_at);
         (other.generation, written)
     })
@@ -236,7 +241,7 @@ mod tests {
         slots.push(slot("c", Some(5), EntryFact::Permanent));
         assert_eq!(name(choose(&slots, Some("b"), None)), Ok("c".into()));
         slots[2].pinned = true;
-        assert_eq!(choose(&slots, Some("b"), None).unwrap_err(), refused);
+        assert_eq!(name(choose(&slots, Some("b"), None)), Ok("a".into()), "what is pinned is left");
         slots[0].pinned = true;
         assert_eq!(
             choose(&slots, Some("b"), None).unwrap_err(),
