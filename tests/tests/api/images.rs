@@ -46,7 +46,7 @@ async fn images_that_are_accepted() -> Result<()> {
             { "repositories": ["*"], "keys": [KEY, KEY.trim()], "threshold": 2 },
             { "repositories": ["registry.example:5000/*", "r.example/a/b", "r.example/a/*"], "keys": [KEY] },
         ] },
-        "reboot": { "delaySeconds": 5, "deadlineSeconds": 600, "commitDeadlineSeconds": 1200 },
+        "reboot": { "delaySeconds": 5, "deadlineSeconds": 600, "commitDeadlineSeconds": 1200, "onCloudConfigChange": false },
     });
     let specs = [
         json!({ "osImage": "registry.example/os:1" }),
@@ -81,7 +81,7 @@ async fn absent_fields_have_the_defaults_that_the_documentation_names() -> Resul
     assert_eq!(spec["drain"], drain);
     assert_eq!(
         spec["reboot"],
-        json!({ "delaySeconds": 0, "deadlineSeconds": 900, "commitDeadlineSeconds": 1800 })
+        json!({ "delaySeconds": 0, "deadlineSeconds": 900, "commitDeadlineSeconds": 1800, "onCloudConfigChange": true })
     );
     assert_eq!(spec["pull"], json!({ "plainHttp": false, "background": false }));
     let rollout = json!({
