@@ -82,7 +82,10 @@ pub fn execute(command: Command) -> Result<()> {
         Command::Init(args) => host::init(&args),
         Command::Guard(args) => host::guard(&args),
         Command::CloudConfig(CloudConfigCommand::Apply(args)) => cloud_config::apply(&args),
-        Command::CloudConfig(CloudConfigCommand::Live(args)) => Ok(live::follow(&args)?),
+        Command::CloudConfig(CloudConfigCommand::Live(args)) => match args.apply {
+            None => Ok(live::follow(&args)?),
+            Some(which) => Ok(live::apply_one(&args, which)?),
+        },
         Command::CloudConfig(CloudConfigCommand::Check { file }) => cloud_config::check(&file),
     }
 }

@@ -76,6 +76,9 @@ pub enum GuardError {
     /// The state partition cannot be written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A cloud-config could not be applied.
+    #[error("{0}")]
+    CloudConfig(String),
     /// The reboot was refused.
     #[error(transparent)]
     Reboot(#[from] RebootError),

@@ -21,7 +21,7 @@ use evenkeel_node_agent_core::{
     layout::RECOVERY_SLOT,
     live_config::LiveConfig,
     machine::{
-        Action, Facts, Orders, Outcome, TRIAL_TRIES, next, record,
+        Action, Facts, Orders, Outcome, next, record,
         recovery::{forget, write_recovery},
         reset, resume, status, waits_for_host,
     },
@@ -205,7 +205,9 @@ impl Agent {
         let (verdict, passed) = (self.state.verdict()?, self.state.checks_passed()?);
         let (checks, state) = (self.state.slot_checks()?, &self.state);
         tokio::task::block_in_place(|| {
-            let live = known_live(state)?;
+            let running = host::running_slot(&self.args.proc)?;
+            let live = running
+                .map_or_else(|| Ok(LiveConfig::default()), |running| known_live(state, &running.name))?;
             let facts = self.sight.look(verdict, passed.as_ref(), &checks, live)?;
             // The guard writes it there before it takes it from the boot partition.
             let noted = state.reset_done()?.map(|done| done.id);
@@ -240,10 +242,11 @@ impl Agent {
 }
 
 /// What is known of cloud-configs without a reboot. An agent that runs says that boots with what is kept come far enough.
-fn known_live(state: &StateDir) -> Result<LiveConfig, StateError> {
-    let mut live = state.live_config()?;
-    if live.boots.take_if(|boots| boots.count <= TRIAL_TRIES).is_some() {
-        state.clear_live_boots()?;
+fn known_live(state: &StateDir, slot: &str) -> Result<LiveConfig, StateError> {
+    let mut live = state.live_config(slot)?;
+    if let Some(boots) = live.prove() {
+        state.write_live_boots(&boots)?;
+        live.boots = Some(boots);
     }
     Ok(live)
 }

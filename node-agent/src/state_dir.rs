@@ -26,7 +26,7 @@ const VERDICT: &str = "verdict.json";
 const CHECKS_PASSED: &str = "checks-passed.json";
 const RESET_DONE: &str = "reset-done.json";
 const SLOT_CHECKS: &str = "slot-checks.json";
-const LIVE_KEPT: &str = "live-kept.json";
+const LIVE_LOCK: &str = "live.lock";
 const LIVE_SAID: &str = "live-said.json";
 const LIVE_BOOTS: &str = "live-boots.json";
 /// The unit that a change of it starts names it too.
@@ -135,20 +135,33 @@ impl StateDir {
         self.write(SLOT_CHECKS, checks)
     }
 
-    /// What is known of cloud-configs without a reboot; whether the host has a unit for them is not known here.
-    pub fn live_config(&self) -> Result<LiveConfig, StateError> {
+    /// What is known of cloud-configs without a reboot where this slot runs; whether its system has a unit for them is not
+    /// known here.
+    pub fn live_config(&self, slot: &str) -> Result<LiveConfig, StateError> {
         Ok(LiveConfig {
             supported: false,
-            kept: self.read(LIVE_KEPT)?,
+            kept: self.read(&live_kept(slot))?,
             order: self.read(LIVE_ORDER)?,
             said: self.read(LIVE_SAID)?,
             boots: self.read(LIVE_BOOTS)?,
         })
     }
 
-    /// Replaces what is kept, durably.
+    /// Held by who decides whether a trial is kept or given up: the agent and the host's unit never do both.
+    pub fn lock_live(&self) -> Result<Flock<File>, StateError> {
+        let path = self.0.join(LIVE_LOCK);
+        let file = File::create(&path).map_err(|source| error("lock", &path, source))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| error("lock", &path, errno.into()))
+    }
+
+    /// Replaces what is kept for a slot, durably.
     pub fn write_live_kept(&self, kept: &Kept) -> Result<(), StateError> {
-        self.write(LIVE_KEPT, kept)
+        self.write(&live_kept(&kept.slot), kept)
+    }
+
+    /// Forgets, durably, what was kept for a slot: what it holds itself counts.
+    pub fn clear_live_kept(&self, slot: &str) -> Result<(), StateError> {
+        self.remove(&live_kept(slot))
     }
 
     /// Replaces what the host's unit is asked for, durably.
@@ -231,6 +244,10 @@ impl StateDir {
             .and_then(|folder| folder.sync_all())
             .map_err(|source| error("flush", &self.0, source))
     }
+}
+
+fn live_kept(slot: &str) -> String {
+    format!("live-kept-{slot}.json")
 }
 
 fn error(operation: &'static str, path: &Path, source: io::Error) -> StateError {

@@ -13,7 +13,7 @@ use evenkeel_node_agent::{
     cloud_config::live::{LiveArgs, follow},
     state_dir::StateDir,
 };
-use evenkeel_node_agent_core::live_config::{Kept, Order, Setting, Stand};
+use evenkeel_node_agent_core::live_config::{Kept, Order, Said, Setting, Stand};
 use tempfile::TempDir;
 
 const RELEASE: &str = "sha256:1";
@@ -74,6 +74,8 @@ impl Host {
             health_dir: self.at("health"),
             proc: self.at("proc"),
             root: self.at("root"),
+            program: Some(env!("CARGO_BIN_EXE_evenkeel-agent").into()),
+            apply: None,
         })
         .unwrap();
     }
@@ -94,7 +96,7 @@ impl Host {
     }
 
     fn stand(&self) -> Option<Stand> {
-        self.state.live_config().unwrap().said.map(|said| said.stand)
+        self.state.live_config("a").unwrap().said.map(|said| said.stand)
     }
 
     fn given_up(&self) -> (RollbackCause, String) {
@@ -173,4 +175,74 @@ fn another_boot_is_none_of_its_business() {
     host.put("proc/sys/kernel/random/boot_id", "two");
     host.unit();
     assert_eq!((host.motd(), host.stand()), (String::new(), None));
+}
+
+/// A command that does not end does not keep the machine from going back, in time or when the agent says so.
+#[test]
+fn a_command_that_hangs_is_ended() {
+    let host = Host::new();
+    let hangs = setting("after", r#","network":[{"commands":["sleep 600"]}]"#);
+    let order = host.order(hangs.clone());
+    host.state.write_live_order(&Order { deadline_seconds: 2, ..order }).unwrap();
+    host.unit();
+    let (cause, message) = host.given_up();
+    assert!(cause == RollbackCause::HostCheck && message.contains("does not end"), "{message}");
+    assert_eq!(host.motd(), "before");
+
+    let host = Host::new();
+    let order = host.order(hangs);
+    thread::scope(|scope| {
+        let unit = scope.spawn(|| host.unit());
+        while host.motd() != "after" {
+            assert!(!unit.is_finished());
+            thread::sleep(Duration::from_millis(20));
+        }
+        host.state.write_live_order(&Order { withdrawn: true, ..order }).unwrap();
+        unit.join().unwrap();
+    });
+    assert_eq!(host.motd(), "before");
+}
+
+#[test]
+fn a_unit_that_was_cut_off_while_it_applied_goes_back() {
+    let host = Host::new();
+    let order = host.order(setting("after", ""));
+    let said = Said { id: order.id, boot_id: order.boot_id, stand: Stand::Applying };
+    host.state.write_live_said(&said).unwrap();
+    host.unit();
+    assert!(host.given_up().1.contains("cut off"));
+    assert_eq!(host.motd(), "before");
+}
+
+/// Kept in the moment in which it would be given up, it stays; once it is being given up, nobody keeps it.
+#[test]
+fn one_of_both_decides() {
+    let host = Host::new();
+    let order = host.order(setting("after", ""));
+    let kept = |order: &Order| Kept {
+        slot: "a".into(),
+        under: RELEASE.into(),
+        setting: order.wanted.clone(),
+        before: order.before.clone(),
+    };
+    host.once_applied(|| {
+        let _lock = host.state.lock_live().unwrap();
+        host.put("proc/uptime", "161.00 0.00");
+        thread::sleep(Duration::from_secs(7));
+        host.state.write_live_kept(&kept(&order)).unwrap();
+    });
+    assert_eq!((host.motd(), host.stand()), ("after".to_owned(), Some(Stand::Applied { at: 100 })));
+}
+
+/// On the way back a step that fails keeps no other from being done.
+#[test]
+fn all_that_can_be_taken_back_is() {
+    let host = Host::new();
+    let before = r#"{"stages":{"initramfs":[{"name":"never","commands":["false"]}],
+        "boot":[{"files":[{"path":"/etc/motd","content":"before"}]}]}}"#;
+    let order = host.order(setting("after", r#","network":[{"commands":["false"]}]"#));
+    let before = Setting { document: Some(format!("#cloud-config\n{before}\n")), ..order.before.clone() };
+    host.state.write_live_order(&Order { before, ..order }).unwrap();
+    host.unit();
+    assert_eq!((host.given_up().0, host.motd()), (RollbackCause::HostCheck, "before".to_owned()));
 }

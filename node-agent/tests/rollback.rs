@@ -84,7 +84,7 @@ impl Node {
             digest: digest.to_owned(),
             slot: "b".into(),
             step,
-            live: false,
+            live: None,
             staging: None,
             error: None,
             failures: 0,

@@ -27,7 +27,7 @@ pub(super) fn tell(slots: &[Listed], digest: &str, verdict: Option<Verdict>) -> 
         image: format!("registry.example/os@{digest}"),
         digest: digest.to_owned(),
         slot: "b".to_owned(),
-        live: false,
+        live: None,
         step: Step::Rebooting { boot_id_before: boot("before") },
         staging: None,
         error: None,

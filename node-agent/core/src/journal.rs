@@ -77,9 +77,10 @@ pub struct Attempt {
     pub digest: String,
     /// The slot that gets it.
     pub slot: String,
-    /// Whether it is for a cloud-config alone, which the system that runs gets.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub live: bool,
+    /// For a cloud-config alone, which the system that runs gets: when it began, in seconds since 1970, so that what the host
+    /// said of an earlier attempt of the same plan is not taken for this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<i64>,
     /// Where the attempt stands.
     pub step: Step,
     /// What staging took, once it is done.

@@ -21,7 +21,7 @@ pub struct Setting {
     pub document: Option<String>,
 }
 
-/// A setting that is kept in place of the one that came with a slot.
+/// A setting that is kept in place of the one that came with a slot: one document for each slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
@@ -73,10 +73,19 @@ pub struct Said {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Stand {
+    /// It is being applied. A unit that finds this when it starts was cut off in it.
+    Applying,
     /// Applied, and the image's health checks passed.
     Applied {
         /// Seconds from the boot to that.
         at: u64,
+    },
+    /// It is given up, and the one before is being applied again: nobody keeps it any more.
+    Leaving {
+        /// Why.
+        cause: RollbackCause,
+        /// Why, for people.
+        message: String,
     },
     /// The one before was applied again, as the agent wanted it.
     Withdrawn,
@@ -94,6 +103,8 @@ pub enum Stand {
 pub enum UnitStep {
     /// It is done.
     End,
+    /// It was cut off while it applied what is wanted: that is given up.
+    CutOff,
     /// It applies what is wanted, and asks the image's health checks.
     Apply,
     /// It waits for the agent's word.
@@ -104,14 +115,17 @@ pub enum UnitStep {
     GoBack,
 }
 
-/// How many boots in a row applied what is kept without an agent that came up.
+/// Whether boots with what is kept came far enough for an agent to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Boots {
     /// What was kept.
     pub release: String,
-    /// How many.
+    /// How many in a row did not.
     pub count: u32,
+    /// Whether one did: from then on none is counted.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 /// All that is known of such settings on a machine.
@@ -134,18 +148,27 @@ impl LiveConfig {
     pub fn kept(&self, running: &RunningSlot) -> Option<&Kept> {
         let kept = self.kept.as_ref()?;
         let meant = kept.slot == running.name && kept.under == running.digest;
-        let given_up = self
-            .boots
-            .as_ref()
-            .is_some_and(|boots| boots.release == kept.setting.release && boots.count > TRIAL_TRIES);
+        let given_up = self.boots.as_ref().is_some_and(|boots| {
+            boots.release == kept.setting.release && boots.count > TRIAL_TRIES && !boots.proven
+        });
         (meant && !given_up).then_some(kept)
     }
 
-    /// The count of a boot that begins to apply what is kept; absent where nothing is.
+    /// The count of a boot that begins to apply what is kept; absent where nothing is, and where a boot with it came up.
     pub fn count_boot(&self, running: &RunningSlot) -> Option<Boots> {
         let release = &self.kept(running)?.setting.release;
         let before = self.boots.as_ref().filter(|boots| boots.release == *release);
-        Some(Boots { release: release.clone(), count: before.map_or(0, |boots| boots.count) + 1 })
+        if before.is_some_and(|boots| boots.proven) {
+            return None;
+        }
+        let count = before.map_or(0, |boots| boots.count) + 1;
+        Some(Boots { release: release.clone(), count, proven: false })
+    }
+
+    /// What an agent notes that runs in a boot with what is kept; absent where there is nothing to note.
+    pub fn prove(&self) -> Option<Boots> {
+        let boots = self.boots.as_ref().filter(|boots| !boots.proven && boots.count <= TRIAL_TRIES)?;
+        Some(Boots { count: 0, proven: true, ..boots.clone() })
     }
 
     /// The order, if it is that of an attempt and of this boot.
@@ -167,9 +190,11 @@ impl LiveConfig {
         let kept = self.kept(running).is_some_and(|kept| kept.setting.release == order.wanted.release);
         match self.stand(&order.id, &order.boot_id) {
             Some(Stand::Withdrawn | Stand::GivenUp { .. }) => UnitStep::End,
+            Some(Stand::Leaving { .. }) => UnitStep::GoBack,
             _ if order.withdrawn => UnitStep::GoBack,
             _ if kept => UnitStep::End,
             None => UnitStep::Apply,
+            Some(Stand::Applying) => UnitStep::CutOff,
             Some(Stand::Applied { at }) if up >= at.saturating_add(order.deadline_seconds) => {
                 UnitStep::TooLate
             }
@@ -179,7 +204,19 @@ impl LiveConfig {
 
     /// Whether something is on trial in the boot that runs.
     pub fn is_on_trial(&self, running: &RunningSlot) -> bool {
-        self.tried(&running.boot_id).is_some()
+        let kept = self.kept(running).map(|kept| &kept.setting.release);
+        self.tried(&running.boot_id).is_some_and(|tried| Some(&tried.release) != kept)
+    }
+
+    /// What was said last of an attempt's order, in whatever boot.
+    pub fn last_stand(&self, id: &str) -> Option<&Stand> {
+        self.said.as_ref().filter(|said| said.id == id).map(|said| &said.stand)
+    }
+
+    /// Whether an attempt's order may be kept: it is applied, and nobody is about to give it up.
+    pub fn may_be_kept(&self, id: &str, boot_id: &str) -> bool {
+        let withdrawn = self.order(id, boot_id).is_none_or(|order| order.withdrawn);
+        !withdrawn && matches!(self.stand(id, boot_id), Some(Stand::Applied { .. }))
     }
 
     /// What is tried in this boot: applied, not kept, not withdrawn.
@@ -236,8 +273,12 @@ mod tests {
             live.boots = boots;
             assert_eq!(live.release(&running()), "sha256:1+b");
         }
+        assert_eq!(live.prove().map(|boots| boots.proven), Some(true));
+        let proven = LiveConfig { boots: live.prove(), ..live.clone() };
+        assert_eq!((proven.release(&running()), proven.count_boot(&running())), ("sha256:1+b", None));
         live.boots = live.count_boot(&running());
         assert_eq!((live.release(&running()), live.count_boot(&running())), ("sha256:1", None));
+        assert_eq!(live.prove(), None, "it was given up");
         // Another one that is kept later has all of its tries.
         live.kept.as_mut().unwrap().setting = setting("sha256:1+c");
         assert_eq!(live.count_boot(&running()).map(|boots| boots.count), Some(1));

@@ -14,7 +14,7 @@ pub mod resume;
 pub mod status;
 
 pub use facts::{EntryFact, Facts, Orders, RunningSlot, SlotContent, SlotFact};
-pub use live::LiveAction;
+pub use live::{LiveAction, order_id};
 pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;

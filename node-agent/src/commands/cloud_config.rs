@@ -80,11 +80,14 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
 /// comes up, it is given up after a few.
 fn kept_since(args: &CloudConfigApplyArgs, running: &RunningSlot) -> LiveConfig {
     let count = |state: &StateDir| {
-        let mut live = state.live_config()?;
+        let mut live = state.live_config(&running.name)?;
         if args.stage == When::Early
             && let Some(boots) = live.count_boot(running)
         {
-            state.write_live_boots(&boots)?;
+            // It is what the agent says that runs, counted or not.
+            if let Err(error) = state.write_live_boots(&boots) {
+                eprintln!("this boot is not counted: {:#}", anyhow::Error::from(error));
+            }
             live.boots = Some(boots);
         }
         Ok(live)

@@ -13,6 +13,8 @@ use std::{
     },
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -22,6 +24,11 @@ use nix::{
 };
 
 use super::{BlockDevice, aligned::is_aligned};
+
+/// For so long a claim is waited for. A child process that was just started holds what its parent has already let go of, until
+/// it becomes another program.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is to be done with a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +85,13 @@ impl FileDevice {
             l_len: place(length)?,
             l_pid: 0,
         };
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
+        let end = Instant::now() + CLAIM_PATIENCE;
+        let mut claimed = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
+        while claimed == Err(Errno::EAGAIN) && Instant::now() < end {
+            thread::sleep(CLAIM_PAUSE);
+            claimed = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
+        }
+        match claimed {
             Ok(_) => Ok(()),
             Err(Errno::EAGAIN) => {
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program is writing there"))

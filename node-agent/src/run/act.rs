@@ -67,6 +67,9 @@ pub enum ActError {
     /// The reboot.
     #[error(transparent)]
     Reboot(#[from] RebootError),
+    /// It was to be kept, and is on trial no longer.
+    #[error("the host gives the cloud-config up: what it says of that comes with its next report")]
+    GivenUp,
     /// The slot holds another image than the one that was approved.
     #[error("slot {slot} holds {found} and not {wanted}: stage the image again")]
     OtherImage {
@@ -91,6 +94,7 @@ impl ActError {
             Self::Reset(_) => "EspUnavailable",
             Self::State(_) => "StateUnavailable",
             Self::Reboot(_) => "RebootFailed",
+            Self::GivenUp => "GivenUp",
             Self::OtherImage { .. } => "OtherImage",
         }
     }
@@ -152,6 +156,8 @@ fn activate(tools: &Tools, disk: &Disk, slot: &str) -> Result<(), ActError> {
         let running = host::running_slot(&tools.proc)?;
         let deadline = tools.commit_deadline.unwrap_or(COMMIT_DEADLINE_SECONDS);
         tools.state.clear_verdict()?;
+        // What is tried is what the slot holds, and not what was applied over it once.
+        tools.state.clear_live_kept(slot)?;
         tools.state.write_trial(&TrialOrder {
             plan_id: attempt.plan_id.clone(),
             digest: attempt.digest.clone(),

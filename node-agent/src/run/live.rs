@@ -4,7 +4,7 @@ use evenkeel_crds::cloud_config::{digest_of, release};
 use evenkeel_node_agent_core::{
     journal::Attempt,
     live_config::{Kept, LiveConfig, Order, Setting},
-    machine::{LiveAction, RunningSlot},
+    machine::{LiveAction, RunningSlot, order_id},
 };
 
 use super::{
@@ -18,10 +18,10 @@ pub(super) fn act(tools: &Tools, disk: &Disk, action: LiveAction) -> Result<(), 
     let (Some(running), Some(attempt)) = (host::running_slot(&tools.proc)?, &tools.attempt) else {
         return Ok(());
     };
-    let live = tools.state.live_config()?;
+    let live = tools.state.live_config(&running.name)?;
     match action {
         LiveAction::Apply => apply(tools, disk, attempt, &running, &live),
-        LiveAction::Keep => keep(tools, attempt, running, &live),
+        LiveAction::Keep => keep(tools, attempt, running),
         LiveAction::Withdraw => match live.order {
             Some(order) => Ok(tools.state.write_live_order(&Order { withdrawn: true, ..order })?),
             None => Ok(()),
@@ -37,7 +37,7 @@ fn apply(
     running: &RunningSlot,
     live: &LiveConfig,
 ) -> Result<(), ActError> {
-    if let Some(order) = live.order(&attempt.plan_id, &running.boot_id) {
+    if let Some(order) = live.order(&order_id(attempt), &running.boot_id) {
         // Written again, it starts a unit that did not hear of it.
         return Ok(tools.state.write_live_order(order)?);
     }
@@ -56,12 +56,20 @@ fn apply(
     Ok(tools.state.write_live_order(&order(tools, attempt, running, wanted, before))?)
 }
 
-/// The agent's word: from here on each boot applies it.
-fn keep(tools: &Tools, attempt: &Attempt, running: RunningSlot, live: &LiveConfig) -> Result<(), ActError> {
-    let Some(order) = live.order(&attempt.plan_id, &running.boot_id) else { return Ok(()) };
-    let (setting, before) = (order.wanted.clone(), order.before.clone());
-    tools.state.clear_live_boots()?;
-    Ok(tools.state.write_live_kept(&Kept { slot: running.name, under: running.digest, setting, before })?)
+/// The agent's word: from here on each boot applies it. Not while the host gives it up.
+fn keep(tools: &Tools, attempt: &Attempt, running: RunningSlot) -> Result<(), ActError> {
+    let _lock = tools.state.lock_live()?;
+    let live = tools.state.live_config(&running.name)?;
+    let id = order_id(attempt);
+    let order = live.order.as_ref().filter(|_| live.may_be_kept(&id, &running.boot_id));
+    let Some(Order { wanted, before, .. }) = order.cloned() else { return Err(ActError::GivenUp) };
+    tools.state.write_live_kept(&Kept {
+        slot: running.name,
+        under: running.digest,
+        setting: wanted,
+        before,
+    })?;
+    Ok(tools.state.clear_live_boots()?)
 }
 
 /// First the order, so that the host applies what was before; then what counts from the next boot on.
@@ -84,7 +92,7 @@ fn go_back(
 fn order(tools: &Tools, attempt: &Attempt, running: &RunningSlot, wanted: Setting, before: Setting) -> Order {
     let deadline = tools.commit_deadline.unwrap_or(COMMIT_DEADLINE_SECONDS);
     Order {
-        id: attempt.plan_id.clone(),
+        id: order_id(attempt),
         boot_id: running.boot_id.clone(),
         wanted,
         before,

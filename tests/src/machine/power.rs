@@ -167,8 +167,8 @@ impl Power {
         let run = folder.join("proc/1/root/run/evenkeel");
         fs::create_dir_all(&run)?;
         let state = StateDir::open(&folder.join("state"))?;
-        let live = state.live_config()?;
         let running = running_slot(&folder.join("proc"))?.context("no slot runs")?;
+        let live = state.live_config(&running.name)?;
         if let Some(boots) = live.count_boot(&running) {
             state.write_live_boots(&boots)?;
         }

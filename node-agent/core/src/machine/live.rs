@@ -44,14 +44,14 @@ pub(super) fn is_asked(orders: &Orders, facts: &Facts) -> bool {
 /// Makes a new attempt one of that kind.
 pub(super) fn begin(attempt: &mut Attempt, running: &RunningSlot, facts: &Facts) {
     attempt.slot.clone_from(&running.name);
-    attempt.live = true;
+    attempt.live = Some(facts.now.as_second());
     attempt.step = Step::Staged;
     if !facts.live.supported {
         attempt.step = Step::Failed;
         attempt.error = Some(PlanError {
             reason: "CannotApplyLive".into(),
-            message: "the image that runs has no unit that applies a cloud-config without a reboot: set \
-                      reboot.onCloudConfigChange to true, or build the image with an `init` of this version"
+            message: "the image that runs has no unit that applies a cloud-config without a reboot: build it with an `init` \
+                      of this version, or set reboot.onCloudConfigChange to true and delete this NodePlan"
                 .into(),
             retryable: false,
         });
@@ -67,8 +67,9 @@ pub(super) fn catch_up(
 ) -> Step {
     let in_force = facts.release() == Some(attempt.digest.as_str());
     let kept = facts.live.kept(running).is_some_and(|kept| kept.setting.release == attempt.digest);
-    let stand = facts.live.stand(&attempt.plan_id, &running.boot_id).cloned();
-    let asked = facts.live.order(&attempt.plan_id, &running.boot_id).is_some();
+    let id = order_id(attempt);
+    let stand = facts.live.stand(&id, &running.boot_id).cloned();
+    let asked = facts.live.order(&id, &running.boot_id).is_some();
     match (attempt.step.clone(), stand) {
         (Step::Activating { .. } | Step::Trial, _) if kept && in_force => Step::Committed,
         (Step::Activating { .. } | Step::Trial, _) if running.name != attempt.slot => {
@@ -99,6 +100,11 @@ pub(super) fn catch_up(
 
 /// A boot took away what was on trial: it is tried again, unless it is what takes the machine down.
 fn rebooted(attempt: &mut Attempt, facts: &Facts, journal: &mut Journal) -> Step {
+    if let Some(Stand::GivenUp { cause, message } | Stand::Leaving { cause, message }) =
+        facts.live.last_stand(&order_id(attempt))
+    {
+        return go_back(&attempt.digest, *cause, message.clone(), facts, journal);
+    }
     if attempt.rearms < REARMS_MAX {
         attempt.rearms += 1;
         return Step::Staged;
@@ -123,11 +129,17 @@ fn left_behind(attempt: &Attempt, running: &RunningSlot, facts: &Facts) -> Step 
 }
 
 /// What was applied on trial in this boot, while the journal knows nothing of it.
-pub(super) fn adopt(orders: &Orders, running: &RunningSlot, facts: &Facts) -> bool {
-    let plan = orders.order.plan_id.as_str();
-    let applied = matches!(facts.live.stand(plan, &running.boot_id), Some(Stand::Applied { .. }));
-    let kept = facts.live.kept(running).is_some_and(|kept| kept.setting.release == orders.order.release());
-    applied && !kept && facts.release() == Some(orders.order.release().as_str())
+pub(super) fn adopt(orders: &Orders, running: &RunningSlot, facts: &Facts) -> Option<i64> {
+    let id = &facts.live.order.as_ref()?.id;
+    let since = id.strip_prefix(&orders.order.plan_id)?.strip_prefix('.')?.parse().ok()?;
+    let tried = facts.live.is_on_trial(running) && facts.release() == Some(orders.order.release().as_str());
+    tried.then_some(since)
+}
+
+/// Identity of an attempt's order to the host.
+#[must_use]
+pub fn order_id(attempt: &Attempt) -> String {
+    format!("{}.{}", attempt.plan_id, attempt.live.unwrap_or_default())
 }
 
 /// What ends the attempt of an order that is gone; none where the new order can begin.
@@ -158,6 +170,13 @@ pub(super) fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> 
             attempt.step = Step::Activating { boot_id_before: running.boot_id.clone() };
             Action::Live(LiveAction::Apply)
         }
+        // A boot took it away after it was to be kept, and there is no time to try it again.
+        Step::Staged if orders.order.target == Target::Committed => {
+            let message = "a reboot took the cloud-config away before it was kept".to_owned();
+            let rolled_back = RolledBack { cause: RollbackCause::Deadline, message, at: Time(facts.now) };
+            attempt.step = Step::RolledBack { rolled_back };
+            Action::Wait
+        }
         // Nobody approves of it any more, and the host was not asked yet.
         Step::Activating { .. } if !is_ordered(attempt, facts) && !approved(orders, facts) => {
             attempt.step = Step::Staged;
@@ -174,7 +193,7 @@ pub(super) fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> 
 
 fn is_ordered(attempt: &Attempt, facts: &Facts) -> bool {
     let boot_id = facts.running.as_ref().map(|running| running.boot_id.as_str()).unwrap_or_default();
-    facts.live.order(&attempt.plan_id, boot_id).is_some()
+    facts.live.order(&order_id(attempt), boot_id).is_some()
 }
 
 /// Whether the operator's approval still holds, and was given for this: a node that was not taken out of service does not

@@ -26,7 +26,7 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
         attempt.plan_id == orders.order.plan_id
             && attempt.digest == orders.order.release()
             // Whether it may reboot can change until it does.
-            && (!waits || attempt.live == live::is_asked(orders, facts))
+            && (!waits || attempt.live.is_some() == live::is_asked(orders, facts))
     });
     if !current {
         if let Some(action) = journal.attempt.as_mut().and_then(|former| end_former(former, orders, facts)) {
@@ -47,7 +47,7 @@ fn end_former(former: &mut Attempt, orders: &Orders, facts: &Facts) -> Option<Ac
         return Some(wait);
     }
     let slot = former.slot.clone();
-    if former.live {
+    if former.live.is_some() {
         return live::end_former(former, orders, facts);
     }
     match former.step {
@@ -78,7 +78,7 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         image: orders.order.image.clone(),
         digest: digest.clone(),
         slot: String::new(),
-        live: false,
+        live: None,
         step: Step::Staging,
         staging: None,
         error: None,
@@ -96,6 +96,10 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
         refuse(&mut attempt, "HostNotManageable", message.to_owned());
         return Some(attempt);
     };
+    if facts.live.is_on_trial(running) {
+        // Whose trial that is nobody knows any more: the host ends it.
+        return None;
+    }
     if facts.release() == Some(digest.as_str()) && orders.order.target != Target::Reverted {
         attempt.slot.clone_from(&running.name);
         attempt.step = match facts.slot(&running.name).map(|fact| fact.entry) {
@@ -125,7 +129,7 @@ fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
     if let Some(wait) = outcome::pause(attempt.retry_at, facts.now).filter(|_| !urgent) {
         return wait;
     }
-    if attempt.live {
+    if attempt.live.is_some() {
         return live::advance(attempt, orders, facts);
     }
     if orders.order.target == Target::Reverted {

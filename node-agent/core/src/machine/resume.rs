@@ -21,7 +21,7 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
     let Some(running) = &facts.running else { return journal };
     let attempt = journal.attempt.take().map(|attempt| catch_up(attempt, running, facts, &mut journal));
     let attempt = attempt.filter(|attempt| {
-        if attempt.live {
+        if attempt.live.is_some() {
             !live::is_void(attempt, running, facts)
         } else {
             !lost_its_slot(attempt, &running.name, facts)
@@ -34,7 +34,7 @@ pub fn resume(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> Jour
 /// The attempt at the step where it really stands.
 fn catch_up(mut attempt: Attempt, running: &RunningSlot, facts: &Facts, journal: &mut Journal) -> Attempt {
     let step = match attempt.step.clone() {
-        _ if attempt.live => live::catch_up(&mut attempt, running, facts, journal),
+        _ if attempt.live.is_some() => live::catch_up(&mut attempt, running, facts, journal),
         Step::Activating { boot_id_before } | Step::Rebooting { boot_id_before }
             if boot_id_before != running.boot_id =>
         {
@@ -88,7 +88,7 @@ fn adopt_trial(orders: Option<&Orders>, facts: &Facts) -> Option<Attempt> {
     let running = facts.running.as_ref()?;
     let on_trial = matches!(facts.slot(&running.name)?.entry, EntryFact::Trial { .. });
     let applied = live::adopt(orders, running, facts);
-    (on_trial && running.digest == orders.order.release() || applied).then(|| Attempt {
+    (on_trial && running.digest == orders.order.release() || applied.is_some()).then(|| Attempt {
         plan_id: orders.order.plan_id.clone(),
         image: orders.order.image.clone(),
         digest: orders.order.release(),

@@ -47,7 +47,7 @@ pub fn status(
         staging: attempt.and_then(|attempt| attempt.staging.clone()),
         slots: facts.slots.iter().map(|slot| slot_status(slot, facts)).collect(),
         booted: booted(facts),
-        live: attempt.is_some_and(|attempt| attempt.live),
+        live: attempt.is_some_and(|attempt| attempt.live.is_some()),
         error,
         rolled_back,
         recovery: recovery(journal, facts),
@@ -111,7 +111,7 @@ pub fn only_acknowledges(before: &NodePlanStatus, after: &NodePlanStatus) -> boo
 pub fn waits_for_host(journal: &Journal, facts: &Facts) -> bool {
     journal.attempt.as_ref().is_some_and(|attempt| match attempt.step {
         Step::Trial => !facts.host_checks_passed,
-        Step::Activating { .. } | Step::Reverting { .. } => attempt.live,
+        Step::Activating { .. } | Step::Reverting { .. } => attempt.live.is_some(),
         _ => false,
     })
 }

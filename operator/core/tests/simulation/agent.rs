@@ -10,7 +10,7 @@ use evenkeel_node_agent_core::{
     live_config::{Kept, LiveConfig, Order, Said, Setting, Stand, UnitStep},
     machine::{
         Action, EntryFact, Facts, LiveAction, Orders, Outcome, RunningSlot, SlotContent, SlotFact,
-        TRIAL_TRIES, next, record,
+        TRIAL_TRIES, next, order_id, record,
         recovery::{forget, write_recovery},
         reset, resume, status,
     },
@@ -75,6 +75,8 @@ pub struct Agent {
     verdict: Option<Verdict>,
     /// What its host was asked and said of a cloud-config without a reboot.
     live: LiveConfig,
+    /// What was kept of those, by slot.
+    kept: BTreeMap<&'static str, Kept>,
     /// How many cloud-configs it kept without a reboot, and how many of those it left again.
     pub kept_live: (u32, u32),
     staging_failed: bool,
@@ -108,6 +110,7 @@ impl Agent {
             off: false,
             verdict: None,
             live: LiveConfig { supported: true, ..LiveConfig::default() },
+            kept: BTreeMap::new(),
             kept_live: (0, 0),
             staging_failed: false,
             skew,
@@ -125,6 +128,7 @@ impl Agent {
         self.journal = Journal::default();
         self.verdict = None;
         self.live = LiveConfig { supported: true, ..LiveConfig::default() };
+        self.kept.clear();
         self.reset_done = None;
         self.rested_at = None;
     }
@@ -183,7 +187,7 @@ impl Agent {
             slots: self.slots.iter().map(fact).collect(),
             reset_requested: self.requested.clone(),
             reset_done: self.reset_done.clone(),
-            live: self.live.clone(),
+            live: self.live(),
             verdict: self.verdict.clone(),
             // Checks take a while after the boot.
             host_checks_passed: self.on_trial() && now > self.booted_at || self.tries_live(),
@@ -198,24 +202,34 @@ impl Agent {
 
     /// Whether a cloud-config is on trial, without a reboot.
     fn tries_live(&self) -> bool {
-        self.live.is_on_trial(&self.running())
+        self.live().is_on_trial(&self.running())
+    }
+
+    /// What is known of cloud-configs without a reboot where its slot runs.
+    fn live(&self) -> LiveConfig {
+        LiveConfig { kept: self.kept.get(self.running).cloned(), ..self.live.clone() }
     }
 
     /// What the host's unit does about an order.
     fn unit(&mut self, now: Timestamp) {
         let Some(order) = self.live.order.clone() else { return };
         let up = u64::try_from(now.duration_since(self.booted_at).as_secs()).unwrap_or(0);
-        let given_up = |cause, message: &str| Stand::GivenUp { cause, message: message.to_owned() };
+        let leaving = |cause, message: &str| Stand::Leaving { cause, message: message.to_owned() };
         let fails = self.fate == Fate::StagingFails && !self.staging_failed;
-        let stand = match self.live.unit_step(&self.running(), up) {
+        let live = self.live();
+        let stand = match live.unit_step(&self.running(), up) {
             UnitStep::End | UnitStep::Wait => return,
             UnitStep::Apply if fails => {
                 self.staging_failed = true;
-                given_up(RollbackCause::ClusterUnreachable, "the network is away")
+                leaving(RollbackCause::ClusterUnreachable, "the network is away")
             }
             UnitStep::Apply => Stand::Applied { at: up },
-            UnitStep::TooLate => given_up(RollbackCause::Deadline, "nobody kept it"),
-            UnitStep::GoBack => Stand::Withdrawn,
+            UnitStep::CutOff => unreachable!("it applies at once here"),
+            UnitStep::TooLate => leaving(RollbackCause::Deadline, "nobody kept it"),
+            UnitStep::GoBack => match live.said.map(|said| said.stand) {
+                Some(Stand::Leaving { cause, message }) => Stand::GivenUp { cause, message },
+                _ => Stand::Withdrawn,
+            },
         };
         self.live.said = Some(Said { id: order.id, boot_id: order.boot_id, stand });
     }
@@ -248,7 +262,9 @@ impl Agent {
             }
             self.running = name;
             self.initrd();
-            self.live.boots = self.live.count_boot(&self.running());
+            if let Some(boots) = self.live().count_boot(&self.running()) {
+                self.live.boots = Some(boots);
+            }
             return;
         }
     }
@@ -296,6 +312,7 @@ impl Agent {
                 return Outcome::Staged(StagingCost::default());
             }
             Action::Activate { slot: name } => {
+                self.kept.remove(name.as_str());
                 let slot = self.slot(name);
                 (slot.entry, slot.generation) = (EntryFact::Trial { left: TRIAL_TRIES }, newest + 1);
             }
@@ -312,7 +329,7 @@ impl Agent {
                 self.off = true;
             }
             Action::WithdrawReset => self.requested = None,
-            Action::Live(action) => self.act_live(*action),
+            Action::Live(action) => return self.act_live(*action),
             Action::WriteRecovery { .. }
                 if self.fate == Fate::StagingFails && self.journal.recovery.is_none() =>
             {
@@ -330,13 +347,14 @@ impl Agent {
         Outcome::Done
     }
 
-    fn act_live(&mut self, action: LiveAction) {
+    fn act_live(&mut self, action: LiveAction) -> Outcome {
         let (running, attempt) = (self.running(), self.journal.attempt.clone().expect("it acts"));
+        let (live, id) = (self.live(), order_id(&attempt));
         let came = Setting { release: running.digest.clone(), document: None };
-        let kept = self.live.kept(&running).cloned();
+        let kept = live.kept(&running).cloned();
         let before = kept.as_ref().map_or_else(|| came.clone(), |kept| kept.setting.clone());
         let order = |wanted: Setting, before: Setting, withdrawn| Order {
-            id: attempt.plan_id.clone(),
+            id: id.clone(),
             boot_id: running.boot_id.clone(),
             wanted,
             before,
@@ -348,14 +366,18 @@ impl Agent {
             LiveAction::Apply => {
                 assert!(!self.on_trial(), "nothing is applied to a system on trial");
                 let wanted = Setting { release: attempt.digest.clone(), document: None };
-                if self.live.order(&attempt.plan_id, &running.boot_id).is_none() {
+                if live.order(&id, &running.boot_id).is_none() {
                     self.live.order = Some(order(wanted, before, false));
                 }
             }
+            LiveAction::Keep if !live.may_be_kept(&id, &running.boot_id) => {
+                let message = "the host gives it up".into();
+                return Outcome::Failed(PlanError { reason: "GivenUp".into(), message, retryable: true });
+            }
             LiveAction::Keep => {
-                let wanted = self.live.order.clone().expect("it was ordered");
-                let (setting, before) = (wanted.wanted, wanted.before);
-                self.live.kept = Some(Kept { slot: running.name, under: running.digest, setting, before });
+                let Order { wanted: setting, before, .. } = live.order.expect("it was ordered");
+                let under = running.digest.clone();
+                self.kept.insert(self.running, Kept { slot: running.name, under, setting, before });
                 self.live.boots = None;
                 self.kept_live.0 += 1;
             }
@@ -368,10 +390,12 @@ impl Agent {
                 if let Some(kept) = kept {
                     self.kept_live.1 += 1;
                     self.live.order = Some(order(kept.setting.clone(), kept.before.clone(), true));
-                    self.live.kept = Some(Kept { setting: kept.before, before: came, ..kept });
+                    let back = Kept { setting: kept.before, before: came, ..kept };
+                    self.kept.insert(self.running, back);
                 }
             }
         }
+        Outcome::Done
     }
 
     /// One step. `bad` is the digest that does not boot on nodes of that fate.

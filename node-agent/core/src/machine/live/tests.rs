@@ -59,7 +59,7 @@ fn orders(target: Target) -> Orders {
 /// What the host was asked, and said.
 fn said(facts: &mut Facts, stand: Option<Stand>) {
     let asked = Asked {
-        id: "p".into(),
+        id: "p.1000000".into(),
         boot_id: "one".into(),
         wanted: setting(WANTED),
         before: setting(DIGEST),
@@ -68,7 +68,7 @@ fn said(facts: &mut Facts, stand: Option<Stand>) {
         withdrawn: false,
     };
     facts.live.order.get_or_insert(asked);
-    facts.live.said = stand.map(|stand| Said { id: "p".into(), boot_id: "one".into(), stand });
+    facts.live.said = stand.map(|stand| Said { id: "p.1000000".into(), boot_id: "one".into(), stand });
     facts.host_checks_passed = facts.live.is_on_trial(facts.running.as_ref().unwrap());
 }
 
@@ -242,7 +242,47 @@ fn boots_that_come_to_nothing_end_what_was_kept() {
     keep(&mut facts);
     agent.turn(Target::Committed, &facts);
     facts.running.as_mut().unwrap().boot_id = "five".into();
-    facts.live.boots = Some(crate::live_config::Boots { release: WANTED.into(), count: 4 });
+    facts.live.boots = Some(crate::live_config::Boots { release: WANTED.into(), count: 4, proven: false });
     assert_eq!(agent.turn(Target::Committed, &facts), Action::Wait);
     assert_eq!(agent.back().cause, RollbackCause::Bootloader);
+}
+
+/// While the host gives it up nothing is kept, and its word holds after a reboot too.
+#[test]
+fn what_the_host_gives_up_is_not_kept_and_not_tried_again() {
+    let (mut agent, mut facts) = on_trial();
+    let (cause, message) = (RollbackCause::HostCheck, "a check failed".to_owned());
+    said(&mut facts, Some(Stand::Leaving { cause, message }));
+    assert!(!facts.live.may_be_kept("p.1000000", "one"));
+    assert_eq!(agent.turn(Target::Committed, &facts), Action::Wait);
+    assert_eq!(agent.step(), &Step::Trial, "it waits for the end of that");
+    facts.running.as_mut().unwrap().boot_id = "two".into();
+    assert_eq!(agent.turn(Target::Committed, &facts), Action::Wait);
+    assert_eq!((agent.back().cause, agent.0.is_bad(WANTED)), (cause, true));
+}
+
+/// A boot took it away after the cluster's word, and the time to try it again is over.
+#[test]
+fn what_was_to_be_kept_and_is_gone_ends_the_attempt() {
+    let (mut agent, mut facts) = on_trial();
+    facts.running.as_mut().unwrap().boot_id = "two".into();
+    (facts.host_checks_passed, facts.now) = (false, now() + SignedDuration::from_hours(1));
+    assert_eq!(agent.turn(Target::Committed, &facts), Action::Wait);
+    assert_eq!((agent.back().cause, agent.0.is_bad(WANTED)), (RollbackCause::Deadline, false));
+}
+
+/// The same plan's identity comes again after another order: what was said before is not said of this attempt.
+#[test]
+fn an_earlier_attempt_of_the_same_plan_is_another_one() {
+    let (mut agent, mut facts) = on_trial();
+    agent.turn(Target::Reverted, &facts);
+    facts.live.order.as_mut().unwrap().withdrawn = true;
+    said(&mut facts, Some(Stand::Withdrawn));
+    agent.turn(Target::Reverted, &facts);
+    agent.0 = Journal::default();
+    facts.now += SignedDuration::from_mins(1);
+    agent.turn(Target::Staged, &facts);
+    assert_eq!(agent.turn(Target::Booted, &facts), Action::Live(LiveAction::Apply));
+    agent.turn(Target::Booted, &facts);
+    assert!(matches!(agent.step(), Step::Activating { .. }), "{:?}", agent.step());
 }
