@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cloud_config;
 mod source;
 
 use std::path::PathBuf;
@@ -7,9 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
+pub use cloud_config::{CloudConfigApplyArgs, CloudConfigCommand, When};
 pub use source::{PullArgs, SourceArgs, TrustArgs};
 
-use crate::{boot::Loader, cloud_config::live::LiveArgs, disk::Sizes, guard::GuardArgs, run::RunArgs};
+use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};
 
 /// Pulls, writes, switches and reports on the operating system of one machine.
 ///
@@ -350,45 +352,6 @@ pub struct InitArgs {
     /// Do not build initrds; the image's own build does.
     #[arg(long)]
     pub no_initrd: bool,
-}
-
-/// The machine's own cloud-config.
-#[derive(Debug, Subcommand)]
-pub enum CloudConfigCommand {
-    /// Apply it; files that are as it says are not written.
-    Apply(CloudConfigApplyArgs),
-    /// Apply what the agent asks for to the system that runs, and go back from what is not kept. A unit of the host starts it.
-    Live(LiveArgs),
-    /// Say what of a document is understood.
-    Check {
-        /// The document, or a folder with all documents of a machine.
-        file: PathBuf,
-    },
-}
-
-/// Options of `cloud-config apply`.
-#[derive(Debug, Args)]
-pub struct CloudConfigApplyArgs {
-    /// Which of its steps.
-    #[arg(long, value_enum, default_value = "early")]
-    pub stage: When,
-    /// Folder on the state partition that tells what was applied without a reboot and kept.
-    #[arg(long, env = "EVENKEEL_STATE_DIR", default_value = "/var/lib/evenkeel")]
-    pub state_dir: PathBuf,
-    /// The disk.
-    #[command(flatten)]
-    pub disk: DiskArg,
-}
-
-/// When a machine applies its cloud-config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum When {
-    /// Before the system's own units: the stages rootfs, initramfs and fs.
-    Early,
-    /// Once the basic system is up: the stages after-install, after-upgrade and boot.
-    Boot,
-    /// Once the network is up: the stage network.
-    Network,
 }
 
 /// Form of an answer.

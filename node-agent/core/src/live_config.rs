@@ -154,6 +154,11 @@ impl LiveConfig {
         (meant && !given_up).then_some(kept)
     }
 
+    /// Whether this release is what is kept for the slot that runs.
+    pub fn keeps(&self, running: &RunningSlot, release: &str) -> bool {
+        self.kept(running).is_some_and(|kept| kept.setting.release == release)
+    }
+
     /// The count of a boot that begins to apply what is kept; absent where nothing is, and where a boot with it came up.
     pub fn count_boot(&self, running: &RunningSlot) -> Option<Boots> {
         let release = &self.kept(running)?.setting.release;
@@ -187,12 +192,11 @@ impl LiveConfig {
         let Some(order) = self.order.as_ref().filter(|order| order.boot_id == running.boot_id) else {
             return UnitStep::End;
         };
-        let kept = self.kept(running).is_some_and(|kept| kept.setting.release == order.wanted.release);
         match self.stand(&order.id, &order.boot_id) {
             Some(Stand::Withdrawn | Stand::GivenUp { .. }) => UnitStep::End,
             Some(Stand::Leaving { .. }) => UnitStep::GoBack,
             _ if order.withdrawn => UnitStep::GoBack,
-            _ if kept => UnitStep::End,
+            _ if self.keeps(running, &order.wanted.release) => UnitStep::End,
             None => UnitStep::Apply,
             Some(Stand::Applying) => UnitStep::CutOff,
             Some(Stand::Applied { at }) if up >= at.saturating_add(order.deadline_seconds) => {
@@ -204,8 +208,7 @@ impl LiveConfig {
 
     /// Whether something is on trial in the boot that runs.
     pub fn is_on_trial(&self, running: &RunningSlot) -> bool {
-        let kept = self.kept(running).map(|kept| &kept.setting.release);
-        self.tried(&running.boot_id).is_some_and(|tried| Some(&tried.release) != kept)
+        self.tried(&running.boot_id).is_some_and(|tried| !self.keeps(running, &tried.release))
     }
 
     /// What was said last of an attempt's order, in whatever boot.

@@ -158,7 +158,7 @@ impl Unit<'_> {
         let leave = || {
             let _lock = self.state.lock_live()?;
             let live = self.state.live_config(&self.running.name)?;
-            if live.kept(&self.running).is_some_and(|kept| kept.setting.release == order.wanted.release) {
+            if live.keeps(&self.running, &order.wanted.release) {
                 return Ok(());
             }
             tracing::error!(release = order.wanted.release, message, "this cloud-config is given up");

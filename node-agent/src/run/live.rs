@@ -18,92 +18,96 @@ pub(super) fn act(tools: &Tools, disk: &Disk, action: LiveAction) -> Result<(), 
     let (Some(running), Some(attempt)) = (host::running_slot(&tools.proc)?, &tools.attempt) else {
         return Ok(());
     };
-    let live = tools.state.live_config(&running.name)?;
+    let change = Change { tools, disk, attempt, running };
     match action {
-        LiveAction::Apply => apply(tools, disk, attempt, &running, &live),
-        LiveAction::Keep => keep(tools, attempt, running),
-        LiveAction::Withdraw => match live.order {
+        LiveAction::Apply => change.apply(),
+        LiveAction::Keep => change.keep(),
+        LiveAction::Withdraw => match change.known()?.order {
             Some(order) => Ok(tools.state.write_live_order(&Order { withdrawn: true, ..order })?),
             None => Ok(()),
         },
-        LiveAction::GoBack => go_back(tools, disk, attempt, &running, &live),
+        LiveAction::GoBack => change.go_back(),
     }
 }
 
-fn apply(
-    tools: &Tools,
-    disk: &Disk,
-    attempt: &Attempt,
-    running: &RunningSlot,
-    live: &LiveConfig,
-) -> Result<(), ActError> {
-    if let Some(order) = live.order(&order_id(attempt), &running.boot_id) {
-        // Written again, it starts a unit that did not hear of it.
-        return Ok(tools.state.write_live_order(order)?);
+/// An attempt on the machine that runs.
+struct Change<'a> {
+    tools: &'a Tools,
+    disk: &'a Disk,
+    attempt: &'a Attempt,
+    running: RunningSlot,
+}
+
+impl Change<'_> {
+    fn known(&self) -> Result<LiveConfig, ActError> {
+        Ok(self.tools.state.live_config(&self.running.name)?)
     }
-    let config = tools.cloud_config.as_ref();
-    let digest = digest_of(&attempt.image).unwrap_or_default();
-    let found = release(digest, config.map(|config| config.sha256.as_str()));
-    if found != attempt.digest {
-        let (slot, wanted) = (attempt.slot.clone(), attempt.digest.clone());
-        return Err(ActError::OtherImage { slot, found, wanted });
+
+    fn apply(&self) -> Result<(), ActError> {
+        let live = self.known()?;
+        if let Some(order) = live.order(&order_id(self.attempt), &self.running.boot_id) {
+            // Written again, it starts a unit that did not hear of it.
+            return Ok(self.tools.state.write_live_order(order)?);
+        }
+        let config = self.tools.cloud_config.as_ref();
+        let digest = digest_of(&self.attempt.image).unwrap_or_default();
+        let found = release(digest, config.map(|config| config.sha256.as_str()));
+        if found != self.attempt.digest {
+            let (slot, wanted) = (self.attempt.slot.clone(), self.attempt.digest.clone());
+            return Err(ActError::OtherImage { slot, found, wanted });
+        }
+        let wanted = Setting { release: found, document: config.map(|config| config.document.clone()) };
+        let before = match live.kept(&self.running) {
+            Some(kept) => kept.setting.clone(),
+            None => self.came_with()?,
+        };
+        Ok(self.tools.state.write_live_order(&self.order(wanted, before))?)
     }
-    let wanted = Setting { release: found, document: config.map(|config| config.document.clone()) };
-    let before = match live.kept(running) {
-        Some(kept) => kept.setting.clone(),
-        None => came_with(disk, running)?,
-    };
-    Ok(tools.state.write_live_order(&order(tools, attempt, running, wanted, before))?)
-}
 
-/// The agent's word: from here on each boot applies it. Not while the host gives it up.
-fn keep(tools: &Tools, attempt: &Attempt, running: RunningSlot) -> Result<(), ActError> {
-    let _lock = tools.state.lock_live()?;
-    let live = tools.state.live_config(&running.name)?;
-    let id = order_id(attempt);
-    let order = live.order.as_ref().filter(|_| live.may_be_kept(&id, &running.boot_id));
-    let Some(Order { wanted, before, .. }) = order.cloned() else { return Err(ActError::GivenUp) };
-    tools.state.write_live_kept(&Kept {
-        slot: running.name,
-        under: running.digest,
-        setting: wanted,
-        before,
-    })?;
-    Ok(tools.state.clear_live_boots()?)
-}
-
-/// First the order, so that the host applies what was before; then what counts from the next boot on.
-fn go_back(
-    tools: &Tools,
-    disk: &Disk,
-    attempt: &Attempt,
-    running: &RunningSlot,
-    live: &LiveConfig,
-) -> Result<(), ActError> {
-    let Some(kept) = live.kept(running).filter(|kept| kept.setting.release == attempt.digest).cloned() else {
-        return Ok(());
-    };
-    let order = order(tools, attempt, running, kept.setting, kept.before.clone());
-    tools.state.write_live_order(&Order { withdrawn: true, ..order })?;
-    let before = came_with(disk, running)?;
-    Ok(tools.state.write_live_kept(&Kept { setting: kept.before, before, ..kept })?)
-}
-
-fn order(tools: &Tools, attempt: &Attempt, running: &RunningSlot, wanted: Setting, before: Setting) -> Order {
-    let deadline = tools.commit_deadline.unwrap_or(COMMIT_DEADLINE_SECONDS);
-    Order {
-        id: order_id(attempt),
-        boot_id: running.boot_id.clone(),
-        wanted,
-        before,
-        deadline_seconds: u64::try_from(deadline).unwrap_or_default(),
-        api_server: tools.api_server.clone(),
-        withdrawn: false,
+    /// The agent's word: from here on each boot applies it. Not while the host gives it up.
+    fn keep(&self) -> Result<(), ActError> {
+        let _lock = self.tools.state.lock_live()?;
+        let live = self.known()?;
+        let may_be_kept = live.may_be_kept(&order_id(self.attempt), &self.running.boot_id);
+        let Some(Order { wanted, before, .. }) = live.order.filter(|_| may_be_kept) else {
+            return Err(ActError::GivenUp);
+        };
+        self.tools.state.write_live_kept(&Kept {
+            slot: self.running.name.clone(),
+            under: self.running.digest.clone(),
+            setting: wanted,
+            before,
+        })?;
+        Ok(self.tools.state.clear_live_boots()?)
     }
-}
 
-/// What came with the image of the slot that runs.
-fn came_with(disk: &Disk, running: &RunningSlot) -> Result<Setting, ActError> {
-    let record = disk.slot(&running.name)?.read_record()?;
-    Ok(Setting { release: record.release(), document: record.cloud_config })
+    /// First the order, so that the host applies what was before; then what counts from the next boot on.
+    fn go_back(&self) -> Result<(), ActError> {
+        let live = self.known()?;
+        let kept = live.kept(&self.running).filter(|kept| kept.setting.release == self.attempt.digest);
+        let Some(kept) = kept.cloned() else { return Ok(()) };
+        let order = self.order(kept.setting, kept.before.clone());
+        self.tools.state.write_live_order(&Order { withdrawn: true, ..order })?;
+        let before = self.came_with()?;
+        Ok(self.tools.state.write_live_kept(&Kept { setting: kept.before, before, ..kept })?)
+    }
+
+    fn order(&self, wanted: Setting, before: Setting) -> Order {
+        let deadline = self.tools.commit_deadline.unwrap_or(COMMIT_DEADLINE_SECONDS);
+        Order {
+            id: order_id(self.attempt),
+            boot_id: self.running.boot_id.clone(),
+            wanted,
+            before,
+            deadline_seconds: u64::try_from(deadline).unwrap_or_default(),
+            api_server: self.tools.api_server.clone(),
+            withdrawn: false,
+        }
+    }
+
+    /// What came with the image of the slot that runs.
+    fn came_with(&self) -> Result<Setting, ActError> {
+        let record = self.disk.slot(&self.running.name)?.read_record()?;
+        Ok(Setting { release: record.release(), document: record.cloud_config })
+    }
 }

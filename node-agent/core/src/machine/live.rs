@@ -66,7 +66,7 @@ pub(super) fn catch_up(
     journal: &mut Journal,
 ) -> Step {
     let in_force = facts.release() == Some(attempt.digest.as_str());
-    let kept = facts.live.kept(running).is_some_and(|kept| kept.setting.release == attempt.digest);
+    let kept = facts.live.keeps(running, &attempt.digest);
     let id = order_id(attempt);
     let stand = facts.live.stand(&id, &running.boot_id).cloned();
     let asked = facts.live.order(&id, &running.boot_id).is_some();
@@ -223,8 +223,8 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
 
 /// The way back: from what was kept, or from a trial.
 fn take_back(attempt: &Attempt, facts: &Facts) -> Action {
-    let kept = facts.running.as_ref().and_then(|running| facts.live.kept(running));
-    if kept.is_some_and(|kept| kept.setting.release == attempt.digest) {
+    let kept = |running: &RunningSlot| facts.live.keeps(running, &attempt.digest);
+    if facts.running.as_ref().is_some_and(kept) {
         Action::Live(LiveAction::GoBack)
     } else {
         Action::Live(LiveAction::Withdraw)
