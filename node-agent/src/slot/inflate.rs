@@ -1,6 +1,6 @@
 //! A layer's tar stream, out of gzip, zstd or nothing: the first bytes tell, whatever the media type says.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, Chain, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -10,13 +10,11 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_SKIPPABLE: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
 /// Bytes that tell one from the other.
 const MAGIC_BYTES: u64 = 4;
-/// Large enough that reads from the network are not split.
-const READ_BUFFER: usize = 256 << 10;
 
-type Compressed<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+type Compressed<R> = Chain<Cursor<Vec<u8>>, R>;
 
 /// The uncompressed bytes of a layer.
-pub enum Inflater<R: Read> {
+pub enum Inflater<R: BufRead> {
     /// One gzip member or more.
     Gzip(Box<MultiGzDecoder<Compressed<R>>>),
     /// One zstd frame or more.
@@ -25,13 +23,13 @@ pub enum Inflater<R: Read> {
     Plain(Compressed<R>),
 }
 
-impl<R: Read> Inflater<R> {
+impl<R: BufRead> Inflater<R> {
     /// Looks at the first bytes.
     pub fn new(mut layer: R) -> io::Result<Self> {
         let mut magic = Vec::new();
         layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic)?;
         let (is_gzip, is_zstd) = (magic.starts_with(GZIP), magic.starts_with(ZSTD) || is_skippable(&magic));
-        let compressed = BufReader::with_capacity(READ_BUFFER, Cursor::new(magic).chain(layer));
+        let compressed = Cursor::new(magic).chain(layer);
         if is_gzip {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(compressed))));
         }
@@ -53,7 +51,7 @@ impl<R: Read> Inflater<R> {
     }
 }
 
-impl<R: Read> Read for Inflater<R> {
+impl<R: BufRead> Read for Inflater<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Gzip(decoder) => decoder.read(buffer),

@@ -1,7 +1,7 @@
 //! One layer: inflate, hash, and put each entry in its place. File data goes straight to the slot.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufReader, Read},
     mem,
 };
 
@@ -103,7 +103,7 @@ impl<R: Read> Hashing<R> {
 /// Applies one layer, compressed by gzip or zstd or not at all, to `tree` and `writer`; gives its diff ID, the
 /// `sha256:…` of the tar stream. Reads `layer` to its end: who made it checks there that all of it was right.
 pub fn apply(layer: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<String, LayerError> {
-    let mut stream = Hashing::new(Inflater::new(layer).map_err(LayerError::Stream)?);
+    let mut stream = Hashing::new(Inflater::new(BufReader::new(layer)).map_err(LayerError::Stream)?);
     unpack(&mut stream, tree, writer)?;
     let (diff_id, inflater) = stream.finish();
     inflater.finish().map_err(LayerError::Stream)?;

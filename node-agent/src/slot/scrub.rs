@@ -5,7 +5,7 @@ use std::io;
 
 use evenkeel_node_agent_core::{digest::hex, erofs::BLOCK, slot_record::SlotRecord};
 
-use super::verity::{DIGEST, leaf};
+use super::verity::{DIGEST, leaf, leaves};
 use crate::disk::{SlotRegion, Window};
 
 /// Hashes in one block of the tree.
@@ -72,7 +72,7 @@ impl Blocks<'_> {
         }
         let mut at = blocks;
         let mut above = Above::Root(record.root_hash.clone());
-        let (leaves, upper) = levels.split_last().expect("a tree has at least one level");
+        let (lowest, upper) = levels.split_last().expect("a tree has at least one level");
         for count in upper {
             let mut hashes = Vec::new();
             for block in 0..*count {
@@ -81,12 +81,14 @@ impl Blocks<'_> {
             above = Above::Level(hashes);
             at += count;
         }
-        for block in 0..*leaves {
+        for block in 0..*lowest {
             let hashes = self.hashes(at, block, &above)?;
             let first = block * HASHES as u64;
             let data = self.read(first, (blocks - first).min(HASHES as u64))?;
+            let mut found = Vec::with_capacity(data.len() / BLOCK * DIGEST);
+            leaves(&data, |leaf| found.extend_from_slice(leaf));
             let differs =
-                data.chunks(BLOCK).zip(hashes.chunks(DIGEST)).position(|(data, hash)| leaf(data) != hash);
+                found.chunks(DIGEST).zip(hashes.chunks(DIGEST)).position(|(one, other)| one != other);
             if let Some(index) = differs {
                 return Err(self.other(first + index as u64));
             }

@@ -1,10 +1,15 @@
 //! The hash tree over a slot's blocks (dm-verity version 1, SHA-256, 4096-byte blocks, no salt), and whether the disk
 //! holds what the tree says.
 
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+mod leaves;
+
 use std::{io, thread};
 
 use evenkeel_node_agent_core::{digest::hex, erofs::BLOCK, slot_record::SlotRecord};
-use sha2::{Digest as _, Sha256};
+
+pub(super) use leaves::{leaf, leaves};
 
 use crate::disk::{SlotRegion, Window, aligned::AlignedBuffer};
 
@@ -13,19 +18,15 @@ const READ: usize = 1 << 20;
 /// Reading and hashing take turns in each thread; two keep both the disk and a core busy.
 const THREADS: usize = 2;
 
-/// The hash of one block.
-pub(super) fn leaf(block: &[u8]) -> [u8; DIGEST] {
-    Sha256::digest(block).into()
-}
-
-/// The levels of the tree over these leaves, the root's first, each padded to whole blocks; and the digest of the root
+/// The levels of the tree over these hashes of blocks, the root's first, each padded to whole blocks; and the digest of the root
 /// block.
-pub(super) fn hash_tree(leaves: Vec<u8>) -> (Vec<Vec<u8>>, [u8; DIGEST]) {
+pub(super) fn hash_tree(hashes: Vec<u8>) -> (Vec<Vec<u8>>, [u8; DIGEST]) {
     let mut levels: Vec<Vec<u8>> = Vec::new();
-    let mut level = leaves;
+    let mut level = hashes;
     loop {
         level.resize(level.len().next_multiple_of(BLOCK), 0);
-        let above: Vec<u8> = level.chunks(BLOCK).flat_map(leaf).collect();
+        let mut above = Vec::with_capacity(level.len() / BLOCK * DIGEST);
+        leaves(&level, |leaf| above.extend_from_slice(leaf));
         levels.push(level);
         if let Ok(root) = above.as_slice().try_into() {
             levels.reverse();
@@ -42,16 +43,16 @@ pub fn holds(region: &SlotRegion, record: &SlotRecord) -> io::Result<bool> {
         return Ok(false);
     }
     let blocks = usize::try_from(record.filesystem_length).map_err(io::Error::other)? / BLOCK;
-    let leaves = hash_blocks(&slot, blocks)?;
-    Ok(!leaves.is_empty() && hex(&hash_tree(leaves).1) == record.root_hash)
+    let hashes = hash_blocks(&slot, blocks)?;
+    Ok(!hashes.is_empty() && hex(&hash_tree(hashes).1) == record.root_hash)
 }
 
 /// Reads the slot's first blocks from the disk itself and hashes each.
 fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<u8>> {
-    let mut leaves = vec![0; blocks * DIGEST];
+    let mut hashes = vec![0; blocks * DIGEST];
     let share = blocks.div_ceil(THREADS).max(1);
     thread::scope(|scope| {
-        let threads: Vec<_> = leaves
+        let threads: Vec<_> = hashes
             .chunks_mut(share * DIGEST)
             .enumerate()
             .map(|(index, part)| {
@@ -63,17 +64,16 @@ fn hash_blocks(slot: &Window, blocks: usize) -> io::Result<Vec<u8>> {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
         })
     })?;
-    Ok(leaves)
+    Ok(hashes)
 }
 
-fn hash_part(slot: &Window, from: u64, leaves: &mut [u8]) -> io::Result<()> {
+fn hash_part(slot: &Window, from: u64, hashes: &mut [u8]) -> io::Result<()> {
     let mut buffer = AlignedBuffer::new(READ);
-    for (index, leaves) in leaves.chunks_mut(READ / BLOCK * DIGEST).enumerate() {
-        buffer.set_length(leaves.len() / DIGEST * BLOCK);
+    for (index, hashes) in hashes.chunks_mut(READ / BLOCK * DIGEST).enumerate() {
+        buffer.set_length(hashes.len() / DIGEST * BLOCK);
         slot.read_at(from + (index * READ) as u64, &mut buffer)?;
-        for (block, place) in buffer.chunks(BLOCK).zip(leaves.chunks_mut(DIGEST)) {
-            place.copy_from_slice(&leaf(block));
-        }
+        let mut places = hashes.chunks_mut(DIGEST);
+        leaves(&buffer, |leaf| places.next().expect("a place for each block").copy_from_slice(leaf));
     }
     Ok(())
 }

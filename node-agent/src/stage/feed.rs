@@ -1,7 +1,7 @@
 //! The way from the download to the writer: bytes in order, with a bound on how many wait.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufRead, Read},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -87,15 +87,24 @@ impl Feed {
 
 impl Read for Feed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Feed {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.taken == self.current.len() && !self.ended {
             self.refill()?;
         }
-        let count = buffer.len().min(self.current.len() - self.taken);
-        buffer[..count].copy_from_slice(&self.current[self.taken..self.taken + count]);
+        Ok(&self.current[self.taken..])
+    }
+
+    fn consume(&mut self, count: usize) {
         self.taken += count;
         if self.counted {
             self.meter.applied.fetch_add(count as u64, Ordering::Relaxed);
         }
-        Ok(count)
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::{LayerEnd, Work, putter::Put, sums};
 use crate::slot::{
     WriteError,
-    verity::{DIGEST, leaf},
+    verity::{DIGEST, leaves},
 };
 
 /// The hashes of everything that passed.
@@ -27,16 +27,14 @@ pub(in crate::slot) struct Hashes {
 /// Hashes until there is no more work. `room` are the bytes that there can be.
 pub(super) fn work(room: u64, queue: &Receiver<Work>, next: &Sender<Put>) -> Result<Hashes, WriteError> {
     // Only what is used of it takes memory, and it never has to be moved.
-    let leaves = usize::try_from(room / BLOCK as u64).unwrap_or(0) * DIGEST;
-    let mut hashes = Hashes { leaves: Vec::with_capacity(leaves), sections: Vec::new() };
+    let length = usize::try_from(room / BLOCK as u64).unwrap_or(0) * DIGEST;
+    let mut hashes = Hashes { leaves: Vec::with_capacity(length), sections: Vec::new() };
     hashes.leaves.extend([0; DIGEST]);
     let mut layer_at = hashes.leaves.len();
     while let Ok(work) = queue.recv() {
         let put = match work {
             Work::Blocks { at, buffer, there } => {
-                for block in buffer.chunks(BLOCK) {
-                    hashes.leaves.extend(leaf(block));
-                }
+                leaves(&buffer, |leaf| hashes.leaves.extend_from_slice(leaf));
                 let sums = if there { Vec::new() } else { sums(&buffer) };
                 Put::Blocks { at, buffer, sums, there }
             }
