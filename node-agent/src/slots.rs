@@ -8,6 +8,7 @@ use evenkeel_node_agent_core::{
     boot_entry::{BootEntry, next_boot},
     journal::BadDigest,
     layout::RECOVERY_SLOT,
+    live_config::{LiveConfig, Setting},
     machine::{EntryFact, SlotContent, SlotFact},
     reset::Reset,
     slot_check::{SlotCheck, SlotChecks},
@@ -32,6 +33,8 @@ pub struct Memory {
     pub running: Option<String>,
     /// What the initrd is asked for.
     pub reset: Option<Reset>,
+    /// What is known of cloud-configs without a reboot, for each slot.
+    pub live: Vec<LiveConfig>,
 }
 
 /// One slot, in the command's JSON form.
@@ -82,6 +85,36 @@ pub struct SlotReport {
     pub running: bool,
     /// What its next boot begins anew; absent when it begins nothing anew.
     pub begins_anew: Option<BeginsAnew>,
+    /// What it is configured by when it boots; absent when it holds no image.
+    pub boots_with: Option<BootsWith>,
+}
+
+/// The cluster's cloud-config that a slot boots with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootsWith {
+    /// Image and cloud-config, as plans name them.
+    pub release: String,
+    /// SHA-256 of the cloud-config, lower-case hex; absent when it boots without one.
+    pub cloud_config_sha256: Option<String>,
+    /// Whether it was applied without a reboot and kept, in place of what came with the slot.
+    pub applied_without_reboot: bool,
+}
+
+impl BootsWith {
+    fn of(slot: &str, record: &SlotRecord, live: &[LiveConfig]) -> Self {
+        let release = record.release();
+        let kept = live.iter().find_map(|live| live.kept_for(slot, &release));
+        let setting = kept.map_or_else(
+            || Setting { release: release.clone(), document: record.cloud_config.clone() },
+            |kept| kept.setting.clone(),
+        );
+        Self {
+            cloud_config_sha256: setting.document_sha256(),
+            applied_without_reboot: setting.release != release,
+            release: setting.release,
+        }
+    }
 }
 
 /// What a boot begins anew.
@@ -161,6 +194,7 @@ pub fn report(disk: &Disk, entries: &[BootEntry], memory: &Memory) -> Result<Vec
                     EntryFact::Trial { left } => Some(left),
                     _ => None,
                 },
+                boots_with: record.as_ref().map(|record| BootsWith::of(name, record, &memory.live)),
                 image: record.as_ref().map(|record| record.image.clone()),
                 digest: record.as_ref().map(|record| record.digest.clone()),
                 cloud_config: record.as_ref().and_then(|record| record.cloud_config.clone()),

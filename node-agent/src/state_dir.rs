@@ -147,6 +147,14 @@ impl StateDir {
         })
     }
 
+    /// The same for each of these slots.
+    pub fn live_configs<'a>(
+        &self,
+        slots: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<LiveConfig>, StateError> {
+        slots.map(|slot| self.live_config(slot)).collect()
+    }
+
     /// Held by who decides whether a trial is kept or given up: the agent and the host's unit never do both.
     pub fn lock_live(&self) -> Result<Flock<File>, StateError> {
         let path = self.0.join(LIVE_LOCK);

@@ -7,8 +7,12 @@
 
 use evenkeel_crds::node_plan::RollbackCause;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::machine::{RunningSlot, TRIAL_TRIES};
+use crate::{
+    digest::hex,
+    machine::{RunningSlot, TRIAL_TRIES},
+};
 
 /// What a slot's system is configured by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,13 @@ pub struct Setting {
     /// The document; absent where the cluster has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
+}
+
+impl Setting {
+    /// SHA-256 of the document, lower-case hex.
+    pub fn document_sha256(&self) -> Option<String> {
+        self.document.as_ref().map(|document| hex(&Sha256::digest(document)))
+    }
 }
 
 /// A setting that is kept in place of the one that came with a slot: one document for each slot.
@@ -146,8 +157,13 @@ pub struct LiveConfig {
 impl LiveConfig {
     /// What is kept for the slot that runs, and was not given up.
     pub fn kept(&self, running: &RunningSlot) -> Option<&Kept> {
+        self.kept_for(&running.name, &running.digest)
+    }
+
+    /// What is kept for a slot that itself holds this release, and was not given up.
+    pub fn kept_for(&self, slot: &str, release: &str) -> Option<&Kept> {
         let kept = self.kept.as_ref()?;
-        let meant = kept.slot == running.name && kept.under == running.digest;
+        let meant = kept.slot == slot && kept.under == release;
         let given_up = self.boots.as_ref().is_some_and(|boots| {
             boots.release == kept.setting.release && boots.count > TRIAL_TRIES && !boots.proven
         });

@@ -18,7 +18,7 @@ use crate::{
     printable::printable,
     reset,
     run::host,
-    slots::{self, Failed, Memory, SlotReport},
+    slots::{self, BootsWith, Failed, Memory, SlotReport},
     state_dir::StateDir,
 };
 
@@ -67,6 +67,7 @@ pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
         let state = StateDir::open(&path)?;
         memory.checks = state.slot_checks()?;
         memory.bad_digests = state.journal()?.bad_digests;
+        memory.live = state.live_configs(disk.slot_names())?;
     }
     let report = slots::report(&disk, &entries, &memory)?;
     match args.output {
@@ -100,6 +101,9 @@ fn print(slot: &SlotReport, reset: Option<&Reset>) {
         .damaged_at
         .map_or_else(|| format!("verified {}", time(slot.verified_at)), |at| format!("damaged at byte {at}"));
     println!("{:10}written {}{plan}, {verified}", "", time(slot.written_at));
+    if let Some(words) = slot.boots_with.as_ref().and_then(configured_by) {
+        println!("{:10}{words}", "");
+    }
     if let Some(reset) = reset.filter(|_| slot.begins_anew.is_some()) {
         println!("{:10}begins anew at its next boot: {}", "", reset.losses());
     }
@@ -108,5 +112,15 @@ fn print(slot: &SlotReport, reset: Option<&Reset>) {
     }
     for (key, value) in &slot.labels {
         println!("{:10}{}={}", "", printable(key, TEXT_MAX), printable(value, TEXT_MAX));
+    }
+}
+
+/// Nothing where no cloud-config of the cluster's came with it, and none was applied.
+fn configured_by(boots: &BootsWith) -> Option<String> {
+    let how = if boots.applied_without_reboot { ", applied without a reboot" } else { "" };
+    match &boots.cloud_config_sha256 {
+        Some(sha256) => Some(format!("boots with cloud-config {sha256}{how}")),
+        None if boots.applied_without_reboot => Some(format!("boots with no cloud-config{how}")),
+        None => None,
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use evenkeel_node_agent_core::{
     doctor::{HostFacts, Init, StateFacts, Watchdog},
     layout::Role,
+    live_config::LiveConfig,
 };
 use nix::{
     sys::{signal::kill, statvfs::statvfs},
@@ -17,7 +18,7 @@ use nix::{
 };
 
 use super::{Place, host_root};
-use crate::{disk::Disk, programs, run::host};
+use crate::{disk::Disk, programs, run::host, state_dir::StateDir};
 
 /// Written by `evenkeel-agent init`.
 const GUARD: [&str; 2] = ["usr/lib/evenkeel/evenkeel-agent", "usr/lib/systemd/system/evenkeel-guard.service"];
@@ -42,6 +43,7 @@ pub(super) fn look(place: &Place, disk: Option<&Disk>) -> HostFacts {
         init: init(place),
         guard: root.as_ref().map(|root| GUARD.iter().all(|path| root.join(path).exists())),
         state: state(&place.state_dir, disk),
+        live: live(&place.state_dir, disk).unwrap_or_default(),
         watchdog: watchdog(Path::new(WATCHDOGS)),
         missing_programs: programs::PROGRAMS.into_iter().filter(missing).collect(),
         missing_in_kernel: missing_in_kernel(&place.proc, programs_root),
@@ -85,6 +87,11 @@ fn state(folder: &Path, disk: Option<&Disk>) -> Result<StateFacts, String> {
         on_state_partition: node.map(|node| node.rdev() == device),
         free: room.blocks_available() * room.fragment_size(),
     })
+}
+
+fn live(folder: &Path, disk: Option<&Disk>) -> Option<Vec<LiveConfig>> {
+    let state = folder.is_dir().then(|| StateDir::open(folder).ok())??;
+    state.live_configs(disk?.slot_names()).ok()
 }
 
 fn watchdog(class: &Path) -> Watchdog {

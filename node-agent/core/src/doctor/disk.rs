@@ -4,6 +4,7 @@ use super::{BootFileFact, DiskFacts, EspFacts, Facts, Finding, LoaderFacts};
 use crate::{
     bios_boot::BiosState,
     layout::RECOVERY_SLOT,
+    live_config::LiveConfig,
     machine::{EntryFact, SlotFact},
     reset::Reset,
     reuse::{self, NoSlot},
@@ -23,6 +24,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     match &disk.esp {
         Ok(esp) => {
             findings.extend(slots(disk, running));
+            findings.extend(facts.host.iter().flat_map(|host| applied_live(disk, &host.live)));
             findings.extend([esp_writes(esp), esp_room(esp)]);
             findings.extend(boot_files(disk));
             findings.extend(disk.reset.as_ref().map(reset));
@@ -127,6 +129,23 @@ fn default(slots: &[SlotFact], running: Option<&str>) -> Finding {
         ),
         Some(kept) => Finding::ok("way-back", format!("a trial comes back to slot {}", kept.name)),
     }
+}
+
+/// Slots that boot with another cloud-config than the one that came with them.
+fn applied_live(disk: &DiskFacts, live: &[LiveConfig]) -> Vec<Finding> {
+    let slots = disk.slots.as_deref().unwrap_or_default();
+    let kept = |slot: &SlotFact| {
+        let kept = live.iter().find_map(|live| live.kept_for(&slot.name, slot.digest()?))?;
+        let sha256 = kept.setting.document_sha256();
+        let what = sha256.map_or("no cloud-config".to_owned(), |sha256| format!("cloud-config {sha256}"));
+        (kept.setting.release != kept.under).then(|| {
+            Finding::ok(
+                "cloud-config",
+                format!("slot {} boots with {what}, applied without a reboot", slot.name),
+            )
+        })
+    };
+    slots.iter().filter_map(kept).collect()
 }
 
 fn state_filesystem(disk: &DiskFacts) -> Finding {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{bios_boot::BiosState, machine::SlotFact, reset::Reset};
+use crate::{bios_boot::BiosState, live_config::LiveConfig, machine::SlotFact, reset::Reset};
 
 /// A disk, and the machine that runs from it.
 #[derive(Clone, Debug)]
@@ -90,6 +90,8 @@ pub struct HostFacts {
     pub guard: Option<bool>,
     /// The agent's folder.
     pub state: Result<StateFacts, String>,
+    /// What is known of cloud-configs without a reboot, for each slot; nothing where that cannot be read.
+    pub live: Vec<LiveConfig>,
     /// What restarts it when it hangs.
     pub watchdog: Watchdog,
     /// Programs of others that are not there.

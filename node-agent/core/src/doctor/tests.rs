@@ -7,6 +7,7 @@ use super::{
 use crate::{
     bios_boot::BiosState,
     layout::RECOVERY_SLOT,
+    live_config::{Kept, LiveConfig, Setting},
     machine::{EntryFact, SlotContent, SlotFact},
     reset::Reset,
 };
@@ -46,6 +47,7 @@ fn healthy() -> Facts {
         init: Init::Systemd,
         guard: Some(true),
         state: Ok(state),
+        live: Vec::new(),
         watchdog: Watchdog::Hardware("iTCO_wdt".into()),
         missing_programs: Vec::new(),
         missing_in_kernel: Vec::new(),
@@ -191,4 +193,26 @@ fn what_ails_the_disk_is_found() {
     assert_eq!(slots(vec![slot("a", trial), slot("b", EntryFact::Permanent)]), [("slots", Warn)]);
     let none = vec![SlotFact::empty("a"), SlotFact::empty("b")];
     assert_eq!(slots(none), [("way-back", Fail), ("entries", Fail)]);
+}
+
+#[test]
+fn what_a_slot_boots_with_that_did_not_come_with_it_is_told() {
+    let setting = |release: &str, document: Option<&str>| Setting {
+        release: release.into(),
+        document: document.map(str::to_owned),
+    };
+    let told = |under: &str, kept: Setting| {
+        let before = setting("sha256:01", None);
+        let kept = Kept { slot: "a".into(), under: under.into(), setting: kept, before };
+        let mut facts = healthy();
+        facts.host.as_mut().unwrap().live = vec![LiveConfig { kept: Some(kept), ..LiveConfig::default() }];
+        let findings = examine(&facts).into_iter().filter(|finding| finding.check == "cloud-config");
+        findings.map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let empty = setting("sha256:01+e3b0c44298fc1c14", Some(""));
+    let message = "slot a boots with cloud-config e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855, \
+                   applied without a reboot";
+    assert_eq!(told("sha256:01", empty.clone()), [message]);
+    assert_eq!(told("sha256:00", empty), [""; 0], "the slot was written anew");
+    assert_eq!(told("sha256:01", setting("sha256:01", None)), [""; 0], "it was gone back from");
 }
