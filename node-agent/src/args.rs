@@ -283,6 +283,9 @@ pub struct ActivateArgs {
     /// Boots before the loader gives the slot up, 1 to 3.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3))]
     pub tries: u32,
+    /// Where a cloud-config that was applied to the slot without a reboot is forgotten: what is tried is what the slot holds.
+    #[command(flatten)]
+    pub state: StateArg,
 }
 
 /// A slot of a disk.

@@ -73,3 +73,25 @@ fn slots_tells_what_each_boots_with() {
     assert_eq!(text.matches("boots with cloud-config").count(), 1, "{text}");
     assert!(text.contains(&said), "{text}");
 }
+
+/// As with the agent's own trial: what is tried is what the slot holds.
+#[test]
+fn a_slot_that_is_put_on_trial_by_hand_boots_with_what_it_holds() {
+    let host = Host::new();
+    let text = host.agent(&["activate", "--slot", "b"]);
+    assert!(
+        text.contains(&format!("{}, applied without a reboot, is forgotten", host.kept_release())),
+        "{text}"
+    );
+    let b = host.boots_with(1);
+    assert_eq!((&b["release"], &b["appliedWithoutReboot"]), (&host.release.as_str().into(), &false.into()));
+    assert!(!host.agent(&["activate", "--slot", "b"]).contains("forgotten"));
+}
+
+/// Going back is no trial: the slot comes up as it was left.
+#[test]
+fn a_slot_that_is_gone_back_to_boots_with_what_was_kept() {
+    let host = Host::new();
+    host.agent(&["rollback", "--to", "b"]);
+    assert_eq!(host.boots_with(1)["release"], host.kept_release());
+}

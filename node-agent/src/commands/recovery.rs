@@ -4,7 +4,11 @@ use anyhow::Result;
 use evenkeel_node_agent_core::{layout::RECOVERY_SLOT, reset::Reset, slot_record::SlotRecord};
 use tokio::runtime::Runtime;
 
-use super::{image, refused, slot::Situation, source::Source};
+use super::{
+    disk, image, refused,
+    slot::{Situation, forget_live},
+    source::Source,
+};
 use crate::{
     args::{RecoveryArgs, ResetArgs},
     boot,
@@ -51,6 +55,8 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
     if boots_next {
         loader.make_default(&region, &record)?;
     } else {
+        let state = disk::state_dir(&args.disk, &args.state);
+        forget_live(&region.name, &record, state.as_deref())?;
         loader.arm_trial(&region, &record, TRIES)?;
     }
     let (wipe_state, wipe_oem) = (!args.keep_state, args.wipe_oem);

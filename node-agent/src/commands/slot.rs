@@ -11,6 +11,7 @@ use evenkeel_node_agent_core::{
     reset::Reset,
     reuse,
     slot_check::SlotChecks,
+    slot_record::SlotRecord,
 };
 
 use super::{disk, refused};
@@ -124,8 +125,25 @@ pub(super) fn activate(args: &ActivateArgs) -> Result<()> {
     let reset = reset::requested(situation.bootloader.esp())?;
     reset::withdraw(situation.bootloader.esp())?;
     tell_of_withdrawn(reset.as_ref());
+    forget_live(&name, &record, disk::state_dir(&args.slot.disk, &args.state).as_deref())?;
     situation.bootloader.arm_trial(&slot, &record, args.tries)?;
     eprintln!("slot {name} ({}) boots next, at most {} times until it is kept", record.version, args.tries);
+    Ok(())
+}
+
+/// Before a trial: what is tried is what the slot holds, and not what was applied over it once.
+pub(super) fn forget_live(slot: &str, record: &SlotRecord, state: Option<&Path>) -> Result<()> {
+    let Some(path) = state.filter(|path| path.is_dir()) else { return Ok(()) };
+    let state = StateDir::open(path)?;
+    let live = state.live_config(slot)?;
+    if live.kept.is_some() {
+        state.clear_live_kept(slot)?;
+    }
+    let release = record.release();
+    if let Some(kept) = live.kept_for(slot, &release).filter(|kept| kept.setting.release != release) {
+        let kept = &kept.setting.release;
+        eprintln!("slot {slot} boots with what came with it: {kept}, applied without a reboot, is forgotten");
+    }
     Ok(())
 }
 
