@@ -182,6 +182,11 @@ impl StateDir {
         self.write(LIVE_SAID, said)
     }
 
+    /// Takes back, durably, what the host's unit said.
+    pub fn clear_live_said(&self) -> Result<(), StateError> {
+        self.remove(LIVE_SAID)
+    }
+
     /// Replaces the count of boots, durably.
     pub fn write_live_boots(&self, boots: &Boots) -> Result<(), StateError> {
         self.write(LIVE_BOOTS, boots)

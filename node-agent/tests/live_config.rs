@@ -246,3 +246,48 @@ fn all_that_can_be_taken_back_is() {
     host.unit();
     assert_eq!((host.given_up().0, host.motd()), (RollbackCause::HostCheck, "before".to_owned()));
 }
+
+/// What cannot be written down is not applied; and what was applied before that is taken back once, however long it lasts.
+#[test]
+fn a_state_partition_that_takes_nothing_is_waited_for() {
+    let host = Host::new();
+    // Where the word is written before it gets its name.
+    let full = host.at("state/live-said.json.new");
+    fs::create_dir(&full).unwrap();
+    host.order(setting("after", ""));
+    thread::scope(|scope| {
+        let unit = scope.spawn(|| host.unit());
+        thread::sleep(Duration::from_secs(1));
+        assert!(host.motd().is_empty() && !unit.is_finished());
+        fs::remove_dir(&full).unwrap();
+        while !matches!(host.stand(), Some(Stand::Applied { .. })) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        host.put("proc/uptime", "161.00 0.00");
+        unit.join().unwrap();
+    });
+    assert_eq!((host.given_up().0, host.motd()), (RollbackCause::Deadline, "before".to_owned()));
+
+    let host = Host::new();
+    let (full, count) = (host.at("state/live-said.json.new"), host.at("count"));
+    let fills = format!(r#","network":[{{"commands":["mkdir {}"]}}]"#, full.display());
+    let counts = format!(r#","network":[{{"commands":["echo once >> {}"]}}]"#, count.display());
+    let order = host.order(setting("after", &fills));
+    let before = setting("before", &counts);
+    host.state.write_live_order(&Order { before, ..order }).unwrap();
+    thread::scope(|scope| {
+        let unit = scope.spawn(|| host.unit());
+        while !count.exists() {
+            assert!(!unit.is_finished());
+            thread::sleep(Duration::from_millis(20));
+        }
+        // It is tried in vain meanwhile.
+        thread::sleep(Duration::from_secs(7));
+        assert!(!unit.is_finished() && host.stand().is_none(), "nobody keeps it");
+        fs::remove_dir(&full).unwrap();
+        unit.join().unwrap();
+    });
+    let (cause, message) = host.given_up();
+    assert!(cause == RollbackCause::HostCheck && message.contains("state partition"), "{message}");
+    assert_eq!((host.motd(), fs::read_to_string(count).unwrap()), ("before".to_owned(), "once\n".to_owned()));
+}

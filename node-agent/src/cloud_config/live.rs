@@ -23,12 +23,16 @@ use nix::{
 
 use super::{CloudConfigError, Machine, note_applied, parsed};
 use crate::{
+    causes::with_causes,
     guard::{self, GuardError, Reason, checks::Checks},
     run::host,
     state_dir::StateDir,
 };
 
 const POLL: Duration = Duration::from_secs(5);
+/// Pause before the state partition is used again that could not be; it doubles with each further time.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_mins(5);
 const CHILD_POLL: Duration = Duration::from_millis(100);
 /// The unit that starts this; an image without it cannot do it.
 const UNIT: &str = "usr/lib/systemd/system/evenkeel-cloud-config-live.path";
@@ -87,24 +91,46 @@ pub fn is_supported(proc: &Path) -> bool {
 pub fn follow(args: &LiveArgs) -> Result<(), GuardError> {
     let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
     let state = StateDir::open(&args.state_dir)?;
-    let unit = Unit { args, state, running };
+    let mut unit = Unit { args, state, running, unsaid: None };
     let mut checks = Checks::new(&args.health_dir);
-    while unit.step(&mut checks)? {}
-    Ok(())
+    let mut pause = None;
+    loop {
+        match unit.step(&mut checks) {
+            Ok(true) => pause = None,
+            Ok(false) => return Ok(()),
+            Err(GuardError::State(error)) => {
+                if pause.is_none() {
+                    let error = with_causes(&error.into());
+                    tracing::error!(error, "nothing more is applied until the state partition can be used");
+                }
+                let next = pause.map_or(PAUSE_MIN, |pause: Duration| PAUSE_MAX.min(pause * 2));
+                thread::sleep(next);
+                pause = Some(next);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct Unit<'a> {
     args: &'a LiveArgs,
     state: StateDir,
     running: RunningSlot,
+    /// What came of an order from which it was gone back, and could not be written down.
+    unsaid: Option<Said>,
 }
 
 impl Unit<'_> {
     /// One step; whether there is another one. What is said is written down before it is relied on.
-    fn step(&self, checks: &mut Checks) -> Result<bool, GuardError> {
+    fn step(&mut self, checks: &mut Checks) -> Result<bool, GuardError> {
         let live = self.state.live_config(&self.running.name)?;
         let step = live.unit_step(&self.running, self.up()?);
         let Some(order) = &live.order else { return Ok(false) };
+        if let Some(said) = self.unsaid.as_ref().filter(|said| said.id == order.id) {
+            self.state.write_live_said(said)?;
+            self.unsaid = None;
+            return Ok(true);
+        }
         match step {
             UnitStep::End => return Ok(false),
             UnitStep::Wait => match healthy(checks, order) {
@@ -118,9 +144,16 @@ impl Unit<'_> {
                 );
                 self.say(order, Stand::Applying)?;
                 *checks = Checks::new(&self.args.health_dir);
-                match self.apply(order, Which::Wanted).and_then(|()| healthy(checks, order)) {
-                    Ok(()) => self.say(order, Stand::Applied { at: self.up()? })?,
-                    Err(message) => self.leave(order, (RollbackCause::HostCheck, message))?,
+                let applied = self.apply(order, Which::Wanted).and_then(|()| healthy(checks, order));
+                let at = self.up()?;
+                let said = applied.and_then(|()| {
+                    let said = self.say(order, Stand::Applied { at });
+                    said.map_err(|error| {
+                        format!("it was applied, and nobody can be told: {}", with_causes(&error.into()))
+                    })
+                });
+                if let Err(message) = said {
+                    self.leave(order, (RollbackCause::HostCheck, message))?;
                 }
             }
             UnitStep::CutOff => {
@@ -137,7 +170,7 @@ impl Unit<'_> {
                     Some(Stand::Leaving { cause, message }) => Stand::GivenUp { cause, message },
                     _ => Stand::Withdrawn,
                 };
-                self.say(order, stand)?;
+                self.say(order, stand.clone()).inspect_err(|_| self.unsaid = Some(said(order, stand)))?;
             }
         }
         Ok(true)
@@ -148,13 +181,12 @@ impl Unit<'_> {
     }
 
     fn say(&self, order: &Order, stand: Stand) -> Result<(), GuardError> {
-        let said = Said { id: order.id.clone(), boot_id: order.boot_id.clone(), stand };
-        Ok(self.state.write_live_said(&said)?)
+        Ok(self.state.write_live_said(&said(order, stand))?)
     }
 
     /// Gives up what is on trial, unless it was kept in the meantime. Where that cannot be written down, what was before is
-    /// applied all the same.
-    fn leave(&self, order: &Order, (cause, message): Reason) -> Result<(), GuardError> {
+    /// applied all the same, once.
+    fn leave(&mut self, order: &Order, (cause, message): Reason) -> Result<(), GuardError> {
         let leave = || {
             let _lock = self.state.lock_live()?;
             let live = self.state.live_config(&self.running.name)?;
@@ -162,9 +194,14 @@ impl Unit<'_> {
                 return Ok(());
             }
             tracing::error!(release = order.wanted.release, message, "this cloud-config is given up");
-            self.say(order, Stand::Leaving { cause, message: message.clone() })
+            // What is not said to be applied is not kept, and to remove a word needs no room.
+            let unsay = |_: &_| self.state.clear_live_said().unwrap_or_default();
+            self.say(order, Stand::Leaving { cause, message: message.clone() }).inspect_err(unsay)
         };
-        leave().inspect_err(|_| self.apply_before(order))
+        leave().inspect_err(|_| {
+            self.apply_before(order);
+            self.unsaid = Some(said(order, Stand::GivenUp { cause, message }));
+        })
     }
 
     /// What fails of it is told in the journal: there is nothing further back to go to.
@@ -224,6 +261,10 @@ impl Unit<'_> {
             thread::sleep(CHILD_POLL);
         }
     }
+}
+
+fn said(order: &Order, stand: Stand) -> Said {
+    Said { id: order.id.clone(), boot_id: order.boot_id.clone(), stand }
 }
 
 /// Asks the image's health checks when it is time to: what is healthy when it was just changed may not stay so.
