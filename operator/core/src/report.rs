@@ -77,7 +77,7 @@ pub enum NodeState {
     },
     /// What runs is too old for the version that is wanted.
     BelowMinimum(String),
-    /// It was told to reboot and has not been heard of since.
+    /// It was told to reboot, or what else its turn is for, and has not been heard of since.
     Lost(String),
     /// It kept the image, and waits for its turn to leave it.
     WaitsToGoBack(Hold),

@@ -137,23 +137,26 @@ pub fn lost_at(policy: &Policy, record: &Disruption, target: Option<Target>) -> 
     told.max(soaked) + seconds(policy.reboot.deadline_seconds) + seconds(commit)
 }
 
-/// Why the node counts as lost: it was told to reboot, or to go back, and was not heard of for too long. That holds for
+/// Why the node counts as lost: it was told to reboot, to apply or keep something, or to go back, and was not heard of for too long. That holds for
 /// whichever image it was told of: nobody waits for it when another one is wanted since.
 pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> {
     let plan = node.plan.as_ref()?;
     let record = node.disruption().filter(|record| record.reset.is_none())?;
     // One on trial was heard of: what it waits for has its own time.
     let told = match plan.spec.target {
-        Some(Target::Booted) => node.phase() != Phase::Trial,
-        Some(Target::Reverted | Target::Committed) => true,
-        None | Some(Target::Staged) => false,
+        Some(Target::Booted) if node.phase() == Phase::Trial => return None,
+        Some(Target::Booted) if record.live => "apply its cloud-config",
+        Some(Target::Booted) => "reboot",
+        Some(Target::Reverted) => "go back",
+        Some(Target::Committed) => "keep what it runs",
+        None | Some(Target::Staged) => return None,
     };
     // One that was told to leave what it kept has not ended while it keeps it.
     let ended =
         has_ended(node) && (node.phase() != Phase::Committed || plan.spec.target != Some(Target::Reverted));
     let at = lost_at(policy, record, plan.spec.target);
-    (told && !ended && now >= at).then(|| {
-        format!("it was not heard of since it was told to reboot, and should have been by {at}: look at the machine")
+    (!ended && now >= at).then(|| {
+        format!("it was not heard of since it was told to {told}, and should have been by {at}: look at the machine")
     })
 }
 

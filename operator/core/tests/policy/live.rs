@@ -80,6 +80,21 @@ fn nobody_is_cordoned_or_drained_and_no_other_boot_is_waited_for() {
     assert!(matches!(action(&late, "n1"), Some(Action::Revert { .. })), "{late:?}");
 }
 
+#[test]
+fn what_a_lost_node_was_told_is_no_reboot() {
+    let policy = policy(false, "Pause");
+    for (target, phase, told) in [
+        (Target::Booted, Phase::Activating, "apply its cloud-config"),
+        (Target::Committed, Phase::Trial, "keep what it runs"),
+        (Target::Reverted, Phase::Trial, "go back"),
+    ] {
+        let silent = in_turn(&policy, target, phase);
+        let late = decide_at(&policy, &snapshot(&[("n1", silent)]), now() + minutes(24 * 60));
+        let why = &late.report.rejected.as_ref().unwrap().message;
+        assert!(why.contains(&format!("since it was told to {told}, and")), "{why}");
+    }
+}
+
 /// Budgets that keep pods where they are do not keep a node from what leaves them there.
 #[test]
 fn no_eviction_is_asked_for_before() {
