@@ -51,7 +51,7 @@ pub(super) fn begin(attempt: &mut Attempt, running: &RunningSlot, facts: &Facts)
         attempt.error = Some(PlanError {
             reason: "CannotApplyLive".into(),
             message: "the image that runs has no unit that applies a cloud-config without a reboot: build it with an `init` \
-                      of this version, or set reboot.onCloudConfigChange to true and delete this NodePlan"
+                      of this version, or set reboot.onCloudConfigChange to true"
                 .into(),
             retryable: false,
         });

@@ -22,10 +22,11 @@ pub fn next(journal: &Journal, orders: Option<&Orders>, facts: &Facts) -> (Journ
     let Some(orders) = orders else { return (journal, Action::Wait) };
     // An agent that did not know all of an order may have begun less than it asks for.
     let current = journal.attempt.as_ref().is_some_and(|attempt| {
-        let waits = matches!(attempt.step, Step::Staging | Step::Staged);
+        let refused = attempt.step == Step::Failed && attempt.live.is_some();
+        let waits = refused || matches!(attempt.step, Step::Staging | Step::Staged);
         attempt.plan_id == orders.order.plan_id
             && attempt.digest == orders.order.release()
-            // Whether it may reboot can change until it does.
+            // Whether it may reboot can change until it does, and where it was refused because it may not.
             && (!waits || attempt.live.is_some() == live::is_asked(orders, facts))
     });
     if !current {

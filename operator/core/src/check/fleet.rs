@@ -66,7 +66,12 @@ fn failed(policy: &Policy, digest: &str, node: &NodeSeen, now: Timestamp) -> boo
     let ordered = wanted(plan.spec.image.as_deref(), plan.spec.cloud_config.as_ref());
     let same = ordered.as_deref() == Some(digest);
     let current = plan.status.plan_id.is_some() && plan.status.plan_id == plan.spec.plan_id;
-    let ended = current && matches!(plan.status.phase, Phase::RolledBack | Phase::Failed);
+    let ended = match plan.status.phase {
+        Phase::RolledBack => current,
+        // It could not do without a reboot; where it may have one, it has only begun.
+        Phase::Failed => current && (!plan.status.live || !policy.reboot.on_cloud_config_change),
+        _ => false,
+    };
     let back = plan.status.rolled_back.as_ref().map(|back| back.cause);
     let manageable = plan.status.host.as_ref().is_none_or(|host| host.manageable);
     let condemned = plan.status.bad_digests.iter().any(|bad| bad == digest);

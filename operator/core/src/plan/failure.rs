@@ -72,7 +72,11 @@ fn of(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<Failure> {
     {
         return Some(Failure { why, condemned: false, again: None });
     }
-    if updated(policy, node) || node.unmanageable() || taken_back(policy, node) {
+    if updated(policy, node)
+        || node.unmanageable()
+        || taken_back(policy, node)
+        || refused_without_reboot(policy, node)
+    {
         return None;
     }
     let over = matches!(node.phase(), Phase::RolledBack | Phase::Failed);
@@ -97,6 +101,13 @@ pub fn taken_back(policy: &Policy, node: &NodeSeen) -> bool {
     policy.is_ordered_by(&plan.spec)
         && node.phase() == Phase::RolledBack
         && cause == Some(RollbackCause::Rollout)
+}
+
+/// Whether the node could not do without a reboot, and may reboot by now: its agent takes the same order anew.
+fn refused_without_reboot(policy: &Policy, node: &NodeSeen) -> bool {
+    let Some(status) = node.plan.as_ref().map(|plan| &plan.status) else { return false };
+    let condemned = policy.release().is_some_and(|release| status.bad_digests.contains(&release));
+    status.phase == Phase::Failed && status.live && !policy.applies_live() && !condemned
 }
 
 /// When a node that failed without a word against the image tries it again.

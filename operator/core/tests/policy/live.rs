@@ -131,6 +131,27 @@ fn another_word_about_reboots_is_passed_on_before_the_turn() {
     assert!(matches!(action(&decision, "n1"), Some(Action::OrderStage { .. })), "{decision:?}");
 }
 
+#[test]
+fn a_node_that_cannot_do_without_a_reboot_gets_one_once_it_may() {
+    let (with, without) = (policy(true, "Pause"), policy(false, "Pause"));
+    let refused = told(&without, Target::Staged, Phase::Failed);
+    let decision = decide(&without, &[("n1", refused.clone())]);
+    assert!(matches!(decision.report.nodes["n1"], NodeState::Failed(_)), "{decision:?}");
+    assert!(decision.report.stopped.is_some());
+
+    let decision = decide(&with, &[("n1", refused.clone())]);
+    assert!(matches!(action(&decision, "n1"), Some(Action::OrderStage { .. })), "{decision:?}");
+    // Until the agent has seen the order, it says what it said before.
+    let mut ordered = refused.clone();
+    ordered.plan.as_mut().unwrap().spec.live = false;
+    let decision = decide(&with, &[("n1", ordered)]);
+    assert!(decision.actions.is_empty() && decision.report.stopped.is_none(), "{decision:?}");
+
+    let mut bad = refused;
+    bad.plan.as_mut().unwrap().status.bad_digests = vec![with.release().unwrap()];
+    assert!(decide(&with, &[("n1", bad)]).report.stopped.is_some(), "that says something of the document");
+}
+
 /// What was kept without a reboot is left without one, and no other slot is needed for it.
 #[test]
 fn a_rollout_is_taken_back_without_a_drain() {

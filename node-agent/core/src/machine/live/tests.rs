@@ -218,6 +218,25 @@ fn a_system_that_cannot_do_it_is_named_before_anything_happens() {
     let mut agent = Agent(Journal::default());
     assert_eq!(agent.turn(Target::Staged, &facts), Action::Wait);
     assert_eq!(agent.0.attempt.as_ref().unwrap().error.as_ref().unwrap().reason, "CannotApplyLive");
+    assert_eq!(agent.turn(Target::Staged, &facts), Action::Wait);
+    assert_eq!(agent.step(), &Step::Failed);
+    // The same order, for which it may reboot by now.
+    let with_a_reboot = Orders { live: false, ..orders(Target::Staged) };
+    let image = with_a_reboot.order.image.clone();
+    assert_eq!(agent.follow(&with_a_reboot, &facts), Action::Stage { slot: "b".into(), image });
+    assert_eq!(agent.0.attempt.as_ref().unwrap().live, None);
+}
+
+/// What failed here stays refused, whichever way it is to come.
+#[test]
+fn what_failed_before_is_refused_with_a_reboot_too() {
+    let mut agent = Agent(Journal::default());
+    agent.0.remember_bad(WANTED, RollbackCause::HostCheck);
+    for live in [true, false] {
+        let orders = Orders { live, ..orders(Target::Staged) };
+        assert_eq!(agent.follow(&orders, &facts()), Action::Wait);
+        assert_eq!(agent.0.attempt.as_ref().unwrap().error.as_ref().unwrap().reason, "DigestFailedBefore");
+    }
 }
 
 #[test]
