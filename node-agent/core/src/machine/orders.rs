@@ -71,7 +71,7 @@ fn disarm(attempt: &mut Attempt) -> Action {
     Action::Disarm { slot: attempt.slot.clone() }
 }
 
-/// A new attempt; none while a trial that the journal does not know of has to end first.
+/// A new attempt; none while a trial that the journal does not know of has to end first, and none for an approval that is over.
 fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
     let digest = orders.order.release();
     let mut attempt = Attempt {
@@ -110,6 +110,12 @@ fn begin(journal: &Journal, orders: &Orders, facts: &Facts) -> Option<Attempt> {
             _ => Step::Committed,
         };
         return Some(attempt);
+    }
+    let booted = matches!(orders.order.target, Target::Booted | Target::Committed);
+    let is_over = booted && orders.not_after.is_none_or(|not_after| facts.now >= not_after);
+    if is_over && !journal.is_bad(&digest) {
+        // What became of it was forgotten, as by a machine that began anew: to write it would be for nothing.
+        return None;
     }
     let chosen = reuse::choose(&facts.slots, Some(&running.name), Some(&digest));
     match chosen {

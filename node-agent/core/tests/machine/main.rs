@@ -111,6 +111,27 @@ fn an_expired_approval_neither_arms_nor_reboots() {
     assert_eq!(journal.attempt.unwrap().error.unwrap().reason, "ApprovalExpired");
 }
 
+/// A machine that began anew does not know what became of its order, and cannot boot what it would write.
+#[test]
+fn a_machine_that_forgot_writes_nothing_for_an_approval_that_is_over() {
+    let mut world = World::new(Image::Panics);
+    turns(&mut world, 16);
+    let mut orders = world.orders();
+    for target in [Target::Booted, Target::Committed] {
+        orders.order.target = target;
+        orders.not_after = Some(world.now - SignedDuration::from_secs(1));
+        let (journal, action) = next(&Journal::default(), Some(&orders), &world.facts());
+        assert_eq!((journal.attempt, action), (None, Action::Wait));
+    }
+    orders.not_after = Some(world.now + SignedDuration::from_secs(60));
+    let (_, action) = next(&Journal::default(), Some(&orders), &world.facts());
+    assert!(matches!(action, Action::Stage { .. }), "it may still come up in time: {action:?}");
+    orders.order.target = Target::Reverted;
+    let (journal, action) = next(&Journal::default(), Some(&orders), &world.facts());
+    assert_eq!(action, Action::Wait);
+    assert!(matches!(journal.attempt.unwrap().step, Step::RolledBack { .. }));
+}
+
 #[test]
 fn a_bad_digest_is_refused_under_a_new_plan() {
     let mut world = World::new(Image::Panics);
