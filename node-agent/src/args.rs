@@ -103,9 +103,11 @@ pub struct MendArgs {
     /// Make the boot partition anew, whatever is on it, and this slot what boots.
     #[arg(long, value_name = "NAME")]
     pub slot: Option<String>,
-    /// The boot loader of a boot partition that is made anew, which the slot's image must bring.
-    #[arg(long, value_enum, default_value_t)]
-    pub bootloader: Loader,
+    /// The boot loader of a boot partition that is made anew, which the slot's image must bring; default: the one that the disk
+    /// has, and where that cannot be seen any more, GRUB where a BIOS starts it or where the image brings nothing else, else
+    /// systemd-boot.
+    #[arg(long, value_enum)]
+    pub bootloader: Option<Loader>,
 }
 
 /// Sizes of a disk that is made.

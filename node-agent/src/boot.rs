@@ -171,6 +171,16 @@ pub enum Loader {
     Grub,
 }
 
+impl Loader {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SystemdBoot => "systemd-boot",
+            Self::Grub => "GRUB",
+        }
+    }
+}
+
 /// The loader that a disk was installed with, if it was.
 pub fn installed(disk: &Disk) -> Result<Option<Loader>, BootError> {
     let esp = esp::open(disk)?;

@@ -35,6 +35,7 @@ pub use file_device::{Access, FileDevice};
 pub use grow::TableGrowth;
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
+pub use table::MendedTable;
 
 /// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written
 /// to.
@@ -257,7 +258,7 @@ impl Disk {
     }
 
     /// Writes again what the partition table of a disk of ours has lost, by the copy that is left. Gives what that was.
-    pub fn mend_table(path: &Path) -> Result<Vec<&'static str>, DiskError> {
+    pub fn mend_table(path: &Path) -> Result<MendedTable, DiskError> {
         let size = table::block_size(path)?;
         let device = open(path, None, Access::Read).and_then(Window::whole);
         let device =
@@ -269,12 +270,12 @@ impl Disk {
                 return Err(DiskError::NoPartition { path: path.to_owned(), name: name.to_owned() });
             }
         }
-        let lost = table::mend(path, size)?;
+        let mended = table::mend(path, size)?;
         let unknown = |entry: &table::Entry| device::partition_node(path, entry.disk_offset).is_err();
         if is_block_device(path)? && entries.iter().any(unknown) {
             kernel_table::tell(path)?;
         }
-        Ok(lost)
+        Ok(mended)
     }
 
     /// What the disk has lost of its partition table, in words.

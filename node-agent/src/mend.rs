@@ -27,10 +27,7 @@ pub enum MendError {
 
 /// What boots a disk, in words; `None` when nothing does.
 pub fn boots(disk: &Disk) -> Option<String> {
-    let loader = match boot::installed(disk).ok()?? {
-        Loader::SystemdBoot => "systemd-boot",
-        Loader::Grub => "GRUB",
-    };
+    let loader = boot::installed(disk).ok()??.name();
     let entries = boot::open(disk).ok()?.entries().ok()?;
     let mut slots: Vec<&str> = entries.iter().map(|entry| entry.name.slot.as_str()).collect();
     slots.sort_unstable();
@@ -46,6 +43,18 @@ pub fn bootable(disk: &Disk) -> Result<Vec<(String, SlotRecord)>, DiskError> {
         }
     }
     Ok(found)
+}
+
+/// The loader of a boot partition that is made anew, as far as it can be told what it was.
+pub fn loader_for(disk: &Disk, slot: &str) -> Result<Loader, MendError> {
+    if let Ok(Some(loader)) = boot::installed(disk) {
+        return Ok(loader);
+    }
+    let region = disk.slot(slot)?;
+    let brings = |loader| install::loader_program(&region, loader).is_ok();
+    let starts_on_bios = disk.bios_state().is_ok_and(|state| state != BiosState::Absent);
+    let grub = brings(Loader::Grub) && (starts_on_bios || !brings(Loader::SystemdBoot));
+    Ok(if grub { Loader::Grub } else { Loader::SystemdBoot })
 }
 
 /// Formats the boot partition, and writes onto it what boots the slot, and the recovery slot if that holds an image.

@@ -6,7 +6,7 @@ use std::{fs::File, os::unix::fs::FileExt as _, path::Path, process::Command};
 
 use evenkeel_node_agent::{
     boot::{self, Loader},
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, MendedTable},
     esp, install, mend,
     slots::{self, Memory, SlotReport},
 };
@@ -18,6 +18,9 @@ const TABLE: u64 = 33 * SECTOR;
 const FIRST: &str = "the first copy of the partition table";
 const SECOND: &str = "the second copy of the partition table";
 const BOOT_SECTOR: &str = "the protective boot sector";
+
+const PROGRAMS: [&str; 2] =
+    ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
 
 fn overwrite(disk: &Path, at: u64, length: u64) {
     let nothing = vec![0; usize::try_from(length).unwrap()];
@@ -52,10 +55,10 @@ fn a_table_comes_back_by_the_copy_that_is_left() {
         overwrite(file, at, length);
         let disk = Disk::open(file).unwrap_or_else(|error| panic!("{expected:?}: {error}"));
         assert_eq!((partitions(&disk), disk.lost_of_table().unwrap()), (before.clone(), expected.clone()));
-        assert_eq!(Disk::mend_table(file).unwrap(), expected);
+        assert_eq!(Disk::mend_table(file).unwrap(), MendedTable { lost: expected.clone(), moved: false });
         assert!(run("sgdisk", &["-v", path(file)]).contains("No problems found"), "{expected:?}");
         assert_eq!(partitions(&Disk::open(file).unwrap()), before);
-        assert!(Disk::mend_table(file).unwrap().is_empty());
+        assert!(Disk::mend_table(file).unwrap().was_whole());
     }
     overwrite(file, SECTOR, TABLE);
     overwrite(file, SIZE - TABLE, TABLE);
@@ -82,12 +85,10 @@ fn report(machine: &Machine) -> Vec<SlotReport> {
 
 #[test]
 fn a_boot_partition_is_made_anew_from_the_slots() {
-    let programs =
-        ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
     for (loader, name) in [(Loader::SystemdBoot, "systemd-boot"), (Loader::Grub, "grub")] {
         let machine = Machine::new();
         let content = Content {
-            loader: (programs[usize::from(loader == Loader::Grub)], b"MZ"),
+            loader: (PROGRAMS[usize::from(loader == Loader::Grub)], b"MZ"),
             kernel: b"kernel",
             initrd: b"initrd",
             kernel_options: "quiet",
@@ -108,7 +109,8 @@ fn a_boot_partition_is_made_anew_from_the_slots() {
         );
         let (code, said) = agent(file, &["disk", "mend", "--slot", "c", "--bootloader", name]);
         assert!(code == 2 && said.contains("no slot c: its slots are a, b, recovery"), "{code} {said}");
-        let (code, said) = agent(file, &["disk", "mend", "--slot", "b", "--bootloader", name]);
+        // The image brings one of them.
+        let (code, said) = agent(file, &["disk", "mend", "--slot", "b"]);
         assert!(code == 0 && said.contains("slot b (1.0) boots next"), "{name}: {code} {said}");
         let boots: Vec<_> = report(&machine).into_iter().map(|slot| (slot.bootable, slot.default)).collect();
         assert_eq!(boots, [(false, false), (true, true), (true, false)], "{name}");
@@ -117,6 +119,32 @@ fn a_boot_partition_is_made_anew_from_the_slots() {
         // The old slot is still there to go back to.
         assert_eq!(agent(file, &["rollback", "--to", "a"]).0, 0);
         assert!(report(&machine)[0].default, "{name}");
+    }
+}
+
+/// The images bring both.
+#[test]
+fn a_boot_partition_that_is_made_anew_gets_the_loader_that_it_had() {
+    for (loader, name) in [(Loader::SystemdBoot, "systemd-boot"), (Loader::Grub, "GRUB")] {
+        let machine = Machine::new();
+        let mut filled = None;
+        for program in PROGRAMS {
+            let content = Content {
+                loader: (program, b"MZ"),
+                kernel: b"kernel",
+                initrd: b"initrd",
+                kernel_options: "",
+            };
+            filled = Some(machine.fill_with("a", &content));
+        }
+        let (a, record) = filled.unwrap();
+        install::make_bootable_with(&machine.disk, &a, &record, loader).unwrap();
+        let (code, said) = agent(machine.disk.path(), &["disk", "mend", "--slot", "a"]);
+        assert!(
+            code == 0 && said.contains(&format!("made anew, with {name}: slot a")),
+            "{name}: {code} {said}"
+        );
+        assert_eq!(boot::installed(&machine.disk).unwrap(), Some(loader));
     }
 }
 

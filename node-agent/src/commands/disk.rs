@@ -13,7 +13,7 @@ use super::NoSuchSlot;
 use crate::{
     args::{DiskArg, Output, SizeArgs, SlotsArgs, StateArg},
     boot,
-    disk::{self, Disk, SlotRegion},
+    disk::{self, Disk, MendedTable, SlotRegion},
     install,
     printable::printable,
     reset,
@@ -46,6 +46,17 @@ pub(super) fn create(path: &Path, sizes: SizeArgs, force: bool) -> Result<()> {
         println!("{:<18} {:>8} MiB  {}", partition.name, partition.length >> 20, partition.part_uuid);
     }
     Ok(())
+}
+
+/// Says what was written again of a disk's partition table.
+pub(super) fn tell_of_table(path: &Path, mended: &MendedTable) {
+    let path = path.display();
+    mended.lost.iter().for_each(|what| eprintln!("{path} had lost {what}: written again"));
+    if mended.moved {
+        eprintln!(
+            "{path} became larger: the second copy of its partition table was written anew, at its end"
+        );
+    }
 }
 
 /// Where the agent's memory of the disk is, if there is any.

@@ -150,9 +150,7 @@ fn open_or_create(args: &InstallArgs) -> Result<Disk> {
 fn brought_back(disk: Disk, sizes: SizeArgs) -> Result<Disk> {
     keeps_sizes(&disk, sizes)?;
     let path = disk.path().display();
-    for what in Disk::mend_table(disk.path())? {
-        eprintln!("{path} had lost {what}: written again");
-    }
+    super::disk::tell_of_table(disk.path(), &Disk::mend_table(disk.path())?);
     if mend::format_unreadable(&disk)? {
         eprintln!("{path} has a boot partition that cannot be read: it is made anew");
     }

@@ -16,26 +16,29 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => disk::open(&args.disk)?.path().to_owned(),
     };
-    let lost = Disk::mend_table(&path)?;
-    for what in &lost {
-        eprintln!("{} had lost {what}: written again", path.display());
-    }
+    let table = Disk::mend_table(&path)?;
+    disk::tell_of_table(&path, &table);
     let disk = Disk::open(&path)?;
     if let Some(slot) = &args.slot {
         disk::slot(&disk, slot)?;
-        let (record, on_bios) = make_boot_partition(&disk, slot, args.bootloader)?;
-        eprintln!("the boot partition was made anew: slot {slot} ({}) boots next", record.version);
-        install::tell_of_bios(on_bios, args.bootloader);
+        let loader = args.bootloader.map_or_else(|| mend::loader_for(&disk, slot), Ok)?;
+        let (record, on_bios) = make_boot_partition(&disk, slot, loader)?;
+        let version = record.version;
+        eprintln!(
+            "the boot partition was made anew, with {}: slot {slot} ({version}) boots next",
+            loader.name()
+        );
+        install::tell_of_bios(on_bios, loader);
         return Ok(());
     }
-    let code = mend::restore_bios_code(&disk, !lost.is_empty())?;
+    let code = mend::restore_bios_code(&disk, !table.lost.is_empty())?;
     tell_of_code(&disk, &code);
     let files = mend::restore_boot_files(&disk)?;
     files.written.iter().for_each(|file| eprintln!("{file}: written again, from the slot"));
     let files_were_whole = files.written.is_empty();
     all_written(files)?;
     match mend::boots(&disk) {
-        Some(what) if lost.is_empty() && code == BiosCode::AsItWas && files_were_whole => {
+        Some(what) if table.was_whole() && code == BiosCode::AsItWas && files_were_whole => {
             eprintln!("{}: nothing to mend, it boots by {what}", path.display());
         }
         Some(what) => eprintln!("{} boots by {what}", path.display()),

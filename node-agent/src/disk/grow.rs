@@ -35,8 +35,8 @@ impl Disk {
                 return Ok(TableGrowth::NotLast);
             }
             // A power cut may have left one copy.
-            let lost = table::mend(path, size)?;
-            return Ok(if lost.is_empty() { TableGrowth::Whole } else { TableGrowth::Written });
+            let mended = table::mend(path, size)?;
+            return Ok(if mended.was_whole() { TableGrowth::Whole } else { TableGrowth::Written });
         };
         let disk = table::window(path, Access::WriteShared)?;
         placed.write(&disk, &new).map_err(|error| error.on("write", path))?;
@@ -49,8 +49,7 @@ impl Disk {
         let path = self.path();
         let disk = table::window(path, Access::Read)?;
         let placed = Placed::read(&disk, table::block_size(path)?).map_err(|error| error.on("read", path))?;
-        let unused = growth::unused(&placed.table, placed.blocks);
-        Ok((unused, unused > 0 && growth::has_outgrown(&placed.table, placed.blocks)))
+        Ok((growth::unused(&placed.table, placed.blocks), placed.is_outgrown()))
     }
 
     /// Lets the kernel know how long the state partition is, where it takes it for shorter.

@@ -16,6 +16,7 @@ use gpt::{
 };
 use uuid::Uuid;
 
+pub use copies::MendedTable;
 pub(super) use copies::{Copies, SECOND, mend};
 pub(super) use placed::{Placed, PlacedError};
 

@@ -83,11 +83,7 @@ fn esp(
     how: Look,
 ) -> Result<EspFacts, String> {
     let esp = loader.esp();
-    let name = match boot::installed(disk).map_err(words)? {
-        Some(Loader::Grub) => Some("GRUB"),
-        Some(Loader::SystemdBoot) => Some("systemd-boot"),
-        None => None,
-    };
+    let name = boot::installed(disk).map_err(words)?.map(Loader::name);
     let part_uuid = disk.partition(Role::Esp).map_err(words)?.part_uuid.clone();
     let counts = || loader.can_count().map_err(words);
     Ok(EspFacts {

@@ -23,6 +23,22 @@ const BOOT_SECTOR: &str = "the protective boot sector";
 const FIRST: &str = "the first copy of the partition table";
 pub(in crate::disk) const SECOND: &str = "the second copy of the partition table";
 
+/// What was written again of a partition table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MendedTable {
+    /// What was lost, in words.
+    pub lost: Vec<&'static str>,
+    /// Whether the second copy was where the disk ended before it became larger.
+    pub moved: bool,
+}
+
+impl MendedTable {
+    /// Whether nothing was to be done.
+    pub fn was_whole(&self) -> bool {
+        self.lost.is_empty() && !self.moved
+    }
+}
+
 /// What of a table can be read.
 pub(in crate::disk) struct Copies {
     boot_sector: bool,
@@ -53,14 +69,14 @@ impl Copies {
 }
 
 /// Writes what is lost, by the copy that is left, durably. Gives what that was.
-pub(in crate::disk) fn mend(path: &Path, size: LogicalBlockSize) -> Result<Vec<&'static str>, DiskError> {
+pub(in crate::disk) fn mend(path: &Path, size: LogicalBlockSize) -> Result<MendedTable, DiskError> {
     let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
     let disk = window(path, Access::Read)?;
     let copies = Copies::read(&disk, size).map_err(|source| io_error("read", source))?;
-    let lost = copies.lost();
+    let mut lost = copies.lost();
     copies.entries().map_err(|source| DiskError::NoTable { path: path.to_owned(), source })?;
     if lost.is_empty() {
-        return Ok(lost);
+        return Ok(MendedTable::default());
     }
     // Not alone: a disk that runs has partitions that are mounted.
     let disk = window(path, Access::WriteShared)?;
@@ -69,7 +85,9 @@ pub(in crate::disk) fn mend(path: &Path, size: LogicalBlockSize) -> Result<Vec<&
     }
     let placed = Placed::read(&disk, size).map_err(|error| error.on("read", path))?;
     placed.write(&disk, &placed.table).map_err(|error| error.on("write", path))?;
-    Ok(lost)
+    let moved = lost.contains(&SECOND) && placed.is_outgrown();
+    lost.retain(|name| !moved || *name != SECOND);
+    Ok(MendedTable { lost, moved })
 }
 
 /// Writes the boot sector's records. Code and the disk's signature before them stay as they are.

@@ -6,7 +6,10 @@ mod tests;
 
 use std::{io, path::Path};
 
-use evenkeel_node_agent_core::partition_table::{Blocks, FIRST_AT, Header, Table, TableError, protecting};
+use evenkeel_node_agent_core::{
+    growth,
+    partition_table::{Blocks, FIRST_AT, Header, Table, TableError, protecting},
+};
 use gpt::disk::LogicalBlockSize;
 
 use crate::disk::{DiskError, Window};
@@ -35,6 +38,11 @@ impl Placed {
             Err(error) => (copy(disk, blocks, end).map_err(|_| error)?, false),
         };
         Ok(Self { table, is_first, blocks })
+    }
+
+    /// Whether the second copy is not at the disk's end because the disk became larger.
+    pub(in crate::disk) fn is_outgrown(&self) -> bool {
+        growth::unused(&self.table, self.blocks) > 0 && growth::has_outgrown(&self.table, self.blocks)
     }
 
     /// Writes a table in the place of this one, both copies, durably. The copy that was read comes last: until it is begun it
