@@ -5,6 +5,7 @@ mod error;
 pub mod index;
 pub mod inflate;
 mod lane;
+mod last_header;
 pub mod layer;
 pub mod pax;
 pub mod reuse;

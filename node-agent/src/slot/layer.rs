@@ -17,6 +17,7 @@ use super::{
     entry::{self, What, shown},
     error::WriteError,
     inflate::Inflater,
+    last_header::Kept,
     pax::{Extended, HEADER_BYTES_MAX},
     writer::SlotWriter,
 };
@@ -29,6 +30,8 @@ const ENTRIES_MAX: u64 = 4_000_000;
 const HEADERS_BYTES_MAX: u64 = ENTRIES_MAX * 256;
 /// Bytes behind the end of the archive: many times what programs pad to (10 KiB, tapes had up to 1 MiB).
 const PADDING_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a header, and what data is padded to.
+const HEADER_BYTES: u64 = 512;
 const PADDING_BUFFER: usize = 64 << 10;
 
 /// Why a layer is refused. The caller names the layer.
@@ -38,10 +41,12 @@ pub enum LayerError {
     #[error("the layer's stream cannot be read")]
     Stream(#[source] io::Error),
     /// Something that should be an entry is none.
-    #[error("the entry behind {after} cannot be read")]
+    #[error("the entry behind {after}{said} cannot be read")]
     Behind {
         /// Path of the entry before it, as far as it can be shown.
         after: String,
+        /// Its own path in brackets, where headers that were read say one.
+        said: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -123,12 +128,19 @@ struct Said {
 pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Result<(), LayerError> {
     tree.begin_layer();
     writer.begin_layer()?;
+    let (stream, last_block) = Kept::new(stream);
     let mut archive = Archive::new(stream);
     let mut said = Said::default();
     let mut count = 0;
     let mut last = b"the layer's start".to_vec();
+    let mut next_at = 0;
     for entry in archive.entries().map_err(LayerError::Stream)?.raw(true) {
-        let mut entry = entry.map_err(|source| LayerError::Behind { after: shown(&last), source })?;
+        let mut entry = entry.map_err(|source| {
+            let name = said.extended.path.clone().or_else(|| last_block.borrow().name(next_at));
+            let said = name.map_or_else(String::new, |name| format!(" ({} by its header)", shown(&name)));
+            LayerError::Behind { after: shown(&last), said, source }
+        })?;
+        next_at = entry.raw_file_position().saturating_add(entry.size()).next_multiple_of(HEADER_BYTES);
         count += 1;
         if count > ENTRIES_MAX || said.bytes > HEADERS_BYTES_MAX {
             return Err(LayerError::TooManyEntries);

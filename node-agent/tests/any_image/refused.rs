@@ -82,8 +82,8 @@ fn paths_and_links_that_lead_out() {
 fn headers_that_make_no_sense() {
     let acl = "system.posix_acl_accessory";
     for (bytes, words) in [
-        (header(b"bad", b'0', |h| h.text(124, b"-0000000001\0")), "behind the layer's start"),
-        (header(b"bad", b'0', |h| h.number(124, 12, -512)), "behind the layer's start"),
+        (header(b"bad", b'0', |h| h.text(124, b"-0000000001\0")), "the layer's start (bad by its header)"),
+        (header(b"bad", b'0', |h| h.number(124, 12, -512)), "the layer's start (bad by its header)"),
         (header(b"bad", b'0', |h| h.text(124, b"\x80\0\0\x01\0\0\0\0\0\0\0\0")), "entry bad: its header is"),
         (header(b"bad", b'x', |h| h.text(124, b"\x80\0\0\x01\0\0\0\0\0\0\0\0")), "entry bad: its header is"),
         (
@@ -148,12 +148,31 @@ fn headers_that_make_no_sense() {
 }
 
 #[test]
-fn a_wrong_checksum_is_told_by_the_entry_before() {
+fn a_wrong_checksum_is_told_by_the_entry_before_and_what_the_header_says() {
     let mut tar = archive(&[file(b"good"), file(b"bad").in_dialect(Dialect::Ustar)], 2);
     let at = tar.windows(4).rposition(|part| part == b"bad\0").unwrap();
     tar[at] = b'B';
     let error = refusal(&tar[..]);
-    assert!(error.starts_with("layer 1: the entry behind good cannot be read: "), "{error}");
+    assert!(
+        error.starts_with("layer 1: the entry behind good (Bad by its header) cannot be read: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_header_that_is_cut_off_is_told_by_its_name() {
+    let tar = archive(&[file(b"bad").in_dialect(Dialect::Ustar)], 2);
+    let long = pax(&record(b"path", b"a/long/path"));
+    for (bytes, words) in [
+        (&tar[..300], "the entry behind the layer's start (bad by its header) cannot be read: "),
+        (&tar[..50], "the entry behind the layer's start cannot be read: "),
+        // Behind 700 bytes of data.
+        (&[&archive(&[file(b"good")], 0)[..], &tar[..300]].concat(), "behind good (bad by its header) "),
+        (&long[..1024 + 20], "the entry behind PaxHeaders/bad (a/long/path by its header) "),
+    ] {
+        let error = refusal(bytes);
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
 }
 
 /// What is behind the first block of zeros would be left out; padding to records of 10 KiB is as good as none.
