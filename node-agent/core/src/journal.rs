@@ -3,7 +3,11 @@
 //! Written before the step that it announces. What it says is a plan, not a fact: after a restart [`crate::machine`]
 //! compares it with what was seen.
 
-use evenkeel_crds::node_plan::{PlanError, RollbackCause, RolledBack, StagingCost};
+use evenkeel_crds::{
+    condition::Time,
+    node_plan::{PlanError, RollbackCause, RolledBack, StagingCost},
+};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Version of the document that this code writes and understands.
@@ -140,6 +144,13 @@ pub enum Step {
     },
     /// An error that the agent does not try to get over by itself.
     Failed,
+}
+
+impl Step {
+    /// The old slot runs again, since `at`.
+    pub fn rolled_back(cause: RollbackCause, message: impl Into<String>, at: Timestamp) -> Self {
+        Self::RolledBack { rolled_back: RolledBack { cause, message: message.into(), at: Time(at) } }
+    }
 }
 
 /// An image that failed on this machine.

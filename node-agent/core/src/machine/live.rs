@@ -1,10 +1,7 @@
 //! An order for another cloud-config alone, on a node that runs the image already and may not reboot for it: the same steps
 //! as for an image, but what is tried is applied to the system that runs.
 
-use evenkeel_crds::{
-    condition::Time,
-    node_plan::{PlanError, RollbackCause, RolledBack, Target},
-};
+use evenkeel_crds::node_plan::{PlanError, RollbackCause, Target};
 
 use super::{
     Action,
@@ -117,15 +114,13 @@ fn rebooted(attempt: &mut Attempt, facts: &Facts, journal: &mut Journal) -> Step
 }
 
 fn left_behind(attempt: &Attempt, running: &RunningSlot, facts: &Facts) -> Step {
-    let (cause, message) = if running.name == attempt.slot {
-        let message = "no agent came up in several boots with the cloud-config that was kept: the one before is \
-                       applied again, and the image object has to say something else";
-        (RollbackCause::Bootloader, message.to_owned())
-    } else {
+    if running.name != attempt.slot {
         let message = format!("slot {} runs now, with what came with it", running.name);
-        (RollbackCause::User, message)
-    };
-    Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
+        return Step::rolled_back(RollbackCause::User, message, facts.now);
+    }
+    let message = "no agent came up in several boots with the cloud-config that was kept: the one before is applied again, and \
+                   the image object has to say something else";
+    Step::rolled_back(RollbackCause::Bootloader, message, facts.now)
 }
 
 /// What was applied on trial in this boot, while the journal knows nothing of it.
@@ -172,9 +167,8 @@ pub(super) fn advance(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> 
         }
         // A boot took it away after it was to be kept, and there is no time to try it again.
         Step::Staged if orders.order.target == Target::Committed => {
-            let message = "a reboot took the cloud-config away before it was kept".to_owned();
-            let rolled_back = RolledBack { cause: RollbackCause::Deadline, message, at: Time(facts.now) };
-            attempt.step = Step::RolledBack { rolled_back };
+            let message = "a reboot took the cloud-config away before it was kept";
+            attempt.step = Step::rolled_back(RollbackCause::Deadline, message, facts.now);
             Action::Wait
         }
         // Nobody approves of it any more, and the host was not asked yet.
@@ -214,8 +208,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
         }
         Step::Reverting { .. } => take_back(attempt, facts),
         _ => {
-            let rolled_back = RolledBack { cause, message, at: Time(facts.now) };
-            attempt.step = Step::RolledBack { rolled_back };
+            attempt.step = Step::rolled_back(cause, message, facts.now);
             Action::Wait
         }
     }

@@ -1,9 +1,6 @@
 //! The next single action, from the order, the journal and the facts.
 
-use evenkeel_crds::{
-    condition::Time,
-    node_plan::{PlanError, RolledBack, Target},
-};
+use evenkeel_crds::node_plan::{PlanError, Target};
 
 use super::{
     Action,
@@ -215,8 +212,7 @@ fn revert(attempt: &mut Attempt, orders: &Orders, facts: &Facts) -> Action {
             leave(attempt, facts)
         }
         Step::Staging | Step::Staged | Step::Failed | Step::Committed => {
-            let rolled_back = RolledBack { cause, message, at: Time(facts.now) };
-            attempt.step = Step::RolledBack { rolled_back };
+            attempt.step = Step::rolled_back(cause, message, facts.now);
             Action::Wait
         }
     }

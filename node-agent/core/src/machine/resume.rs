@@ -1,9 +1,6 @@
 //! Makes the journal agree with the facts: where an attempt really stands after a restart or a reboot.
 
-use evenkeel_crds::{
-    condition::Time,
-    node_plan::{RollbackCause, RolledBack},
-};
+use evenkeel_crds::node_plan::RollbackCause;
 
 use super::{
     facts::{EntryFact, Facts, Orders, RunningSlot},
@@ -79,7 +76,7 @@ fn left_behind(attempt: &Attempt, running: &str, facts: &Facts) -> Step {
         );
         (RollbackCause::User, message)
     };
-    Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
+    Step::rolled_back(cause, message, facts.now)
 }
 
 /// A trial of the ordered image that the journal does not know of: the state partition was lost, the order was not.
@@ -143,5 +140,5 @@ pub(super) fn go_back(
     if !matches!(cause, RollbackCause::User | RollbackCause::Rollout | RollbackCause::ClusterUnreachable) {
         journal.remember_bad(digest, cause);
     }
-    Step::RolledBack { rolled_back: RolledBack { cause, message, at: Time(facts.now) } }
+    Step::rolled_back(cause, message, facts.now)
 }

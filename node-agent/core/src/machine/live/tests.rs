@@ -1,4 +1,4 @@
-use evenkeel_crds::node_plan::{Order, Revert, RollbackCause, Target};
+use evenkeel_crds::node_plan::{Order, Revert, RollbackCause, RolledBack, Target};
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
