@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cloud_config;
+mod host;
 mod source;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use evenkeel_node_agent_core::layout::{SLOTS_DEFAULT, SLOTS_MAX, parse_size};
 
 pub use cloud_config::{CloudConfigApplyArgs, CloudConfigCommand, When};
+pub use host::HostArgs;
 pub use source::{PullArgs, SourceArgs, TrustArgs};
 
 use crate::{boot::Loader, disk::Sizes, guard::GuardArgs, run::RunArgs};

@@ -19,6 +19,7 @@ use evenkeel_node_agent_core::{
 };
 
 use crate::{
+    args::HostArgs,
     boot::{self, BootError},
     causes::with_causes,
     disk::{self, Disk, DiskError},
@@ -44,15 +45,9 @@ pub struct GuardArgs {
     /// Disk with Evenkeel's layout; default: the one that this machine runs from.
     #[arg(long, env = "EVENKEEL_DISK")]
     pub disk: Option<PathBuf>,
-    /// Folder on the state partition with the trial's order and for the verdict.
-    #[arg(long, env = "EVENKEEL_STATE_DIR", default_value = "/var/lib/evenkeel")]
-    pub state_dir: PathBuf,
-    /// Folder of programs that each say by their exit status whether this boot is healthy.
-    #[arg(long, default_value = "/usr/lib/evenkeel/health.d")]
-    pub health_dir: PathBuf,
-    /// Where the kernel tells of the running system.
-    #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc")]
-    pub proc: PathBuf,
+    /// The host.
+    #[command(flatten)]
+    pub host: HostArgs,
     /// Program that reboots the host, for hosts whose init is not systemd.
     #[arg(long, env = "EVENKEEL_REBOOT_COMMAND")]
     pub reboot_command: Option<PathBuf>,
@@ -89,8 +84,8 @@ pub enum GuardError {
 
 /// Watches this boot until it is kept, was no trial, or is sent back.
 pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
-    let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
-    let disk = disk::open_or_find(args.disk.as_deref(), &args.proc)?;
+    let Some(running) = host::running_slot(&args.host.proc)? else { return Ok(()) };
+    let disk = disk::open_or_find(args.disk.as_deref(), &args.host.proc)?;
     let bootloader = boot::open(&disk)?;
     let done = reset::done(bootloader.esp())?.filter(|done| done.is_of(&running.name, &running.digest));
     if !on_trial(&disk, &running.name)? {
@@ -99,7 +94,7 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
     }
     // What is opened may be mounted, and others may want to write meanwhile.
     drop(bootloader);
-    let order = order(&args.state_dir, &running.digest);
+    let order = order(&args.host.state_dir, &running.digest);
     let deadline = order.as_ref().map_or(DEADLINE_SECONDS_DEFAULT, |order| order.deadline_seconds);
     tracing::info!(slot = running.name, deadline, "this boot is a trial");
     let api_server = order.and_then(|order| order.api_server);
@@ -115,7 +110,7 @@ pub fn guard(args: &GuardArgs) -> Result<(), GuardError> {
 /// Removes what the initrd left. Whose order it was is written down first: without that it would be carried out again.
 fn forget_reset(args: &GuardArgs, esp: &dyn Esp, done: &Reset) -> Result<(), GuardError> {
     if let Some(asked) = &done.asked {
-        StateDir::open(&args.state_dir)?.write_reset_done(&ResetDone { id: asked.id.clone() })?;
+        StateDir::open(&args.host.state_dir)?.write_reset_done(&ResetDone { id: asked.id.clone() })?;
     }
     Ok(reset::withdraw(esp)?)
 }
@@ -142,7 +137,7 @@ fn end(
     message: String,
 ) -> Result<(), GuardError> {
     let verdict = Verdict { digest: running.digest.clone(), cause, message };
-    if let Err(error) = StateDir::open(&args.state_dir).and_then(|state| state.write_verdict(&verdict)) {
+    if let Err(error) = StateDir::open(&args.host.state_dir).and_then(|state| state.write_verdict(&verdict)) {
         tracing::error!(error = text(error), "the old slot will not know why it runs again");
     }
     if let Err(error) = boot::open(disk).and_then(|bootloader| bootloader.disarm(&running.name)) {
@@ -207,13 +202,13 @@ fn watch(
     deadline: u64,
     api_server: Option<&str>,
 ) -> Result<Option<Reason>, GuardError> {
-    let mut checks = Checks::new(&args.health_dir);
+    let mut checks = Checks::new(&args.host.health_dir);
     let mut told = false;
     loop {
         if !trial.goes_on() {
             return Ok(None);
         }
-        let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.proc)?);
+        let left = Duration::from_secs(deadline).saturating_sub(uptime(&args.host.proc)?);
         if left.is_zero() {
             return Ok(Some(too_late("boot", deadline, api_server)));
         }
@@ -222,7 +217,7 @@ fn watch(
                 // A person may have kept it in the meantime, whatever its checks say.
                 return Ok(trial.goes_on().then_some((RollbackCause::HostCheck, message)));
             }
-            told = told || trial.tell_passed(&args.state_dir);
+            told = told || trial.tell_passed(&args.host.state_dir);
             if told && trial.anew {
                 match boot::open(trial.disk).and_then(|bootloader| bootloader.commit(&trial.running.name)) {
                     Ok(()) => continue,

@@ -10,6 +10,7 @@ use std::{
 
 use evenkeel_crds::node_plan::RollbackCause;
 use evenkeel_node_agent::{
+    args::HostArgs,
     cloud_config::live::{LiveArgs, follow},
     state_dir::StateDir,
 };
@@ -70,9 +71,11 @@ impl Host {
     /// Runs the unit to its end.
     fn unit(&self) {
         follow(&LiveArgs {
-            state_dir: self.at("state"),
-            health_dir: self.at("health"),
-            proc: self.at("proc"),
+            host: HostArgs {
+                state_dir: self.at("state"),
+                health_dir: self.at("health"),
+                proc: self.at("proc"),
+            },
             root: self.at("root"),
             program: Some(env!("CARGO_BIN_EXE_evenkeel-agent").into()),
             apply: None,

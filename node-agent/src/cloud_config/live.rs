@@ -23,6 +23,7 @@ use nix::{
 
 use super::{CloudConfigError, Machine, note_applied, parsed};
 use crate::{
+    args::HostArgs,
     causes::with_causes,
     guard::{self, GuardError, Reason, checks::Checks},
     run::host,
@@ -44,15 +45,9 @@ const FAILURE_BYTES_MAX: usize = 1000;
 /// Options of `evenkeel-agent cloud-config live`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LiveArgs {
-    /// Folder on the state partition with the agent's order.
-    #[arg(long, env = "EVENKEEL_STATE_DIR", default_value = "/var/lib/evenkeel")]
-    pub state_dir: PathBuf,
-    /// Folder of programs that each say by their exit status whether this machine is healthy.
-    #[arg(long, default_value = "/usr/lib/evenkeel/health.d")]
-    pub health_dir: PathBuf,
-    /// Where the kernel tells of the running system.
-    #[arg(long, env = "EVENKEEL_PROC", default_value = "/proc")]
-    pub proc: PathBuf,
+    /// The host.
+    #[command(flatten)]
+    pub host: HostArgs,
     /// The system's root; another one than `/` is that of a test.
     #[arg(long, default_value = "/", hide = true)]
     pub root: PathBuf,
@@ -89,10 +84,10 @@ pub fn is_supported(proc: &Path) -> bool {
 
 /// Does what the order says until nothing is left to do.
 pub fn follow(args: &LiveArgs) -> Result<(), GuardError> {
-    let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
-    let state = StateDir::open(&args.state_dir)?;
+    let Some(running) = host::running_slot(&args.host.proc)? else { return Ok(()) };
+    let state = StateDir::open(&args.host.state_dir)?;
     let mut unit = Unit { args, state, running, unsaid: None };
-    let mut checks = Checks::new(&args.health_dir);
+    let mut checks = Checks::new(&args.host.health_dir);
     let mut pause = None;
     loop {
         match unit.step(&mut checks) {
@@ -143,7 +138,7 @@ impl Unit<'_> {
                     "applying another cloud-config to the system that runs"
                 );
                 self.say(order, Stand::Applying)?;
-                *checks = Checks::new(&self.args.health_dir);
+                *checks = Checks::new(&self.args.host.health_dir);
                 let applied = self.apply(order, Which::Wanted).and_then(|()| healthy(checks, order));
                 let at = self.up()?;
                 let said = applied.and_then(|()| {
@@ -177,7 +172,7 @@ impl Unit<'_> {
     }
 
     fn up(&self) -> Result<u64, GuardError> {
-        Ok(guard::uptime(&self.args.proc)?.as_secs())
+        Ok(guard::uptime(&self.args.host.proc)?.as_secs())
     }
 
     fn say(&self, order: &Order, stand: Stand) -> Result<(), GuardError> {
@@ -216,12 +211,12 @@ impl Unit<'_> {
     /// a command of the document does.
     fn apply(&self, order: &Order, which: Which) -> Result<(), String> {
         let start = |error: std::io::Error| format!("start the program that applies it: {error}");
-        let failure = self.args.state_dir.join(FAILURE);
+        let failure = self.args.host.state_dir.join(FAILURE);
         let _ = fs::remove_file(&failure);
         let program = self.args.program.clone().map_or_else(std::env::current_exe, Ok).map_err(start)?;
         let mut command = Command::new(program);
         command.args(["cloud-config", "live", "--apply", which.word()]);
-        command.arg("--state-dir").arg(&self.args.state_dir).arg("--proc").arg(&self.args.proc);
+        command.arg("--state-dir").arg(&self.args.host.state_dir).arg("--proc").arg(&self.args.host.proc);
         command.arg("--root").arg(&self.args.root).stdin(Stdio::null()).process_group(0);
         let mut child = command.spawn().map_err(start)?;
         let status = self.wait(&mut child, order, which)?;
@@ -277,8 +272,8 @@ fn healthy(checks: &mut Checks, order: &Order) -> Result<(), String> {
 
 /// Applies one setting of the order: what another process of this program is started for.
 pub fn apply_one(args: &LiveArgs, which: Which) -> Result<(), GuardError> {
-    let Some(running) = host::running_slot(&args.proc)? else { return Ok(()) };
-    let Some(order) = StateDir::open(&args.state_dir)?.live_config(&running.name)?.order else {
+    let Some(running) = host::running_slot(&args.host.proc)? else { return Ok(()) };
+    let Some(order) = StateDir::open(&args.host.state_dir)?.live_config(&running.name)?.order else {
         return Ok(());
     };
     let done = match which {
@@ -287,7 +282,7 @@ pub fn apply_one(args: &LiveArgs, which: Which) -> Result<(), GuardError> {
     };
     done.map_err(|message| {
         // Without it the journal alone says why.
-        let _ = fs::write(args.state_dir.join(FAILURE), &message);
+        let _ = fs::write(args.host.state_dir.join(FAILURE), &message);
         GuardError::CloudConfig(message)
     })
 }
