@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use evenkeel_node_agent::disk::{BlockDevice, Disk};
 use evenkeel_node_agent_core::{
+    bios_boot::{self, BiosBoot, BiosState},
     boot_entry::{BootEntry, EntryBody, EntryName, next_boot, next_generation},
     content_index::{FOOTER, Section, entries::Change, section_length},
     erofs_read::read_file,
@@ -18,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 use super::{halves, memory::Memory};
 
 const SECTOR: usize = 512;
+/// Where in a boot sector the disk's own bytes begin.
+const DISKS_OWN: usize = 0x1b8;
 /// A table of 128 entries of 128 bytes, and its header.
 const TABLE: usize = 33 * SECTOR;
 const DISK: usize = 1 << 20;
@@ -80,6 +83,26 @@ fn crc32(bytes: &[u8]) -> u32 {
             |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
         )
     })
+}
+
+/// GRUB's two files for BIOS, or the sectors in which they lie: `boot.img`, and behind it `core.img`.
+pub fn bios_boot(bytes: &[u8]) {
+    const AT: u64 = 128;
+    let (boot, core) = bytes.split_at(bytes.len().min(SECTOR));
+    let mut found = [[0; SECTOR]; 2];
+    for (sector, part) in found.iter_mut().zip(bytes.chunks(SECTOR)) {
+        sector[..part.len()].copy_from_slice(part);
+    }
+    let [disk, first] = found;
+    let _ = bios_boot::state(&disk, &first, AT);
+    let Ok(grub) = BiosBoot::parse(boot, core) else { return };
+    let sectors = core.len().div_ceil(SECTOR) as u64;
+    assert!(grub.core(AT, sectors - 1).is_err(), "it has no room there");
+    let core = grub.core(AT, sectors).expect("it has room there");
+    let sector = grub.boot_sector(&first, AT);
+    assert_eq!(sector[DISKS_OWN..], first[DISKS_OWN..]);
+    let written = core.first_chunk().expect("at least a sector");
+    assert_eq!(bios_boot::state(&sector, written, AT), BiosState::Whole);
 }
 
 /// Names and texts of boot entries, by line: a name, and what is in its file up to an empty line.

@@ -9,7 +9,7 @@ mod memory;
 mod signature;
 
 pub use chunks::chunk_table;
-pub use disk::{boot_entry, content_index, erofs_read, grub_env, partition_table, slot_record};
+pub use disk::{bios_boot, boot_entry, content_index, erofs_read, grub_env, partition_table, slot_record};
 pub use documents::{docker_config, image_documents, journal, kernel_options};
 pub use layer::{layer, pax};
 pub use signature::signature;
@@ -18,7 +18,7 @@ pub use signature::signature;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("layer", layer),
     ("pax", pax),
     ("erofs_read", erofs_read),
@@ -33,6 +33,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("content_index", content_index),
     ("chunk_table", chunk_table),
     ("grub_env", grub_env),
+    ("bios_boot", bios_boot),
 ];
 
 /// The bytes before and behind the first `mark`.
