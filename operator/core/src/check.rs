@@ -155,10 +155,7 @@ fn single(
             ),
         ],
         Action::OrderReset(order) => order_reset(policy, node, order),
-        Action::ForgetReset { .. } => vec![
-            (record.is_none_or(|record| record.reset.is_none()), "forgot a wish without its turn"),
-            (!reset_is_over(policy, node, now), "forgot a wish before it was known what came of it"),
-        ],
+        Action::ForgetReset { failed } => forget_reset(policy, node, failed.is_some(), now),
         Action::Uncordon => vec![
             (node.cordoned_by.as_deref() != Some(&policy.name), "lifted a cordon that is not ours"),
             (record.is_some_and(|record| record.found_cordoned), "lifted a cordon that was there before"),
@@ -214,6 +211,23 @@ fn order_reset(policy: &Policy, node: &NodeSeen, order: &ResetOrder) -> Vec<(boo
     ]
 }
 
+/// The rules for giving up a wish to begin anew, or for taking it as fulfilled.
+fn forget_reset(policy: &Policy, node: &NodeSeen, failed: bool, now: Timestamp) -> Vec<(bool, &'static str)> {
+    let record = node.plan.as_ref().and_then(|plan| plan.spec.disruption.as_ref());
+    let is_ordered = reset_order(node).is_some();
+    let stands_in_the_way = !is_out_of_service(policy, node)
+        || gate_open(policy, node, GateTime::During)
+        || [HookTime::BeforeCordon, HookTime::AfterDrain].iter().any(|when| hook_open(policy, node, *when));
+    vec![
+        (record.is_none_or(|record| record.reset.is_none()), "forgot a wish without its turn"),
+        (
+            is_ordered && !reset_is_over(policy, node, now),
+            "forgot a wish before it was known what came of it",
+        ),
+        (!is_ordered && !(failed && stands_in_the_way), "gave up a wish although nothing stood in its way"),
+    ]
+}
+
 /// The order of the turn to begin anew that the node is in.
 fn reset_order(node: &NodeSeen) -> Option<&ResetOrder> {
     let spec = &node.plan.as_ref()?.spec;
@@ -262,7 +276,7 @@ fn begin(policy: &Policy, node: &NodeSeen, new: &Disruption) -> Vec<(bool, &'sta
             "began without knowing whether the node may leave service",
         ),
         (
-            !new.going_back && matches!(node.checks.departure, Departure::Held { .. }),
+            !new.going_back && !new.live && matches!(node.checks.departure, Departure::Held { .. }),
             "began with what holds the node back",
         ),
     ]

@@ -31,7 +31,9 @@ pub fn used_up(budget: &Budget, report: &Report) -> Option<String> {
 
 fn hold(state: &NodeState) -> Option<&Hold> {
     match state {
-        NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) => Some(hold),
+        NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) | NodeState::WaitsToReset(hold) => {
+            Some(hold)
+        }
         _ => None,
     }
 }
