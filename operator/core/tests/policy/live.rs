@@ -184,3 +184,15 @@ fn a_rollout_is_taken_back_without_a_drain() {
     let decision = decide(&policy, &nodes(&kept));
     assert!(matches!(action(&decision, "n1"), Some(Action::Revert { .. })), "{decision:?}");
 }
+
+#[test]
+fn what_once_kept_it_in_service_does_not_hold_a_node_that_stays_there() {
+    let policy = policy(false, "Pause");
+    let mut staged = told(&policy, Target::Staged, Phase::Staged);
+    staged.checks.departure = Departure::Held { by: "budget web".into(), again: now() + minutes(1) };
+    let decision = decide(&policy, &[("n1", staged)]);
+    assert!(
+        matches!(action(&decision, "n1"), Some(Action::BeginDisruption(record)) if record.live),
+        "{decision:?}"
+    );
+}

@@ -1,7 +1,7 @@
 //! A machine that begins anew from the cluster.
 
 use evenkeel_crds::node_plan::{PlanError, ResetStatus, RollbackCause, Wipe};
-use evenkeel_operator_core::{Action, NodeSeen, NodeState, Policy};
+use evenkeel_operator_core::{Action, DrainSeen, NodeSeen, NodeState, Policy};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -94,6 +94,38 @@ fn one_that_fails_or_says_nothing_is_given_back_and_nothing_is_said_against_the_
     let silent = decide_at(&policy, &snapshot(&[("n1", gone)]), late());
     assert!(action(&silent, "n1").is_none() && state(&silent, "n1").contains("look at the machine"));
     assert_eq!(silent.report.stopped, None);
+}
+
+#[test]
+fn a_wish_is_given_up_when_the_drain_does_not_end() {
+    let spec = json!({ "drain": { "enabled": true, "timeoutSeconds": 600, "onTimeout": "UncordonAndFail" } });
+    let mut policy = Policy { cordon: true, ..policy(&json!({})) };
+    policy.drain = serde_json::from_value(spec["drain"].clone()).unwrap();
+    let begun = decide(&policy, &[("n1", wanted(updated(5)))]);
+    let Some(Action::BeginDisruption(record)) = action(&begun, "n1") else { panic!("{begun:?}") };
+    let mut draining = wanted(updated(5));
+    draining.plan.as_mut().unwrap().spec.disruption = Some(record);
+    (draining.unschedulable, draining.cordoned_by) = (true, Some(policy.name.clone()));
+    draining.drain = DrainSeen::Remaining { pods: 1, blocked_by: Some("web-pdb".into()) };
+    let overdue = decide_at(&policy, &snapshot(&[("n1", draining.clone())]), now() + minutes(10));
+    let given_up = action(&overdue, "n1");
+    let says = |why: &str| why.contains("did not end in 600 s") && why.contains("web-pdb");
+    assert!(
+        matches!(&given_up, Some(Action::ForgetReset { failed: Some(why) }) if says(why)),
+        "{given_up:?}"
+    );
+    let forgotten = NodeSeen { reset: None, ..draining };
+    let after = decide_at(&policy, &snapshot(&[("n1", forgotten)]), now() + minutes(10));
+    assert_eq!(action(&after, "n1"), Some(Action::Uncordon));
+}
+
+#[test]
+fn a_wish_that_waits_for_a_budget_that_failed_nodes_take_needs_a_person() {
+    let policy = policy(&json!({ "maxUnavailable": 1, "failurePolicy": { "maxFailures": 5 } }));
+    let broken = failed(RollbackCause::HostCheck, 9);
+    let decision = decide(&policy, &[("n1", wanted(updated(5))), ("n2", broken)]);
+    assert!(state(&decision, "n1").contains("waits to begin anew"), "{}", state(&decision, "n1"));
+    assert_eq!(decision.report.used_up.as_deref(), Some("maxUnavailable"));
 }
 
 #[test]
