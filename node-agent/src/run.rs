@@ -21,7 +21,7 @@ use evenkeel_node_agent_core::{
     layout::RECOVERY_SLOT,
     live_config::LiveConfig,
     machine::{
-        Action, Facts, Orders, Outcome, next, record,
+        Action, Facts, HOST_AGAIN, Orders, Outcome, next, record,
         recovery::{forget, write_recovery},
         reset, resume, status, waits_for_host,
     },
@@ -138,8 +138,12 @@ impl Agent {
             (Action::Wait, None) => reset::left_over(&facts).unwrap_or(Action::Wait),
             (action, _) => action,
         };
-        let reported = action.is_brief() || self.report(plan.as_ref(), &facts).await;
-        let longest = if reported && !waits_for_host(&self.journal, &facts) { LOOK_AGAIN } else { TRY_AGAIN };
+        let reported = action.tells_of_itself() || self.report(plan.as_ref(), &facts).await;
+        let longest = match waits_for_host(&self.journal, &facts) {
+            true if self.watch.has_more_to_say() => HOST_AGAIN,
+            false if reported => LOOK_AGAIN,
+            _ => TRY_AGAIN,
+        };
         match action {
             Action::Wait => Ok(longest),
             Action::WaitUntil(at) => {

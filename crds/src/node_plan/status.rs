@@ -54,7 +54,7 @@ pub struct NodePlanStatus {
     /// What the agent is and runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostFacts>,
-    /// `Ready`, `Reconciling` and `Stalled`.
+    /// `Ready`, and `Reconciling` or `Stalled` while that is so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -18,7 +18,7 @@ pub use live::{LiveAction, order_id};
 pub use orders::next;
 pub use outcome::{Outcome, record};
 pub use resume::resume;
-pub use status::{ACKNOWLEDGE_WITHIN, only_acknowledges, report, status, waits_for_host};
+pub use status::{HOST_AGAIN, REPORT_WITHIN, may_wait, report, status, waits_for_host};
 
 use crate::reset::Reset;
 
@@ -83,12 +83,14 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether it is over in a moment, and the machine still there: what came of it is reported, not that it began.
+    /// Whether it tells of itself soon enough, and the machine is still there then: what is over in a moment by what came of it,
+    /// staging by how far it is. That it began is not reported.
     #[must_use]
-    pub fn is_brief(&self) -> bool {
+    pub fn tells_of_itself(&self) -> bool {
         matches!(
             self,
-            Self::Activate { .. }
+            Self::Stage { .. }
+                | Self::Activate { .. }
                 | Self::Commit { .. }
                 | Self::Disarm { .. }
                 | Self::WithdrawReset

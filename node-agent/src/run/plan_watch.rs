@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_crds::{NodePlan, NodePlanStatus, names::AGENT_FIELD_MANAGER, node_plan::PlanError};
-use evenkeel_node_agent_core::machine::{ACKNOWLEDGE_WITHIN, only_acknowledges, report};
+use evenkeel_node_agent_core::machine::{REPORT_WITHIN, may_wait, report};
 use futures::{StreamExt as _, pin_mut};
 use kube::{
     Api, Client,
@@ -25,8 +25,8 @@ pub struct PlanWatch {
     seen: watch::Receiver<Option<NodePlan>>,
     /// What was written last, and to which plan: one that was deleted and made anew has nothing of it.
     written: Option<(Option<String>, NodePlanStatus)>,
-    /// Since when an order is seen and not acknowledged.
-    unacknowledged: Option<Instant>,
+    /// Since when a status waits for one that says more.
+    waits_since: Option<Instant>,
 }
 
 /// Whether the list that comes after the watch was away has the plan: one that it lacks was deleted meanwhile.
@@ -68,7 +68,7 @@ impl PlanWatch {
                 }
             }
         });
-        Self { api, node: node.to_owned(), seen, written: None, unacknowledged: None }
+        Self { api, node: node.to_owned(), seen, written: None, waits_since: None }
     }
 
     /// The plan, if there is one.
@@ -87,6 +87,7 @@ impl PlanWatch {
     pub async fn report(&mut self, status: NodePlanStatus) -> bool {
         let Some(plan) = self.plan() else { return true };
         if self.written == Some((plan.metadata.uid.clone(), status.clone())) {
+            self.waits_since = None;
             return true;
         }
         if self.may_wait(&status) {
@@ -95,7 +96,7 @@ impl PlanWatch {
         match timeout(WRITE_TIMEOUT, self.write(&status)).await {
             Ok(Ok(())) => {
                 self.written = Some((plan.metadata.uid, status));
-                self.unacknowledged = None;
+                self.waits_since = None;
                 return true;
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the plan's status; trying again"),
@@ -104,13 +105,18 @@ impl PlanWatch {
         false
     }
 
-    /// Whether all that is new is an order that was seen: the next status that says more acknowledges it, too.
+    /// Whether nobody acts on what is new, and it has not waited for long: the next status says it, too.
     fn may_wait(&mut self, status: &NodePlanStatus) -> bool {
         let before = self.status_before();
-        if !before.is_some_and(|before| only_acknowledges(&before, status)) {
+        if !before.is_some_and(|before| may_wait(&before, status)) {
             return false;
         }
-        self.unacknowledged.get_or_insert_with(Instant::now).elapsed() < ACKNOWLEDGE_WITHIN
+        self.waits_since.get_or_insert_with(Instant::now).elapsed() < REPORT_WITHIN
+    }
+
+    /// Whether a status waits for one that says more.
+    pub fn has_more_to_say(&self) -> bool {
+        self.waits_since.is_some_and(|since| since.elapsed() < REPORT_WITHIN)
     }
 
     async fn write(&self, status: &NodePlanStatus) -> Result<(), kube::Error> {

@@ -14,8 +14,8 @@ use evenkeel_crds::{
 use evenkeel_node_agent_core::{
     journal::Journal,
     machine::{
-        ACKNOWLEDGE_WITHIN, Action, EntryFact, Facts, Orders, Outcome, TRIAL_TRIES, next, only_acknowledges,
-        record, report, resume, status,
+        Action, EntryFact, Facts, HOST_AGAIN, Orders, Outcome, REPORT_WITHIN, TRIAL_TRIES, may_wait, next,
+        record, report, resume, status, waits_for_host,
     },
 };
 use http::HeaderValue;
@@ -48,8 +48,8 @@ pub struct Member {
     journal: Journal,
     plan: watch::Receiver<Option<Arc<NodePlan>>>,
     written: Option<(Option<String>, NodePlanStatus)>,
-    /// Since when an order is seen and not acknowledged.
-    unacknowledged: Option<Instant>,
+    /// Since when a status waits for one that says more.
+    waits_since: Option<Instant>,
     /// When the report was answered that made the node healthy on trial, until the operator has decided on it.
     healthy: Option<Instant>,
     account: Account,
@@ -74,7 +74,7 @@ impl Member {
             journal: Journal::default(),
             plan,
             written: None,
-            unacknowledged: None,
+            waits_since: None,
             healthy: None,
             account,
             permits: Arc::clone(permits),
@@ -110,14 +110,13 @@ impl Member {
         let (journal, action) = next(&self.journal, orders.as_ref(), &facts);
         self.journal = journal;
         let mut longest = Duration::MAX;
-        if let Some(plan) = plan.as_ref().filter(|_| !action.is_brief())
+        if let Some(plan) = plan.as_ref().filter(|_| !action.tells_of_itself())
             && !self.report(plan, &facts).await?
         {
-            longest = ACKNOWLEDGE_WITHIN;
+            longest = REPORT_WITHIN;
         }
-        let on_trial = self.written.as_ref().is_some_and(|(_, status)| status.phase == Phase::Trial);
-        if on_trial && self.host.pass_checks() {
-            return Ok(None);
+        if waits_for_host(&self.journal, &facts) && self.host.pass_checks() {
+            return Ok(Some(HOST_AGAIN));
         }
         match action {
             Action::Wait => Ok(Some(longest)),
@@ -172,14 +171,12 @@ impl Member {
         let before = before.or(plan.status.as_ref());
         let host = HostFacts { agent_version: "1".into(), architecture: "amd64".into(), manageable: true };
         let status = status(&self.journal, facts, None, host, plan.metadata.generation, before);
-        let only_acknowledges = before.is_some_and(|before| only_acknowledges(before, &status));
+        let may_wait = before.is_some_and(|before| may_wait(before, &status));
         let new = (uid, status);
         if self.written.as_ref() == Some(&new) {
             return Ok(true);
         }
-        if only_acknowledges
-            && self.unacknowledged.get_or_insert_with(Instant::now).elapsed() < ACKNOWLEDGE_WITHIN
-        {
+        if may_wait && self.waits_since.get_or_insert_with(Instant::now).elapsed() < REPORT_WITHIN {
             return Ok(false);
         }
         self.write(&new.1).await?;
@@ -191,7 +188,7 @@ impl Member {
             self.healthy = Some(Instant::now());
         }
         self.written = Some(new);
-        self.unacknowledged = None;
+        self.waits_since = None;
         Ok(true)
     }
 

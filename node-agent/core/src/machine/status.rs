@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use super::facts::{EntryFact, Facts};
 use crate::journal::{Journal, Step};
 
-/// A status that only acknowledges an order waits this long for one that says more. Nobody waits for it but those who ask
-/// whether the plan was seen.
-pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(4);
+/// A status that nobody acts on waits this long for one that says more.
+pub const REPORT_WITHIN: Duration = Duration::from_secs(4);
+/// Meanwhile the host's word is looked for this often. It costs a look at a few small files.
+pub const HOST_AGAIN: Duration = Duration::from_millis(500);
 
 /// The status to report. `before` is the status that the API server has: what did not change keeps its times.
 #[must_use]
@@ -95,9 +96,20 @@ fn every_field() -> NodePlanStatus {
     }
 }
 
-/// Whether a status says nothing that the one before did not, but which generation of the order was seen.
+/// Whether nobody acts on what a status says and the one before did not: that an order was seen, or that the host is up on
+/// trial and its own checks are still to come.
 #[must_use]
-pub fn only_acknowledges(before: &NodePlanStatus, after: &NodePlanStatus) -> bool {
+pub fn may_wait(before: &NodePlanStatus, after: &NodePlanStatus) -> bool {
+    only_acknowledges(before, after) || is_coming_up(before, after)
+}
+
+fn is_coming_up(before: &NodePlanStatus, after: &NodePlanStatus) -> bool {
+    let checks_passed = after.booted.as_ref().is_some_and(|booted| booted.host_checks_passed);
+    before.phase == Phase::Rebooting && after.phase == Phase::Trial && !checks_passed && after.error.is_none()
+}
+
+/// Whether a status says nothing that the one before did not, but which generation of the order was seen.
+fn only_acknowledges(before: &NodePlanStatus, after: &NodePlanStatus) -> bool {
     let mut conditions = after.conditions.clone();
     for condition in &mut conditions {
         condition.observed_generation = before.observed_generation;
@@ -181,6 +193,8 @@ fn booted(facts: &Facts) -> Option<Booted> {
     })
 }
 
+/// `Ready`, and of `Reconciling` and `Stalled` what is so: kstatus takes one that is not there for one that is not so, and the API
+/// server pays for each field in every write to the plan.
 fn conditions(
     phase: Phase,
     reason: &str,
@@ -191,19 +205,22 @@ fn conditions(
     let stalled = matches!(phase, Phase::RolledBack | Phase::Failed);
     let settled = matches!(phase, Phase::Idle | Phase::Committed);
     let message = message.unwrap_or_else(|| format!("the node's plan is in phase {phase:?}"));
-    let condition = |kind: &str, holds: bool| Condition {
+    let condition = |kind: &str, status: ConditionStatus| Condition {
         r#type: kind.to_owned(),
-        status: if holds { ConditionStatus::True } else { ConditionStatus::False },
+        status,
         reason: reason.to_owned(),
         message: message.clone(),
         last_transition_time: Time(now),
         observed_generation: generation,
     };
-    vec![
-        condition("Ready", settled),
-        condition("Reconciling", !settled && !stalled),
-        condition("Stalled", stalled),
-    ]
+    let ready = if settled { ConditionStatus::True } else { ConditionStatus::False };
+    let also = match (settled, stalled) {
+        (true, _) => None,
+        (false, true) => Some("Stalled"),
+        (false, false) => Some("Reconciling"),
+    };
+    let also = also.map(|kind| condition(kind, ConditionStatus::True));
+    [condition("Ready", ready)].into_iter().chain(also).collect()
 }
 
 #[cfg(test)]
@@ -211,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_that_is_only_acknowledged_says_nothing_else() {
+    fn a_status_waits_that_only_acknowledges_an_order() {
         let status = |generation, boot_id: &str| {
             let running = Some(crate::machine::RunningSlot {
                 name: "a".into(),
@@ -233,8 +250,37 @@ mod tests {
         };
         let before = status(Some(1), "one");
         assert_eq!(before.conditions[0].observed_generation, Some(1));
-        assert!(only_acknowledges(&before, &status(Some(2), "one")));
-        assert!(!only_acknowledges(&before, &status(Some(2), "two")));
+        assert!(may_wait(&before, &status(Some(2), "one")));
+        assert!(!may_wait(&before, &status(Some(2), "two")));
+    }
+
+    #[test]
+    fn a_host_that_is_up_waits_for_its_checks_and_says_what_went_wrong_at_once() {
+        let before = NodePlanStatus { phase: Phase::Rebooting, ..NodePlanStatus::default() };
+        let booted = |host_checks_passed| Some(Booted { host_checks_passed, ..Booted::default() });
+        let trial =
+            NodePlanStatus { phase: Phase::Trial, booted: booted(false), ..NodePlanStatus::default() };
+        assert!(may_wait(&before, &trial));
+        assert!(!may_wait(&before, &NodePlanStatus { booted: booted(true), ..trial.clone() }));
+        assert!(!may_wait(&before, &NodePlanStatus { error: Some(PlanError::default()), ..trial.clone() }));
+        let back = NodePlanStatus { phase: Phase::RolledBack, ..trial.clone() };
+        assert!(!may_wait(&before, &back));
+        // What was said once is not taken back in silence.
+        let passed = NodePlanStatus { booted: booted(true), ..trial.clone() };
+        assert!(!may_wait(&passed, &trial));
+    }
+
+    #[test]
+    fn conditions_tell_what_is_so() {
+        let told = |phase| -> Vec<(String, bool)> {
+            conditions(phase, "R", None, jiff::Timestamp::UNIX_EPOCH, None)
+                .into_iter()
+                .map(|condition| (condition.r#type, condition.status == ConditionStatus::True))
+                .collect()
+        };
+        assert_eq!(told(Phase::Committed), [("Ready".into(), true)]);
+        assert_eq!(told(Phase::Staging), [("Ready".into(), false), ("Reconciling".into(), true)]);
+        assert_eq!(told(Phase::Failed), [("Ready".into(), false), ("Stalled".into(), true)]);
     }
 
     #[test]
