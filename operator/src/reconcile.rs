@@ -16,6 +16,7 @@ use std::{
 
 use evenkeel_crds::ManagedOSImage;
 use evenkeel_operator_core::{Decision, NodeState, Policy, Report, check, plan};
+use futures::future;
 use jiff::Timestamp;
 use kube::{ResourceExt as _, runtime::controller::Action};
 
@@ -148,11 +149,15 @@ async fn follow(context: &Arc<Context>, image: &Arc<ManagedOSImage>) -> Result<A
         return Ok(Action::requeue(AT_LEAST));
     }
     checks::ask(context, image, &gathered.snapshot, &decision.report);
-    let applied = apply::apply(context, image, policy, &gathered.snapshot, &decision).await;
     let told = Some((&decision.report, &gathered.snapshot));
-    lifecycle::publish(context, policy, &gathered.snapshot).await;
     let problem = followed.problem.as_ref().or(gathered.problem.as_ref());
-    let shown = update_status::update(context, image, seen, problem, told).await;
+    // Neither needs the other, and nodes wait for the end of a look.
+    let (applied, shown) =
+        future::join(apply::apply(context, image, policy, &gathered.snapshot, &decision), async {
+            lifecycle::publish(context, policy, &gathered.snapshot).await;
+            update_status::update(context, image, seen, problem, told).await
+        })
+        .await;
     let again = applied?;
     checks::tidy(context, image, &gathered.snapshot, &decision.report).await?;
     let held_back = shown?;
