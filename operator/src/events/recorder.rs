@@ -13,7 +13,7 @@ use k8s_openapi::{
         core::v1::ObjectReference,
         events::v1::{Event, EventSeries},
     },
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime},
 };
 use kube::{
     Api, Client,
@@ -94,6 +94,8 @@ impl Recorder {
             metadata: ObjectMeta {
                 name: Some(name(object, now)),
                 namespace: Some(NAMESPACE.to_owned()),
+                // Nobody asks who owns which field of an event.
+                managed_fields: Some(vec![ManagedFieldsEntry::default()]),
                 ..ObjectMeta::default()
             },
             action: Some(told.reason.clone()),

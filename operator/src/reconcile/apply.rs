@@ -18,7 +18,7 @@ use evenkeel_crds::{
 use evenkeel_operator_core::{Action, Decision, NodeSeen, Policy, Snapshot};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -111,17 +111,19 @@ async fn step(
     Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
 }
 
-/// The actions of this look: nodes on their way first, then those that begin, then what only prepares a node; in a large
-/// fleet the first would wait for the last otherwise. Drains come at the end, and all of them: they take long, are the same
+/// The actions of this look: nodes on trial first, then those whose turn ends, then others on their way, then those that begin, then
+/// what only prepares a node; in a large fleet the first would wait for the last otherwise. Drains come at the end, and all of them: they take long, are the same
 /// in the next look, and so would keep each other waiting if they were cut short.
 fn by_urgency(decision: &Decision) -> impl Iterator<Item = (&str, &Action)> {
     let actions = decision.actions.iter().map(|(name, action)| (name.as_str(), action));
     let (drains, mut writes): (Vec<_>, Vec<_>) = actions.partition(|(_, action)| asks_pods(action));
     writes.sort_by_key(|(_, action)| match action {
-        Action::EnsurePlan | Action::ReleasePlan => 2,
-        Action::OrderStage { .. } | Action::BeginDisruption(_) => 1,
-        Action::Avoid(_) | Action::OrderRecovery(_) => 3,
-        _ => 0,
+        Action::Commit | Action::Revert { .. } => 0,
+        Action::Uncordon | Action::EndDisruption(_) => 1,
+        Action::OrderStage { .. } | Action::BeginDisruption(_) => 3,
+        Action::EnsurePlan | Action::ReleasePlan => 4,
+        Action::Avoid(_) | Action::OrderRecovery(_) => 5,
+        _ => 2,
     });
     writes.into_iter().take(ACTIONS_MAX).chain(drains)
 }
@@ -288,12 +290,19 @@ async fn create_plan(
     policy: &Policy,
     name: &str,
 ) -> Result<(), ApiError> {
-    let mut plan = NodePlan::new(name, NodePlanSpec { pull: policy.pull.clone(), ..NodePlanSpec::default() });
-    plan.metadata.owner_references = image.controller_owner_ref(&()).map(|owner| vec![owner]);
+    let plan = new_plan(image, policy, name);
     let params = PostParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PostParams::default() };
     let created = call(format!("create NodePlan {name}"), plans(context).create(&params, &plan)).await?;
     context.seen.plans.wrote(Guarded(Ok(created.into())));
     Ok(())
+}
+
+/// A plan without an order, of which nobody keeps who owns which field, see [`change`].
+fn new_plan(image: &ManagedOSImage, policy: &Policy, name: &str) -> NodePlan {
+    let mut plan = NodePlan::new(name, NodePlanSpec { pull: policy.pull.clone(), ..NodePlanSpec::default() });
+    plan.metadata.owner_references = image.controller_owner_ref(&()).map(|owner| vec![owner]);
+    plan.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+    plan
 }
 
 /// Writes the plan's spec, on the version that was read: an agent's report or another operator's order that

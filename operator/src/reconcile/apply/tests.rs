@@ -36,9 +36,11 @@ fn nodes_on_their_way_come_first_and_drains_are_never_cut_short() {
         decision.actions.push((format!("drained-{number}"), Action::Evict));
         decision.actions.push((format!("new-{number}"), Action::EnsurePlan));
     }
+    decision.actions.push(("leaving".into(), Action::Cordon));
+    decision.actions.push(("kept".into(), Action::Uncordon));
     decision.actions.push(("healthy".into(), Action::Commit));
     let order: Vec<&str> = by_urgency(&decision).map(|(name, _)| name).collect();
-    assert_eq!(order[0], "healthy");
+    assert_eq!(order[..3], ["healthy", "kept", "leaving"]);
     assert_eq!(order.len(), 2 * ACTIONS_MAX, "one that is new waits for the next look");
     assert!(order[ACTIONS_MAX..].iter().all(|name| name.starts_with("drained-")));
 }
@@ -83,6 +85,15 @@ fn an_order_keeps_what_others_wrote_on_the_plan_and_no_account_of_who_wrote_what
     assert_eq!(owners, ["other", "0a1b2c3d-uid"]);
     assert_eq!(change["spec"]["lastTurn"]["planId"], "p");
     assert!(change["spec"].get("disruption").is_some_and(Value::is_null), "the record goes: {change}");
+}
+
+#[test]
+fn a_new_plan_has_its_owner_and_no_account_of_who_wrote_what() {
+    let mut image = ManagedOSImage::new("os", ManagedOSImageSpec::default());
+    image.metadata.uid = Some("0a1b2c3d-uid".into());
+    let plan = serde_json::to_value(new_plan(&image, &policy(), "n1")).unwrap();
+    assert_eq!(plan["metadata"]["managedFields"], json!([{}]));
+    assert_eq!(plan["metadata"]["ownerReferences"][0]["uid"], "0a1b2c3d-uid");
 }
 
 #[test]
