@@ -18,7 +18,7 @@ use crate::journal::{Journal, Step};
 /// A status that nobody acts on waits this long for one that says more.
 pub const REPORT_WITHIN: Duration = Duration::from_secs(4);
 /// Meanwhile the host's word is looked for this often. It costs a look at a few small files.
-pub const HOST_AGAIN: Duration = Duration::from_millis(500);
+pub const HOST_AGAIN: Duration = Duration::from_millis(200);
 
 /// The status to report. `before` is the status that the API server has: what did not change keeps its times.
 #[must_use]
