@@ -224,7 +224,7 @@ fn forget_reset(policy: &Policy, node: &NodeSeen, failed: bool, now: Timestamp) 
             is_ordered && !reset_is_over(policy, node, now),
             "forgot a wish before it was known what came of it",
         ),
-        (!is_ordered && !(failed && stands_in_the_way), "gave up a wish although nothing stood in its way"),
+        (!(is_ordered || failed && stands_in_the_way), "gave up a wish although nothing stood in its way"),
     ]
 }
 
