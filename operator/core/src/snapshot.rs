@@ -45,7 +45,7 @@ pub struct NodeSeen {
     pub cordoned_by: Option<String>,
     /// The kernel's boot ID, as the kubelet reports it.
     pub boot_id: String,
-    /// Its conditions: type to status.
+    /// Its conditions that gates ask for: type to status.
     pub conditions: BTreeMap<String, String>,
     /// Its plan, if this image object has it.
     pub plan: Option<PlanSeen>,

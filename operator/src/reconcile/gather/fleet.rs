@@ -51,6 +51,7 @@ fn fleet(
     }
     let (mut unreadable, mut wrong) = (Vec::new(), None);
     let places = Places::of(&image.spec.rollout);
+    let asked: Vec<&str> = asked_conditions(image);
     let mut plans: HashMap<&str, &Guarded<KnownPlan>> =
         plans.iter().map(|plan| (plan.meta().name.as_deref().unwrap_or_default(), plan.as_ref())).collect();
     let mut snapshot = Snapshot::default();
@@ -60,7 +61,7 @@ fn fleet(
         let plan = guarded.and_then(|plan| plan.0.as_ref().ok());
         let claim = claim(&me, &all, node.labels(), guarded.map(kube::Resource::meta));
         let invalid = guarded.and_then(|plan| plan.0.as_ref().err());
-        let mut seen = node_seen(node, plan, &claim);
+        let mut seen = node_seen(node, plan, &claim, &asked);
         seen.checks.avoided = marks::is_avoided(node, &me.uid);
         let orphaned = |by: &String| !images.iter().any(|image| image.name_any() == *by);
         if seen.cordoned_by.as_ref().is_some_and(orphaned) && claim.selected && claim.other.is_none() {
@@ -96,9 +97,10 @@ fn fleet(
         let claim = claim(&me, &all, &BTreeMap::new(), Some(&plan.metadata));
         if claim.plan_is_ours {
             let node = Node::default();
-            snapshot
-                .nodes
-                .insert(name.to_owned(), NodeSeen { gone: true, ..node_seen(&node, Some(plan), &claim) });
+            snapshot.nodes.insert(
+                name.to_owned(),
+                NodeSeen { gone: true, ..node_seen(&node, Some(plan), &claim, &asked) },
+            );
         }
     }
     Seen { snapshot, unreadable, wrong }
@@ -108,19 +110,26 @@ fn in_turn(plan: Option<&KnownPlan>) -> bool {
     plan.is_some_and(|plan| plan.spec.disruption.is_some())
 }
 
-/// A Node and its plan, as the planner sees them.
-fn node_seen(node: &Node, plan: Option<&KnownPlan>, claim: &Claim) -> NodeSeen {
+/// The conditions that gates ask for.
+fn asked_conditions(image: &ManagedOSImage) -> Vec<&str> {
+    let gates = image.spec.health_gates.iter();
+    gates.filter_map(|gate| gate.node_condition.as_ref()).map(|wanted| wanted.r#type.as_str()).collect()
+}
+
+/// A Node and its plan, as the planner sees them. Of the conditions it has those that are `asked` for: a look at a large fleet
+/// would spend much of its time on copies of the others.
+fn node_seen(node: &Node, plan: Option<&KnownPlan>, claim: &Claim, asked: &[&str]) -> NodeSeen {
     let status = node.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let conditions: BTreeMap<String, String> =
-        conditions.iter().map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
+    let all = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let wanted = all.iter().filter(|condition| asked.contains(&condition.type_.as_str()));
+    let conditions = wanted.map(|condition| (condition.type_.clone(), condition.status.clone())).collect();
     let info = status.and_then(|status| status.node_info.as_ref());
     let ours = plan.filter(|_| claim.plan_is_ours);
     NodeSeen {
         gone: false,
         selected: claim.selected,
         control_plane: CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
-        ready: conditions.get("Ready").is_some_and(|status| status == "True"),
+        ready: all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
         cordoned_by: node.annotations().get(CORDONED_BY).cloned(),
         boot_id: info.map(|info| info.boot_id.clone()).unwrap_or_default(),
@@ -229,13 +238,17 @@ mod tests {
         .unwrap();
         let plan = evenkeel_crds::NodePlan::new("n1", evenkeel_crds::NodePlanSpec::default()).into();
         let ours = Claim { selected: true, plan_is_ours: true, other: None };
-        let seen = node_seen(&node, Some(&plan), &ours);
+        let seen = node_seen(&node, Some(&plan), &ours, &["DiskOk"]);
         assert!(seen.ready && seen.control_plane && seen.unschedulable && seen.plan.is_some());
         assert_eq!((seen.boot_id.as_str(), seen.cordoned_by.as_deref()), ("boot-1", Some("os")));
-        assert_eq!(seen.conditions["DiskOk"], "False");
+        assert_eq!(
+            seen.conditions,
+            BTreeMap::from([("DiskOk".to_owned(), "False".to_owned())]),
+            "what is asked for"
+        );
         let theirs = Claim { plan_is_ours: false, other: Some("old".into()), ..ours };
-        assert!(node_seen(&node, Some(&plan), &theirs).plan.is_none(), "another's plan is none of ours");
-        let bare = node_seen(&Node::default(), None, &Claim::default());
+        assert!(node_seen(&node, Some(&plan), &theirs, &[]).plan.is_none(), "another's plan is none of ours");
+        let bare = node_seen(&Node::default(), None, &Claim::default(), &[]);
         assert!(!bare.ready && !bare.control_plane && !bare.unschedulable);
     }
 }
