@@ -137,6 +137,14 @@ impl NodeState {
         matches!(self, Self::Failed(_) | Self::Lost(_))
     }
 
+    /// What keeps a node that waits to be started from it, for whatever its turn is.
+    pub fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::WaitsToStage(hold) | Self::WaitsToStart(hold) | Self::WaitsToReset(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
     /// Whether nothing is left to do for the node.
     pub(crate) fn is_over(&self) -> bool {
         let over =

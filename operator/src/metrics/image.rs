@@ -7,7 +7,7 @@ use std::{
 };
 
 use evenkeel_crds::{ManagedOSImageStatus, condition::ConditionStatus};
-use evenkeel_operator_core::{NodeState, Report, report::Hold};
+use evenkeel_operator_core::{Report, report::Hold};
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -198,9 +198,7 @@ impl Images {
 fn held(report: Option<&Report>) -> HashMap<String, i64> {
     let mut counts: HashMap<Discriminant<Hold>, (&Hold, i64)> = HashMap::new();
     for state in report.iter().flat_map(|report| report.nodes.values()) {
-        if let NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) | NodeState::WaitsToReset(hold) =
-            state
-        {
+        if let Some(hold) = state.hold() {
             counts.entry(discriminant(hold)).or_insert((hold, 0)).1 += 1;
         }
     }

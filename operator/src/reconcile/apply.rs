@@ -111,9 +111,10 @@ async fn step(
     Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
 }
 
-/// The actions of this look: nodes on trial first, then those whose turn ends, then others on their way, then those that begin, then
-/// what only prepares a node; in a large fleet the first would wait for the last otherwise. Drains come at the end, and all of them: they take long, are the same
-/// in the next look, and so would keep each other waiting if they were cut short.
+/// The actions of this look: nodes on trial first, then those whose turn ends, then others on their way, then those that
+/// begin, then what only prepares a node; in a large fleet the first would wait for the last otherwise. Drains come at the
+/// end, and all of them: they take long, are the same in the next look, and so would keep each other waiting if they were
+/// cut short.
 fn by_urgency(decision: &Decision) -> impl Iterator<Item = (&str, &Action)> {
     let actions = decision.actions.iter().map(|(name, action)| (name.as_str(), action));
     let (drains, mut writes): (Vec<_>, Vec<_>) = actions.partition(|(_, action)| asks_pods(action));

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn known_blocks_have_their_known_hashes() {
-        // `head -c 4096 /dev/zero | sha256sum`, and of 0xff.
+        // `head -c 4096 /dev/zero | sha256sum`
         let zeros = "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7";
         let hex = |leaf: &[u8; DIGEST]| evenkeel_node_agent_core::digest::hex(leaf);
         let found: Vec<String> = of(&vec![0; 7 * BLOCK]).iter().map(hex).collect();

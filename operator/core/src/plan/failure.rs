@@ -148,8 +148,8 @@ pub fn lost_at(policy: &Policy, record: &Disruption, target: Option<Target>) -> 
     told.max(soaked) + seconds(policy.reboot.deadline_seconds) + seconds(commit)
 }
 
-/// Why the node counts as lost: it was told to reboot, to apply or keep something, or to go back, and was not heard of for too long. That holds for
-/// whichever image it was told of: nobody waits for it when another one is wanted since.
+/// Why the node counts as lost: it was told to reboot, to apply or keep something, or to go back, and was not heard of for
+/// too long. That holds for whichever image it was told of: nobody waits for it when another one is wanted since.
 pub fn lost(policy: &Policy, node: &NodeSeen, now: Timestamp) -> Option<String> {
     let plan = node.plan.as_ref()?;
     let record = node.disruption().filter(|record| record.reset.is_none())?;

@@ -5,12 +5,12 @@ use crate::report::{Hold, NodeState, Report, StepState, StepWait};
 
 /// The budget that failed nodes take whole, if nothing else is going on any more.
 pub fn used_up(budget: &Budget, report: &Report) -> Option<String> {
-    let mut waiting = report.nodes.values().filter_map(hold).peekable();
+    let mut waiting = report.nodes.values().filter_map(NodeState::hold).peekable();
     waiting.peek()?;
     if budget.is_used_up_by_failures() {
         return Some("maxUnavailable".to_owned());
     }
-    if report.nodes.values().any(|state| hold(state).is_none() && !state.is_over()) {
+    if report.nodes.values().any(|state| state.hold().is_none() && !state.is_over()) {
         return None;
     }
     let mut domain = None;
@@ -27,13 +27,4 @@ pub fn used_up(budget: &Budget, report: &Report) -> Option<String> {
         }
     }
     domain.map(|name| format!("maxUnavailablePerDomain in domain {name}"))
-}
-
-fn hold(state: &NodeState) -> Option<&Hold> {
-    match state {
-        NodeState::WaitsToStage(hold) | NodeState::WaitsToStart(hold) | NodeState::WaitsToReset(hold) => {
-            Some(hold)
-        }
-        _ => None,
-    }
 }
