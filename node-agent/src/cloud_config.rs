@@ -12,7 +12,8 @@ mod system;
 mod users;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +24,7 @@ use evenkeel_node_agent_core::{
 
 use crate::{
     causes::with_causes,
-    disk::{Disk, DiskError, RegionError},
+    disk::{Disk, DiskError, Partition, RegionError},
 };
 
 pub use apply::{Applied, Machine};
@@ -98,7 +99,22 @@ pub fn read(disk: &Disk) -> Result<CloudConfig, CloudConfigError> {
     mounted::with(device, "ext4", "oem", read_folder).map_err(failed)?
 }
 
-/// The same of the documents in a folder.
+/// Puts a document onto an oem partition that the kernel knows, in the place of the one of an installation before, in one step:
+/// a power cut leaves either. What else is there stays. `None` if the partition cannot be mounted.
+pub fn replace(oem: &Partition, text: &str) -> Option<io::Result<()>> {
+    let write = |folder: &Path| {
+        let new = folder.join(format!("{FILE_NAME}.new"));
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, folder.join(FILE_NAME))?;
+        File::open(folder)?.sync_all()
+    };
+    let written = mounted::to_write(&oem.path, "ext4", "oem", write);
+    written.inspect_err(|error| tracing::debug!(%error, "the oem partition cannot be mounted")).ok()
+}
+
+/// What the documents in a folder say, as [`read`] gives it.
 pub fn read_folder(folder: &Path) -> Result<CloudConfig, CloudConfigError> {
     let (paths, too_many) = documents(folder)?;
     for path in too_many {

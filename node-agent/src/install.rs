@@ -11,7 +11,7 @@ use evenkeel_node_agent_core::{
 
 use crate::{
     boot::{self, BootError, Grub, Loader, SystemdBoot},
-    cloud_config::FILE_NAME,
+    cloud_config::{self, FILE_NAME},
     disk::{
         BiosError, Disk, DiskError, NoBiosPlace, Sizes, SlotRegion,
         mkfs::{self, MkfsError},
@@ -68,6 +68,9 @@ pub enum InstallError {
          (`--force`), so that what is on it is lost"
     )]
     OtherLoader(&'static str),
+    /// The oem partition took no document.
+    #[error("write the cloud-config onto the oem partition: is there room on it?")]
+    Document(#[source] io::Error),
     /// A temporary file could not be written.
     #[error("prepare the oem partition's content: is there room in the folder for temporary files?")]
     Temporary(#[source] io::Error),
@@ -102,11 +105,17 @@ fn make_disk(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Disk, Install
     Ok(disk)
 }
 
-/// Puts the machine's cloud-config, which the caller has checked, onto the oem partition.
+/// Puts the machine's cloud-config, which the caller has checked, onto the oem partition. A disk that boots has either this one
+/// or the one before then, also after a power cut, and keeps the other documents there; in a disk file the partition is made anew.
 pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
+    let oem = disk.partition(Role::Oem)?;
+    let replaced = if oem.is_node() { cloud_config::replace(oem, text) } else { None };
+    if let Some(replaced) = replaced {
+        return replaced.map_err(InstallError::Document);
+    }
     let folder = tempfile::tempdir().map_err(InstallError::Temporary)?;
     fs::write(folder.path().join(FILE_NAME), text).map_err(InstallError::Temporary)?;
-    Ok(mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", Some(folder.path()))?)
+    Ok(mkfs::ext4(oem, "ek-oem", Some(folder.path()))?)
 }
 
 /// The loader that is wanted, else the disk's own, else systemd-boot. Fails if another one than that boots the disk: to be

@@ -8,6 +8,8 @@ mod machine_on_disk;
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
+    thread,
+    time::Duration,
 };
 
 use evenkeel_node_agent::{
@@ -119,4 +121,47 @@ fn an_interrupted_disk_is_begun_again() {
     let disk = install::create_disk(&path, SIZES).unwrap();
     assert!(!Disk::is_unfinished(&path) && boot::open(&disk).unwrap().entries().unwrap().is_empty());
     assert!(matches!(refusal(install::create_disk(&path, SIZES)), DiskError::Exists(_)));
+}
+
+#[test]
+fn a_partition_that_is_held_open_for_a_moment_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device.img");
+    File::create(&file).unwrap().set_len(SIZE).unwrap();
+    let device = Loop::new(&file, "512");
+    let disk = install::create_disk(&device.0, SIZES).unwrap();
+    let held = File::open(&disk.partition(Role::Oem).unwrap().path).unwrap();
+    let lets_go = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(1500));
+        drop(held);
+    });
+    install::replace_disk(&device.0, SIZES).unwrap();
+    assert!(lets_go.is_finished());
+    lets_go.join().unwrap();
+}
+
+#[test]
+fn a_cloud_config_takes_the_place_of_the_one_before_and_of_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device.img");
+    File::create(&file).unwrap().set_len(SIZE).unwrap();
+    let device = Loop::new(&file, "512");
+    let disk = install::create_disk(&device.0, SIZES).unwrap();
+    let oem = disk.partition(Role::Oem).unwrap().path.to_str().unwrap().to_owned();
+    let document = |name: &str| run("debugfs", &["-R", &format!("cat /{name}"), &oem]);
+    let mount = tempfile::tempdir().unwrap();
+    run("mount", &[&oem, mount.path().to_str().unwrap()]);
+    fs::write(mount.path().join("mine.yaml"), "stages: {}\n").unwrap();
+    // A running system has its own mounted.
+    install::write_cloud_config(&disk, "hostname: one\n").unwrap();
+    run("umount", &[mount.path().to_str().unwrap()]);
+    assert!(document("cloud-config.yaml").contains("hostname: one"));
+    install::write_cloud_config(&disk, "hostname: two\n").unwrap();
+    assert!(document("cloud-config.yaml").contains("hostname: two"));
+    assert!(document("mine.yaml").contains("stages: {}"));
+    assert!(!run("debugfs", &["-R", "ls -p /", &oem]).contains(".new"));
+    // What cannot be mounted is made anew.
+    File::options().write(true).open(&oem).unwrap().write_all_at(&[0; 4096], 0).unwrap();
+    install::write_cloud_config(&disk, "hostname: three\n").unwrap();
+    assert!(document("cloud-config.yaml").contains("hostname: three"));
 }

@@ -1,11 +1,23 @@
 //! Tells the kernel of a new partition table: by reading it, or one partition after the other where the kernel cannot read
 //! it (a loop device without partitions, a kernel without GPT).
 
-use std::{fs::File, io, os::fd::AsRawFd as _, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::libc::{c_char, c_int, c_longlong, c_void};
 
 use super::{Access, DiskError, Partition, Window, device, table};
+
+/// udev looks into each partition when a disk comes or its table is written, and into all of them again after a close; a machine with
+/// little time of its processor takes seconds for that. Whoever really uses one was found before the table was written.
+const OTHERS_LOOK: Duration = Duration::from_secs(20);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// `linux/blkpg.h`.
 const ADD: c_int = 1;
@@ -43,8 +55,22 @@ nix::ioctl_write_ptr_bad!(
     BlkpgArg
 );
 
-/// Makes the kernel know exactly the partitions of the table.
+/// Makes the kernel know exactly the partitions of the table. One that is held open for a moment is waited for.
 pub(super) fn tell(path: &Path) -> Result<(), DiskError> {
+    let end = Instant::now() + OTHERS_LOOK;
+    loop {
+        match try_to_tell(path) {
+            Err(DiskError::Io { source, .. })
+                if source.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end =>
+            {
+                thread::sleep(ASK_AGAIN);
+            }
+            told => return told,
+        }
+    }
+}
+
+fn try_to_tell(path: &Path) -> Result<(), DiskError> {
     let failed = |source| DiskError::Io {
         operation: "tell the kernel of the partitions of",
         path: path.to_owned(),

@@ -28,7 +28,7 @@ use crate::{
 
 const BEGUN: &str = "evenkeel-power: install";
 
-/// What the machine's own cloud-config, which is installed too, has it say.
+/// What the machine's own cloud-config, which is installed too, has it say: in a stage that is over before the system is up.
 const CONFIGURED: &str = "evenkeel-power: configured";
 
 /// Exit code 4 is that of a registry that cannot be reached yet; whatever else is refused, a person would have to help.
@@ -37,7 +37,7 @@ pub(super) static INSTALL: Tale = Tale {
     begins_in_b: false,
     script: r#"
 cat > /run/machine.yaml << END
-stages: {boot: [{commands: ["echo 'evenkeel-power: configured' > /dev/console"]}]}
+stages: {fs: [{commands: ["echo 'evenkeel-power: configured' > /dev/console"]}]}
 END
 say install
 until $agent install IMAGE --disk DISK --slot-size 1GiB --bootloader LOADER --cloud-config /run/machine.yaml --plain-http; do
