@@ -19,6 +19,8 @@ pub enum Form {
     ZstdChunked,
     /// What the stargz snapshotter writes, with gzip.
     EStargz,
+    /// The same, with the tar as it was before, as BuildKit has it written.
+    EStargzLossless,
 }
 
 impl Layer {
@@ -28,6 +30,7 @@ impl Layer {
         let (name, compression) = match form {
             Form::ZstdChunked => ("zstd-chunked", Compression::Zstd),
             Form::EStargz => ("estargz", Compression::Gzip),
+            Form::EStargzLossless => ("estargz-lossless", Compression::Gzip),
         };
         let beside = blob.with_extension("annotations.json");
         if !beside.exists() {

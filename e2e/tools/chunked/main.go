@@ -2,7 +2,7 @@
 //
 //	chunked FORM TAR BLOB
 //
-// FORM is zstd-chunked or estargz. It prints the annotations of the layer's descriptor as one JSON object.
+// FORM is zstd-chunked, estargz, or estargz-lossless, which leaves the tar as it is (BuildKit). It prints the annotations of the layer's descriptor as one JSON object.
 package main
 
 import (
@@ -27,11 +27,12 @@ func main() {
 
 func run(args []string) error {
 	if len(args) != 3 {
-		return fmt.Errorf("usage: chunked zstd-chunked|estargz TAR BLOB")
+		return fmt.Errorf("usage: chunked zstd-chunked|estargz|estargz-lossless TAR BLOB")
 	}
 	write := map[string]func(io.Reader, io.Writer) (map[string]string, error){
-		"zstd-chunked": zstdChunked,
-		"estargz":      eStargz,
+		"zstd-chunked":     zstdChunked,
+		"estargz":          eStargz((*estargz.Writer).AppendTar),
+		"estargz-lossless": eStargz((*estargz.Writer).AppendTarLossLess),
 	}[args[0]]
 	if write == nil {
 		return fmt.Errorf("no such form: %s", args[0])
@@ -67,14 +68,16 @@ func zstdChunked(tar io.Reader, blob io.Writer) (map[string]string, error) {
 	return annotations, writer.Close()
 }
 
-func eStargz(tar io.Reader, blob io.Writer) (map[string]string, error) {
-	writer := estargz.NewWriter(blob)
-	if err := writer.AppendTar(tar); err != nil {
-		return nil, err
+func eStargz(add func(*estargz.Writer, io.Reader) error) func(io.Reader, io.Writer) (map[string]string, error) {
+	return func(tar io.Reader, blob io.Writer) (map[string]string, error) {
+		writer := estargz.NewWriter(blob)
+		if err := add(writer, tar); err != nil {
+			return nil, err
+		}
+		digest, err := writer.Close()
+		if err != nil {
+			return nil, err
+		}
+		return map[string]string{estargz.TOCJSONDigestAnnotation: digest.String()}, nil
 	}
-	digest, err := writer.Close()
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{estargz.TOCJSONDigestAnnotation: digest.String()}, nil
 }

@@ -1,6 +1,7 @@
 //! Layers with a chunk table: a layer of which single files can be fetched.
 //!
-//! The form is zstd:chunked, as github.com/containers/storage writes it (`pkg/chunked/internal/minimal/compression.go`,
+//! There are two forms. That of eStargz, which is gzip, is in [`estargz`]. The other is zstd:chunked, as
+//! github.com/containers/storage writes it (`pkg/chunked/internal/minimal/compression.go`,
 //! `pkg/chunked/compressor/compressor.go`). Its blob is an ordinary layer compressed by zstd, in which each file's data
 //! has frames of its own; behind it, in frames that other programs skip:
 //!
@@ -19,11 +20,9 @@
 //!
 //! A tar-split is a third as large as a table, and mostly says the same once more. Where the tar was written by a usual
 //! program it need not be fetched: see [`predicted`].
-//!
-//! Layers in the form of eStargz are not put together: there the header of an entry is in the same gzip member as the end
-//! of the file before it, so that whoever wants all headers has to fetch the end of each file, which for most is all of it.
 
 pub mod cut;
+pub mod estargz;
 pub mod plan;
 pub mod position;
 pub mod predicted;

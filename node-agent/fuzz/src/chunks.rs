@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, io::BufRead as _};
 
 use evenkeel_node_agent_core::chunks::{
+    estargz,
     plan::{Origin, Plan, worth_a_look},
-    position::Position,
-    predicted::{self, Writer},
+    position::{INFLATED_MAX, Position},
+    predicted::{self, Known, Writer},
     table::Table,
     tar_split::{Record, Records},
 };
@@ -31,6 +32,11 @@ pub fn chunk_table(bytes: &[u8]) {
     for writer in Writer::ALL {
         predict(table, writer);
     }
+    if let Ok(table) = Table::parse_estargz(table, DATA_END) {
+        plan(&table, 3);
+        let _ = table.chunk_length();
+    }
+    let _ = estargz::table_offset(tar_split, DATA_END).map(|offset| assert!(offset < DATA_END));
     let Ok(table) = Table::parse(table, DATA_END) else { return };
     for held in [0, 1, 3] {
         plan(&table, held);
@@ -40,11 +46,14 @@ pub fn chunk_table(bytes: &[u8]) {
 
 /// What is told of a table can be read, and its length is what it says.
 fn predict(table: &[u8], writer: Writer) {
-    let mut lines = Vec::new();
-    let _ = predicted::tar_split(table, writer, DATA_END, &mut lines);
-    assert!(lines.len() as u64 <= DATA_END);
-    let mut records = Records::new(&lines[..]);
-    while records.next_record().expect("it is as tar-splits are").is_some() {}
+    let estargz = [false, true].map(|ended| Known::EStargz { ended });
+    for known in [Known::ZstdChunked { inflated: DATA_END }].into_iter().chain(estargz) {
+        let mut lines = Vec::new();
+        let told = predicted::tar_split(table, writer, known, &mut lines);
+        assert!(told.is_ok_and(|length| length == lines.len() as u64) || lines.len() as u64 <= INFLATED_MAX);
+        let mut records = Records::new(&lines[..]);
+        while records.next_record().expect("it is as tar-splits are").is_some() {}
+    }
 }
 
 fn position(annotations: &[u8]) {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use evenkeel_node_agent_core::{
+    chunks::{estargz, position::INFLATED_MAX},
     digest::hex,
     tree::{Kind, Tree},
 };
@@ -31,7 +32,8 @@ const HEADERS_BYTES_MAX: u64 = ENTRIES_MAX * 256;
 /// Bytes behind the end of the archive: many times what programs pad to (10 KiB, tapes had up to 1 MiB).
 const PADDING_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a header, and what data is padded to.
-const HEADER_BYTES: u64 = 512;
+const HEADER: usize = 512;
+const HEADER_BYTES: u64 = HEADER as u64;
 const PADDING_BUFFER: usize = 64 << 10;
 
 /// Why a layer is refused. The caller names the layer.
@@ -168,20 +170,35 @@ pub fn unpack(stream: impl Read, tree: &mut Tree, writer: &mut SlotWriter) -> Re
     end(archive.into_inner(), &last)
 }
 
-/// Reads what is behind the end: padding, which is zeros.
-fn end(mut stream: impl Read, last: &[u8]) -> Result<(), LayerError> {
-    let mut buffer = vec![0; PADDING_BUFFER];
+/// Reads what is behind the end: padding, which is zeros, and in layers that BuildKit made in the form of eStargz the table.
+fn end(stream: impl Read, last: &[u8]) -> Result<(), LayerError> {
+    let mut stream = BufReader::with_capacity(PADDING_BUFFER, stream);
+    let goes_on = || LayerError::GoesOn { after: shown(last) };
+    let Some(header) = padding(&mut stream)? else { return Ok(()) };
+    let table = estargz::table_length(&header).filter(|length| *length <= INFLATED_MAX);
+    let table = table.ok_or_else(goes_on)?.next_multiple_of(HEADER_BYTES);
+    io::copy(&mut stream.by_ref().take(table), &mut io::sink()).map_err(LayerError::Stream)?;
+    match padding(&mut stream)? {
+        None => Ok(()),
+        Some(_) => Err(goes_on()),
+    }
+}
+
+/// Reads zeros to the stream's end, or to the first block in which there is something else.
+fn padding(stream: &mut impl Read) -> Result<Option<[u8; HEADER]>, LayerError> {
     let mut bytes = 0;
+    let mut read = Vec::new();
     loop {
-        let count = match stream.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(LayerError::Stream(error)),
-        };
-        bytes += count as u64;
-        if buffer[..count].iter().any(|byte| *byte != 0) {
-            return Err(LayerError::GoesOn { after: shown(last) });
+        read.clear();
+        stream.by_ref().take(HEADER_BYTES).read_to_end(&mut read).map_err(LayerError::Stream)?;
+        if read.is_empty() {
+            return Ok(None);
+        }
+        bytes += read.len() as u64;
+        if read.iter().any(|byte| *byte != 0) {
+            let mut block = [0; HEADER];
+            block[..read.len()].copy_from_slice(&read);
+            return Ok(Some(block));
         }
         if bytes > PADDING_BYTES_MAX {
             return Err(LayerError::BehindTheEnd);

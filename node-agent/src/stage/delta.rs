@@ -2,6 +2,7 @@
 //! not. What comes out is the layer's tar, byte by byte, and goes the way of every other.
 
 pub(super) mod assemble;
+mod estargz;
 mod fetch;
 mod held;
 mod predict;
@@ -20,6 +21,7 @@ use crate::disk::Window;
 #[derive(Debug)]
 pub(super) struct Delta {
     plan: Plan<Place>,
+    form: Form,
     /// The compressed tar-split, and its bytes when inflated: it was fetched and has the right digest, or it was predicted,
     /// and the layer's diff ID came out with it.
     tar_split: (Vec<u8>, u64),
@@ -27,6 +29,18 @@ pub(super) struct Delta {
     slots: Vec<Window>,
     /// The bytes of the plan's ranges, one behind the other, if they were fetched already.
     fetched: Option<Vec<u8>>,
+}
+
+/// What the layer was before.
+#[derive(Debug)]
+enum Form {
+    /// Each chunk is frames of zstd, and the tar-split tells of all of the tar.
+    ZstdChunked,
+    /// Each chunk is at the beginning of a member of gzip.
+    EStargz {
+        /// The member of the table, with which the tar ends.
+        table: Vec<u8>,
+    },
 }
 
 /// Where a slot holds the bytes of a file or a chunk.

@@ -180,7 +180,13 @@ fn a_header_that_is_cut_off_is_told_by_its_name() {
 fn a_layer_that_goes_on_behind_its_end() {
     let more = archive(&[file(b"more")], 2);
     let zeros = |count: usize| vec![0; count];
+    // BuildKit leaves a tar as it was and puts the table of an eStargz behind it.
+    let table = archive(&[file(b"stargz.index.json").in_dialect(Dialect::Ustar)], 2);
     for (tar, taken) in [
+        ([archive(&[file(b"one")], 2), table.clone()].concat(), true),
+        ([archive(&[file(b"one")], 2), zeros(8192), table.clone(), zeros(8192)].concat(), true),
+        ([archive(&[file(b"one")], 2), table.clone(), more.clone()].concat(), false),
+        ([archive(&[file(b"one")], 2), table.clone(), table].concat(), false),
         (archive(&[file(b"one")], 0), true),
         (archive(&[file(b"one")], 1), true),
         ([archive(&[file(b"one")], 2), zeros(10_240)].concat(), true),

@@ -1,4 +1,4 @@
-//! Where containers/storage cuts a file into chunks: by what is near a place alone, so that a change in a file moves no
+//! Where a file is cut into chunks: by eStargz behind so many bytes, by containers/storage by what is near a place alone, so that a change in a file moves no
 //! cut that is far from it. By the same rule the chunks of a file that a slot has are found.
 //!
 //! The rule is in `pkg/chunked/compressor/rollsum.go` and `compressor.go` there. 1024 zeros or more in a row are a chunk of
@@ -35,6 +35,8 @@ pub struct Piece {
 /// Cuts a file that comes bit by bit.
 #[derive(Clone, Debug, Default)]
 pub struct Cutter {
+    /// Bytes of each chunk, if that is the rule.
+    every: Option<u64>,
     sum: Sum,
     hash: Sha256,
     /// Where the chunk begins that is not yet ended, and its bytes so far.
@@ -45,8 +47,32 @@ pub struct Cutter {
 }
 
 impl Cutter {
+    /// One that cuts behind each `every` bytes, as eStargz does.
+    pub fn of_length(every: u64) -> Self {
+        Self { every: Some(every.max(1)), ..Self::default() }
+    }
+
     /// Takes the next bytes of the file, and gives each chunk that ends to `found`.
     pub fn feed(&mut self, bytes: &[u8], found: &mut impl FnMut(Piece)) {
+        match self.every {
+            Some(every) => self.feed_by_length(every, bytes, found),
+            None => self.feed_by_content(bytes, found),
+        }
+    }
+
+    fn feed_by_length(&mut self, every: u64, mut bytes: &[u8], found: &mut impl FnMut(Piece)) {
+        while !bytes.is_empty() {
+            let left = usize::try_from(every - self.length).unwrap_or(usize::MAX);
+            let (part, rest) = bytes.split_at(left.min(bytes.len()));
+            self.take(part);
+            if self.length == every {
+                self.end(found);
+            }
+            bytes = rest;
+        }
+    }
+
+    fn feed_by_content(&mut self, bytes: &[u8], found: &mut impl FnMut(Piece)) {
         // Bytes before this are hashed, or are among the zeros.
         let mut done = 0;
         for (at, byte) in bytes.iter().enumerate() {
@@ -175,6 +201,20 @@ mod tests {
         (620_894, 11120),
         (632_014, 48633),
     ];
+
+    #[test]
+    fn a_file_is_cut_behind_so_many_bytes() {
+        let file = noise(2500, 1);
+        for step in [1, 7, 1000, 2500] {
+            let (mut pieces, mut cutter) = (Vec::new(), Cutter::of_length(1000));
+            let mut found = |piece: Piece| pieces.push(piece);
+            file.chunks(step).for_each(|bytes| cutter.feed(bytes, &mut found));
+            cutter.finish(&mut found);
+            let places: Vec<_> = pieces.iter().map(|piece| (piece.offset, piece.length)).collect();
+            assert_eq!(places, [(0, 1000), (1000, 1000), (2000, 500)]);
+            assert_eq!(pieces[1].digest[..], Sha256::digest(&file[1000..2000])[..]);
+        }
+    }
 
     #[test]
     fn a_file_is_cut_where_containers_storage_cuts_it() {

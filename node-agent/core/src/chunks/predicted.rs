@@ -12,9 +12,16 @@
 //! | `modtime` | RFC 3339, to the nanosecond |
 //! | `xattrs` | values in base64, by name |
 //!
+//! A table of eStargz (`TOCEntry` in `estargz/types.go` of the stargz snapshotter) has the same, but that a time is in whole
+//! seconds, and absent if it is 0 (the beginning of 1970) or was not set; and
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `userName`, `groupName` | as in the tar, if they are other than in the last entry of the same owner or group; never taken back |
+//!
 //! What comes out is a guess. Its length must be that of the real tar-split, which the layer's annotations tell: that finds
-//! out nearly everything that makes other headers or more of them. Names of owners are not found out so. Whether the guess
-//! was right is seen by the diff ID of what is put together with it.
+//! out nearly everything that makes other headers or more of them. Names of owners are not found out so, and of an eStargz there
+//! is no length. Whether the guess was right is seen by the diff ID of what is put together with it.
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +42,7 @@ use serde::{
 pub use super::tar_header::Writer;
 use super::{
     BadTable,
+    position::INFLATED_MAX,
     tar_header::{Header, padding},
 };
 
@@ -43,16 +51,41 @@ const XATTR_BYTES_MAX: usize = 1 << 20;
 /// In the place of the checksum of a file's data, which nobody reads.
 const CHECKSUM: &str = "\"AAAAAAAAAAA=\"";
 
+/// What is known of a tar of which a table tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The table is one of zstd:chunked, and the tar-split has so many bytes.
+    ZstdChunked {
+        /// Bytes of the tar-split, inflated.
+        inflated: u64,
+    },
+    /// The table is one of eStargz, and its own entry comes behind those that it tells of.
+    EStargz {
+        /// Whether the end of a tar is before that entry.
+        ended: bool,
+    },
+}
+
 /// Writes to `out` the tar-split, in the form of [`super::tar_split`], that belongs to the table with this JSON if `writer`
-/// wrote the tar. Fails if it would not have `inflated` bytes, if it cannot be told, or if `out` does not take it.
+/// wrote the tar, and gives its bytes. Fails if these are not as many as is known, if it cannot be told, or if `out` does not take
+/// it.
 pub fn tar_split(
     table: impl Read,
     writer: Writer,
-    inflated: u64,
+    known: Known,
     out: &mut impl Write,
-) -> Result<(), BadTable> {
-    let mut lines =
-        Lines { writer, out, left: inflated, position: 0, tar: 0, segment: Vec::new(), text: String::new() };
+) -> Result<u64, BadTable> {
+    let mut lines = Lines {
+        writer,
+        known,
+        owners: Owners::default(),
+        out,
+        length: 0,
+        position: 0,
+        tar: 0,
+        segment: Vec::new(),
+        text: String::new(),
+    };
     let mut json = serde_json::Deserializer::from_reader(table);
     let cannot = |why: &dyn fmt::Display| BadTable(format!("its tar-split cannot be told: {why}").into());
     Entries(&mut lines).deserialize(&mut json).map_err(|error| cannot(&error))?;
@@ -73,7 +106,32 @@ struct Entry {
     mtime: Option<Timestamp>,
     dev_major: u64,
     dev_minor: u64,
+    user_name: String,
+    group_name: String,
     xattrs: Xattrs,
+}
+
+/// The names of owners, by their numbers, as far as a table has told them.
+#[derive(Default)]
+struct Owners {
+    users: BTreeMap<u64, String>,
+    groups: BTreeMap<u64, String>,
+}
+
+impl Owners {
+    /// Gives an entry the names that its table has left out.
+    fn complete(&mut self, entry: &mut Entry) {
+        for (names, number, name) in [
+            (&mut self.users, entry.uid, &mut entry.user_name),
+            (&mut self.groups, entry.gid, &mut entry.group_name),
+        ] {
+            if name.is_empty() {
+                name.clone_from(names.entry(number).or_default());
+            } else {
+                names.insert(number, name.clone());
+            }
+        }
+    }
 }
 
 impl Entry {
@@ -95,6 +153,7 @@ impl Entry {
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,
+            owner: (&self.user_name, &self.group_name),
             size: self.size,
             mtime: self.mtime?,
             device: (self.dev_major, self.dev_minor),
@@ -106,9 +165,11 @@ impl Entry {
 /// What is written, a line for each record.
 struct Lines<'a, W> {
     writer: Writer,
+    known: Known,
+    owners: Owners,
     out: &'a mut W,
-    /// Bytes that the tar-split may still have.
-    left: u64,
+    /// Bytes of the tar-split so far.
+    length: u64,
     /// Number of the next record.
     position: u64,
     /// Bytes of the tar so far.
@@ -119,7 +180,11 @@ struct Lines<'a, W> {
 }
 
 impl<W: Write> Lines<'_, W> {
-    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+    fn entry(&mut self, mut entry: Entry) -> io::Result<()> {
+        if matches!(self.known, Known::EStargz { .. }) {
+            self.owners.complete(&mut entry);
+            entry.mtime = entry.mtime.or(Some(Timestamp::UNIX_EPOCH));
+        }
         let headers = entry.header().and_then(|header| self.writer.headers(&header, &mut self.segment));
         headers.ok_or_else(|| io::Error::other("of an entry it is not known how its header is written"))?;
         self.segment()?;
@@ -139,13 +204,20 @@ impl<W: Write> Lines<'_, W> {
         self.line()
     }
 
-    fn finish(mut self) -> io::Result<()> {
-        let (end, more) = self.writer.trailer(self.tar + self.segment.len() as u64);
-        self.segment.resize(self.segment.len() + end, 0);
+    fn finish(mut self) -> io::Result<u64> {
+        if self.known != (Known::EStargz { ended: false }) {
+            let (end, more) = self.writer.trailer(self.tar + self.segment.len() as u64);
+            self.segment.resize(self.segment.len() + end, 0);
+            self.segment()?;
+            self.segment.resize(more, 0);
+        }
         self.segment()?;
-        self.segment.resize(more, 0);
-        self.segment()?;
-        if self.left == 0 { Ok(()) } else { Err(io::Error::other("it would be shorter")) }
+        match self.known {
+            Known::ZstdChunked { inflated } if self.length < inflated => {
+                Err(io::Error::other("it would be shorter"))
+            }
+            _ => Ok(self.length),
+        }
     }
 
     /// A record of the bytes since the last one, if there are any.
@@ -171,8 +243,14 @@ impl<W: Write> Lines<'_, W> {
         let position = self.position;
         self.field(format_args!(",\"position\":{position}}}\n"));
         self.position += 1;
-        let left = self.left.checked_sub(self.text.len() as u64);
-        self.left = left.ok_or_else(|| io::Error::other("it would be longer"))?;
+        self.length += self.text.len() as u64;
+        let most = match self.known {
+            Known::ZstdChunked { inflated } => inflated,
+            Known::EStargz { .. } => INFLATED_MAX,
+        };
+        if self.length > most {
+            return Err(io::Error::other("it would be longer"));
+        }
         self.out.write_all(self.text.as_bytes())
     }
 }
@@ -229,7 +307,7 @@ impl<'de, W: Write> Visitor<'de> for Entries<'_, '_, W> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some(entry) = entries.next_element::<Entry>()? {
             if entry.r#type != "chunk" {
-                self.0.entry(&entry).map_err(A::Error::custom)?;
+                self.0.entry(entry).map_err(A::Error::custom)?;
             }
         }
         Ok(())

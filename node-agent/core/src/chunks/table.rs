@@ -17,6 +17,15 @@
 //! | `chunkType` | `zeros` for a chunk of nothing but zeros; absent for others |
 //!
 //! The other fields of an entry repeat what the tar has, and are not read.
+//!
+//! A table of eStargz has the same fields but for these:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `tarSplitDigest`, `endOffset`, `chunkType` | absent: a chunk's member ends where that of the next one begins, the last where the data does |
+//! | `chunkSize` | absent for the last chunk of each file, unless it is as long as the ones before |
+//! | `chunkDigest` | of each chunk, also of a file that has only one |
+//! | `innerOffset` | where in its member a chunk begins that is not the first there; such tables are refused |
 
 use std::{
     fmt,
@@ -42,9 +51,13 @@ pub struct Table {
     /// Files that are not empty, in the order of the tar.
     pub files: Vec<File>,
     chunks: Vec<Chunk>,
-    /// SHA-256 of the compressed tar-split.
-    pub tar_split: [u8; 32],
+    /// SHA-256 of the compressed tar-split; `None` in a table of eStargz.
+    pub tar_split: Option<[u8; 32]>,
 }
+
+/// Whether a table is one of eStargz, as a parameter of types.
+const ESTARGZ: bool = true;
+const ZSTD_CHUNKED: bool = !ESTARGZ;
 
 /// A file that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,23 +96,41 @@ pub fn name(path: &[u8]) -> u64 {
 }
 
 impl Table {
-    /// Reads the table's JSON. The data of files ends at `data_end` of the blob.
+    /// Reads the JSON of a table of zstd:chunked. The data of files ends at `data_end` of the blob.
     pub fn parse(json: impl Read, data_end: u64) -> Result<Self, BadTable> {
-        let document: Document = serde_json::from_reader(json)
-            .map_err(|error| BadTable::new(format!("it cannot be read: {error}")))?;
-        if document.version != 1 {
-            return Err(BadTable::new("its version is not 1"));
+        let mut document: Document<ZSTD_CHUNKED> = read(json)?;
+        let digest = document.tar_split_digest.as_deref().and_then(unhex);
+        let digest = digest.ok_or(BadTable::new("it has no digest of a tar-split"))?;
+        document.entries.0.tar_split = Some(digest);
+        document.entries.0.within(data_end)
+    }
+
+    /// The same for a table of eStargz, which begins at `data_end`.
+    pub fn parse_estargz(json: impl Read, data_end: u64) -> Result<Self, BadTable> {
+        let mut table = read::<ESTARGZ>(json)?.entries.0;
+        if let Some(last) = table.chunks.last_mut() {
+            if last.offset >= data_end {
+                return Err(BadTable::new("a file lies behind the layer's data"));
+            }
+            last.end = data_end;
         }
-        let mut table = document.entries.0;
-        table.files.shrink_to_fit();
-        table.chunks.shrink_to_fit();
-        let last = table.chunks.last().map_or(0, |chunk| chunk.end);
-        if last > data_end {
+        table.within(data_end)
+    }
+
+    fn within(mut self, data_end: u64) -> Result<Self, BadTable> {
+        self.files.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+        if self.chunks.last().is_some_and(|chunk| chunk.end > data_end) {
             return Err(BadTable::new("a file lies behind the layer's data"));
         }
-        let digest = document.tar_split_digest.as_deref().and_then(unhex);
-        table.tar_split = digest.ok_or(BadTable::new("it has no digest of a tar-split"))?;
-        Ok(table)
+        Ok(self)
+    }
+
+    /// Bytes of the chunks but the last of each file, if they are cut by their length as eStargz does; `None` if no file has
+    /// several, or by what is in them.
+    pub fn chunk_length(&self) -> Option<u64> {
+        let several = self.files.iter().find(|file| file.count > 1);
+        several.filter(|_| self.tar_split.is_none()).map(|file| self.chunks[file.first as usize].length)
     }
 
     /// The chunks of a file of this table.
@@ -113,15 +144,15 @@ impl Table {
         chunks.first().map_or(0, |chunk| chunk.offset)..chunks.last().map_or(0, |chunk| chunk.end)
     }
 
-    /// Takes in a file: its first entry, and those of the chunks behind the first.
-    fn add(&mut self, file: &Entry, more: &[Entry]) -> Result<(), BadTable> {
+    /// Takes in a file: its first entry, and those of the chunks behind the first. The last chunk ends at `end`.
+    fn add(&mut self, file: &Entry, more: &[Entry], end: u64) -> Result<(), BadTable> {
         let wrong = |what: &'static str| Err(BadTable::new(what));
         let Some(digest) = file.digest.as_deref().and_then(unhex) else {
             return wrong("a file has no sha256 digest");
         };
         let first = self.chunks.len();
         let all = || std::iter::once(file).chain(more);
-        let ends = more.iter().map(|next| next.offset).chain([file.end_offset]);
+        let ends = more.iter().map(|next| next.offset).chain([end]);
         let mut length = 0_u64;
         for (entry, end) in all().zip(ends) {
             let of_file = more.is_empty() && entry.chunk_size == 0;
@@ -166,10 +197,19 @@ impl File {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+struct Document<const IS_ESTARGZ: bool> {
     version: u64,
-    entries: Entries,
+    entries: Entries<IS_ESTARGZ>,
     tar_split_digest: Option<String>,
+}
+
+fn read<const IS_ESTARGZ: bool>(json: impl Read) -> Result<Document<IS_ESTARGZ>, BadTable> {
+    let document: Document<IS_ESTARGZ> = serde_json::from_reader(json)
+        .map_err(|error| BadTable::new(format!("it cannot be read: {error}")))?;
+    if document.version != 1 {
+        return Err(BadTable::new("its version is not 1"));
+    }
+    Ok(document)
 }
 
 #[derive(Deserialize)]
@@ -186,49 +226,84 @@ struct Entry {
     chunk_size: u64,
     chunk_digest: Option<String>,
     chunk_type: Option<String>,
+    inner_offset: u64,
 }
 
 /// The entries, as they are kept: the list itself would need many times the memory.
-struct Entries(Table);
+struct Entries<const IS_ESTARGZ: bool>(Table);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de, const IS_ESTARGZ: bool> Deserialize<'de> for Entries<IS_ESTARGZ> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Collect).map(Self)
+        deserializer.deserialize_seq(Collect::<IS_ESTARGZ>::default()).map(Self)
     }
 }
 
-struct Collect;
+#[derive(Default)]
+struct Collect<const IS_ESTARGZ: bool> {
+    table: Table,
+    /// The file whose chunks come, with those behind its first.
+    file: Option<(Entry, Vec<Entry>)>,
+}
 
-impl<'de> Visitor<'de> for Collect {
+impl<const IS_ESTARGZ: bool> Collect<IS_ESTARGZ> {
+    fn take(&mut self, mut entry: Entry) -> Result<(), BadTable> {
+        if entry.r#type == "chunk" {
+            let Some((file, more)) = &mut self.file else {
+                return Err(BadTable::new("a chunk belongs to no file"));
+            };
+            if more.len() >= COUNT_MAX {
+                return Err(BadTable::new("a file has more than 400,000 chunks"));
+            }
+            if IS_ESTARGZ {
+                entry.whole_chunk(file.size)?;
+            }
+            more.push(entry);
+            return Ok(());
+        }
+        if entry.r#type == "reg" && entry.size > 0 {
+            self.end_file(Some(entry.offset))?;
+            if IS_ESTARGZ {
+                entry.whole_chunk(entry.size)?;
+            }
+            self.file = Some((entry, Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Ends the file whose chunks came; the next one begins at `next`.
+    fn end_file(&mut self, next: Option<u64>) -> Result<(), BadTable> {
+        let Some((file, more)) = self.file.take() else { return Ok(()) };
+        // Of the last file of an eStargz the end is set when it is known.
+        let end = if IS_ESTARGZ { next.unwrap_or(u64::MAX) } else { file.end_offset };
+        self.table.add(&file, &more, end)
+    }
+}
+
+impl Entry {
+    /// Gives a chunk of eStargz its length where it is not said, for a file of so many bytes.
+    fn whole_chunk(&mut self, size: u64) -> Result<(), BadTable> {
+        if self.inner_offset != 0 {
+            return Err(BadTable::new("several chunks share a member of gzip"));
+        }
+        if self.chunk_size == 0 {
+            self.chunk_size = size.saturating_sub(self.chunk_offset);
+        }
+        Ok(())
+    }
+}
+
+impl<'de, const IS_ESTARGZ: bool> Visitor<'de> for Collect<IS_ESTARGZ> {
     type Value = Table;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a list of entries")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Table, A::Error> {
-        let mut table = Table::default();
-        let mut file: Option<(Entry, Vec<Entry>)> = None;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut entries: A) -> Result<Table, A::Error> {
         while let Some(entry) = entries.next_element::<Entry>()? {
-            if entry.r#type == "chunk" {
-                let (_, more) =
-                    file.as_mut().ok_or_else(|| A::Error::custom("a chunk belongs to no file"))?;
-                if more.len() >= COUNT_MAX {
-                    return Err(A::Error::custom("a file has more than 400,000 chunks"));
-                }
-                more.push(entry);
-                continue;
-            }
-            if let Some((file, more)) = file.take() {
-                table.add(&file, &more).map_err(A::Error::custom)?;
-            }
-            if entry.r#type == "reg" && entry.size > 0 {
-                file = Some((entry, Vec::new()));
-            }
+            self.take(entry).map_err(A::Error::custom)?;
         }
-        if let Some((file, more)) = file {
-            table.add(&file, &more).map_err(A::Error::custom)?;
-        }
-        Ok(table)
+        self.end_file(None).map_err(A::Error::custom)?;
+        Ok(self.table)
     }
 }

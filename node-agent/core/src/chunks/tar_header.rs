@@ -14,8 +14,8 @@
 //! | its mode and time | 0 | 0644, time of the file |
 //! | end | two blocks of zeros | the same, and more of them to a multiple of 20 blocks |
 //!
-//! Everything else is the same: ustar headers (POSIX.1-1988) without names of owners, numbers in octal to the width of their
-//! fields. What either of them does with numbers that do not fit is not known here.
+//! Everything else is the same: ustar headers (POSIX.1-1988), with names of owners where these are known, numbers in octal to the
+//! width of their fields. What either of them does with numbers that do not fit is not known here.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 pub(super) const BLOCK: usize = 512;
 const NAME_BYTES: usize = 100;
 const PREFIX_BYTES: usize = 155;
+const OWNER_BYTES: usize = 32;
 /// Blocks of GNU's tars come in such numbers.
 const RECORD: u64 = 20 * BLOCK as u64;
 
@@ -47,6 +48,8 @@ pub(super) struct Header<'a> {
     pub mode: u64,
     pub uid: u64,
     pub gid: u64,
+    /// Names of the user and the group.
+    pub owner: (&'a str, &'a str),
     /// Bytes of data behind it.
     pub size: u64,
     pub mtime: Timestamp,
@@ -81,6 +84,13 @@ impl Writer {
             block.text(157, NAME_BYTES, &self.shown(header.link));
         }
         block.numbers(header.mode, [header.uid, header.gid], header.size, seconds)?;
+        for (at, name) in [(265, header.owner.0), (297, header.owner.1)] {
+            // A longer one, or of other letters, has a record in ways that are not known here.
+            if name.len() >= OWNER_BYTES || !name.is_ascii() {
+                return None;
+            }
+            block.text(at, OWNER_BYTES, name.as_bytes());
+        }
         block.number(329, 8, header.device.0)?;
         block.number(337, 8, header.device.1)?;
         out.extend(block.sealed(header.kind));

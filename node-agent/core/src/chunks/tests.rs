@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
+    estargz,
     plan::{Origin, Plan, Planned, REQUEST_BYTES, worth_a_look},
     position::{COMPRESSED_MAX, INFLATED_MAX, Position, Span},
     table::Table,
@@ -94,7 +95,7 @@ fn a_file_of_chunks_has_their_frames_and_zeros_are_not_fetched() {
         .map(|chunk| (chunk.offset, chunk.end, chunk.length, chunk.digest[0], chunk.zeros))
         .collect();
     assert_eq!(chunks, [(100, 200, 10, 2, false), (200, 300, 30, 3, true), (300, 400, 20, 3, false)]);
-    assert_eq!((table.span(&table.files[0]), table.tar_split), (100..400, [8; 32]));
+    assert_eq!((table.span(&table.files[0]), table.tar_split), (100..400, Some([8; 32])));
     // The gap between is smaller than what a request costs.
     assert_eq!(Plan::new(&table, |_| None::<()>).ranges, vec![100..400]);
 }
@@ -192,6 +193,109 @@ fn tables_that_are_refused_and_why() {
         assert!(said.contains(words), "{place}: {words:?} is not in: {said}");
     }
     assert!(Table::parse(&b"{\"version\":1"[..], 300).is_err());
+}
+
+/// A table of a file of one chunk, and of one of three.
+fn estargz_table() -> Value {
+    let reg = |name, size, offset, byte| {
+        json!({ "type": "reg", "name": name, "size": size, "offset": offset, "digest": digest(byte),
+            "chunkDigest": digest(byte + 1) })
+    };
+    let chunk = |at, offset, byte| json!({ "type": "chunk", "name": "large", "chunkOffset": at, "offset": offset, "chunkDigest": digest(byte) });
+    let (mut large, mut middle) = (reg("large", 25, 150, 3), chunk(10, 200, 5));
+    (large["chunkSize"], middle["chunkSize"]) = (json!(10), json!(10));
+    let entries =
+        [reg("one", 7, 90, 1), json!({ "type": "dir", "name": "d" }), large, middle, chunk(20, 210, 6)];
+    json!({ "version": 1, "entries": entries })
+}
+
+#[test]
+fn a_member_of_an_estargz_ends_where_the_next_one_begins() {
+    let parse = |end| Table::parse_estargz(estargz_table().to_string().as_bytes(), end);
+    let table = parse(300).unwrap();
+    let chunks = |file: usize| -> Vec<_> {
+        let chunks = table.chunks(&table.files[file]).iter();
+        chunks.map(|chunk| (chunk.offset, chunk.end, chunk.length, chunk.digest[0])).collect()
+    };
+    assert_eq!(chunks(0), [(90, 150, 7, 2)]);
+    assert_eq!(chunks(1), [(150, 200, 10, 4), (200, 210, 10, 5), (210, 300, 5, 6)]);
+    assert_eq!((table.files[0].digest, table.files[1].digest), ([1; 32], [3; 32]));
+    assert_eq!((table.chunk_length(), table.tar_split), (Some(10), None));
+    assert!(parse(210).is_err() && parse(211).is_ok());
+}
+
+#[test]
+fn tables_of_estargz_that_are_refused_and_why() {
+    for (place, value, words) in [
+        ("/version", json!(2), "version"),
+        ("/entries/0/innerOffset", json!(1), "share a member"),
+        ("/entries/3/innerOffset", json!(1), "share a member"),
+        ("/entries/0/chunkDigest", json!(null), "a chunk has no sha256 digest"),
+        ("/entries/0/digest", json!(null), "a file has no sha256 digest"),
+        ("/entries/2/chunkSize", json!(11), "one behind the other"),
+        ("/entries/2/chunkSize", json!(null), "cannot be read"),
+        ("/entries/2/offset", json!(90), "one behind the other"),
+        ("/entries/4/chunkOffset", json!(26), "one behind the other"),
+        ("/entries/4/chunkSize", json!(6), "not as many bytes"),
+        ("/entries/4/offset", json!(200), "one behind the other"),
+        ("/entries/4/offset", json!(u64::MAX), "one behind the other"),
+    ] {
+        let mut table = estargz_table();
+        table.pointer_mut(place.rsplit_once('/').unwrap().0).unwrap()[place.rsplit_once('/').unwrap().1] =
+            value;
+        let said = Table::parse_estargz(table.to_string().as_bytes(), 300).unwrap_err().to_string();
+        assert!(said.contains(words), "{place}: {words:?} is not in: {said}");
+    }
+}
+
+/// The footer of a layer whose table begins at byte 1687, by estargz 0.19.1.
+const FOOTER: &str =
+    "1f8b08040000000000ff1a00534716003030303030303030303030303036393753544152475a010000ffff0000000000000000";
+
+#[test]
+fn a_footer_says_where_the_table_begins() {
+    let footer: Vec<u8> = FOOTER
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    let at = |footer: &[u8], size| estargz::table_offset(footer, size).map_err(|bad| bad.to_string());
+    assert_eq!(footer.len() as u64, estargz::FOOTER_BYTES);
+    assert_eq!(at(&footer, 2904), Ok(1687));
+    assert_eq!(at(&footer, 1687 + 51 + 1), Ok(1687));
+    assert!(at(&footer, 1687 + 51).unwrap_err().contains("does not name a place"));
+    assert!(at(&footer, 20).unwrap_err().contains("does not name a place"));
+    assert!(at(&footer, 1687 + 51 + COMPRESSED_MAX + 1).unwrap_err().contains("32 MiB"));
+    let mut none = footer.clone();
+    none[16..32].fill(b'0');
+    assert!(at(&none, 2904).unwrap_err().contains("does not name a place"));
+    for place in 0..footer.len() {
+        let mut broken = footer.clone();
+        broken[place] ^= 0x80;
+        assert!(at(&broken, 2904).unwrap_err().contains("does not end with the footer"), "{place}");
+    }
+    assert!(at(&footer[1..], 2904).is_err() && at(b"", 2904).is_err());
+}
+
+#[test]
+fn the_json_of_a_table_is_in_an_entry_of_its_own() {
+    let mut member = vec![0; 512];
+    member[..17].copy_from_slice(b"stargz.index.json");
+    member[124..136].copy_from_slice(b"00000000005\0");
+    member[156] = b'0';
+    member.extend(b"12345 and more");
+    let read = |member: &[u8]| {
+        let mut text = String::new();
+        estargz::json(member)
+            .map(|mut json| std::io::Read::read_to_string(&mut json, &mut text).map(|_| text))
+    };
+    assert_eq!(read(&member).unwrap().unwrap(), "12345");
+    for (at, byte) in [(0, b'x'), (17, b'x'), (130, b'9'), (156, b'5')] {
+        let mut other = member.clone();
+        other[at] = byte;
+        assert!(read(&other).is_err(), "{at}");
+    }
+    assert!(read(&member[..511]).is_err());
 }
 
 #[test]

@@ -12,9 +12,10 @@ use evenkeel_node_agent_core::chunks::{
     table::Chunk,
     tar_split::{Record, Records},
 };
+use flate2::read::GzDecoder;
 use sha2::{Digest as _, Sha256};
 
-use super::{Delta, Place, prepare::inflate, reader::SlotReader};
+use super::{Delta, Form, Place, prepare::inflate, reader::SlotReader};
 use crate::stage::{Meter, feed::Feed};
 
 /// Writes the layer's tar to `out`. `feed` has the bytes of [`Delta::ranges`]. An error of `out` or `feed` is passed on;
@@ -40,7 +41,7 @@ pub(super) fn put(
     let mut records = Records::new(inflate(tar_split, *inflated)?);
     let mut files = delta.plan.files.iter();
     let mut slots = Slots { readers: delta.slots.iter().cloned().map(SlotReader::new).collect(), meter };
-    let mut parts = Parts { fetched, ranges: delta.plan.ranges.iter(), current: 0..0 };
+    let mut parts = Parts { fetched, form: &delta.form, ranges: delta.plan.ranges.iter(), current: 0..0 };
     while let Some(record) = records.next_record()? {
         match record {
             Record::Segment(bytes) => out.write_all(&bytes)?,
@@ -65,6 +66,9 @@ pub(super) fn put(
     }
     if files.next().is_some() {
         return Err(BadTable::new("it tells of files that its tar-split has not").into());
+    }
+    if let Form::EStargz { table } = &delta.form {
+        io::copy(&mut GzDecoder::new(table.as_slice()), out)?;
     }
     Ok(())
 }
@@ -92,6 +96,7 @@ impl Slots<'_> {
 /// What was fetched, by its place in the blob.
 struct Parts<'a, R> {
     fetched: &'a mut R,
+    form: &'a Form,
     ranges: std::slice::Iter<'a, Range<u64>>,
     /// What is left of the range whose bytes come next.
     current: Range<u64>,
@@ -108,16 +113,19 @@ impl<R: Read> Parts<'_, R> {
         }
         self.skip(chunk.offset)?;
         self.current.start = chunk.end;
-        let mut frames = self.fetched.by_ref().take(chunk.end - chunk.offset);
-        let mut inflated = zstd::stream::read::Decoder::new(&mut frames)?;
-        let mut hashing = Hashing { out, hash: Sha256::new() };
-        let count = io::copy(&mut inflated.by_ref().take(chunk.length), &mut hashing)?;
-        let whole = count == chunk.length && inflated.read(&mut [0])? == 0;
-        if !whole || hashing.hash.finalize()[..] != chunk.digest {
-            return Err(BadTable::new("a chunk that was fetched is not what it says").into());
+        let mut compressed = self.fetched.by_ref().take(chunk.end - chunk.offset);
+        match self.form {
+            Form::ZstdChunked => {
+                let mut frames = zstd::stream::read::Decoder::new(&mut compressed)?;
+                inflate_chunk(&mut frames, chunk, out)?;
+                if frames.read(&mut [0])? != 0 {
+                    return Err(not_the_chunk());
+                }
+            }
+            // Behind it are padding and headers.
+            Form::EStargz { .. } => inflate_chunk(&mut GzDecoder::new(&mut compressed), chunk, out)?,
         }
-        drop(inflated);
-        io::copy(&mut frames, &mut io::sink()).map(|_| ())
+        io::copy(&mut compressed, &mut io::sink()).map(|_| ())
     }
 
     /// Goes on to a place in the current range.
@@ -127,6 +135,18 @@ impl<R: Read> Parts<'_, R> {
         self.current.start = to;
         Ok(())
     }
+}
+
+/// Writes a chunk, if these are its bytes.
+fn inflate_chunk(inflated: &mut impl Read, chunk: &Chunk, out: &mut impl Write) -> io::Result<()> {
+    let mut hashing = Hashing { out, hash: Sha256::new() };
+    let count = io::copy(&mut inflated.take(chunk.length), &mut hashing)?;
+    let right = count == chunk.length && hashing.hash.finalize()[..] == chunk.digest;
+    if right { Ok(()) } else { Err(not_the_chunk()) }
+}
+
+fn not_the_chunk() -> io::Error {
+    BadTable::new("a chunk that was fetched is not what it says").into()
 }
 
 struct Hashing<'a, W> {

@@ -1,6 +1,9 @@
 //! What is fetched of a layer before it is decided how it is put together.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use evenkeel_node_agent_core::chunks::{BadTable, plan::Plan, position::Span};
 use evenkeel_registry::{Image, Layer, Registry};
@@ -19,6 +22,13 @@ pub(in crate::stage) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// A part of the layer of which no digest is known.
+    pub(super) async fn part(&mut self, layer: &Layer, range: Range<u64>) -> Result<Vec<u8>, NotWorthIt> {
+        let bytes = self.registry.part(self.image, layer, range).read().await?;
+        self.count(bytes.len()).await;
+        Ok(bytes)
+    }
+
     /// A part of the layer whose digest is known.
     pub(super) async fn span(
         &mut self,
@@ -26,9 +36,7 @@ impl Asking<'_> {
         span: Span,
         digest: [u8; 32],
     ) -> Result<Vec<u8>, NotWorthIt> {
-        let part = self.registry.part(self.image, layer, span.offset..span.offset + span.length);
-        let bytes = part.read().await?;
-        self.count(bytes.len()).await;
+        let bytes = self.part(layer, span.offset..span.offset + span.length).await?;
         let bytes = blocking(move || Ok((Sha256::digest(&bytes)[..] == digest).then_some(bytes)));
         let bytes = bytes.await.map_err(|_| BadTable::new("reading it was stopped"))?;
         Ok(bytes.ok_or(BadTable::new("a part of it has another digest than the manifest says"))?)

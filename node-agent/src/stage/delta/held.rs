@@ -66,7 +66,8 @@ pub(super) fn find(table: &Table, slots: &[(Window, Vec<HeldLayer>)], meter: &Me
     let chunks = others().flat_map(|file| table.chunks(file)).filter(|chunk| !chunk.zeros);
     let chunks = in_order(chunks.map(|chunk| (chunk.digest, chunk.length)).collect());
     if !names.is_empty() {
-        search(&mut held, slots, meter, chunks, |layer, wanted| chunks_of(layer, wanted, &names));
+        let every = table.chunk_length();
+        search(&mut held, slots, meter, chunks, |layer, wanted| chunks_of(layer, wanted, &names, every));
     }
     held
 }
@@ -154,8 +155,13 @@ fn files_of(layer: &InSlot<'_>, wanted: &Wanted) -> io::Result<Vec<([u8; 32], Pl
     Ok(found)
 }
 
-/// Cuts the files that have one of the `names`.
-fn chunks_of(layer: &InSlot<'_>, wanted: &Wanted, names: &[u64]) -> io::Result<Vec<([u8; 32], Place)>> {
+/// Cuts the files that have one of the `names`: into chunks of `every` bytes, or by what is in them.
+fn chunks_of(
+    layer: &InSlot<'_>,
+    wanted: &Wanted,
+    names: &[u64],
+    every: Option<u64>,
+) -> io::Result<Vec<([u8; 32], Place)>> {
     let mut found = Vec::new();
     layer.files(|reader, path, block, length| {
         if names.binary_search(&table::name(path)).is_err() {
@@ -166,7 +172,7 @@ fn chunks_of(layer: &InSlot<'_>, wanted: &Wanted, names: &[u64]) -> io::Result<V
                 found.push((piece.digest, place(layer.slot, block, piece.offset)));
             }
         };
-        let mut cutter = Cutter::default();
+        let mut cutter = every.map_or_else(Cutter::default, Cutter::of_length);
         reader.read(u64::from(block) * BLOCK as u64, length, |bytes| {
             cutter.feed(bytes, &mut take);
             Ok(())

@@ -1,14 +1,12 @@
-//! Whether a layer can be put together without its tar-split, tried out before its slot is touched.
+//! Whether a layer can be put together without its tar-split, or though it has none, tried out before its slot is touched.
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-};
+use std::io::{self, Write};
 
 use evenkeel_node_agent_core::{
     chunks::{
+        BadTable,
         position::{COMPRESSED_MAX, Position},
-        predicted::{self, Writer},
+        predicted::{self, Known, Writer},
     },
     digest::unhex,
 };
@@ -20,23 +18,39 @@ use crate::stage::Meter;
 /// As tar-splits are compressed that are fetched: it is kept in memory.
 const ZSTD_LEVEL: i32 = 3;
 
-/// The tar-split that belongs to a compressed table if a usual program wrote the layer's tar, compressed.
+/// The tar-split that belongs to a compressed table of zstd:chunked if a usual program wrote the layer's tar, compressed.
 pub(super) fn tar_split(table: &[u8], position: &Position) -> Option<Vec<u8>> {
-    let predict = |writer| -> io::Result<Vec<u8>> {
+    let known = Known::ZstdChunked { inflated: position.tar_split.inflated };
+    let attempt = |writer| told(writer, known, || inflate(table, position.table.inflated));
+    Writer::ALL.into_iter().find_map(attempt).map(|(told, _)| told)
+}
+
+/// How tars of eStargz are written, the most usual first: anew by the snapshotter's own programs, and as it was by BuildKit.
+const ESTARGZ: [(Writer, bool); 3] = [(Writer::Go, false), (Writer::Go, true), (Writer::Gnu, true)];
+
+/// The tar-splits that may belong to the JSON of a table of eStargz, compressed, and their bytes when inflated.
+pub(super) fn of_estargz<R: io::Read>(
+    json: impl Fn() -> Result<R, BadTable>,
+) -> impl Iterator<Item = (Vec<u8>, u64)> {
+    ESTARGZ.into_iter().filter_map(move |(writer, ended)| told(writer, Known::EStargz { ended }, &json))
+}
+
+fn told<R: io::Read>(
+    writer: Writer,
+    known: Known,
+    json: impl Fn() -> Result<R, BadTable>,
+) -> Option<(Vec<u8>, u64)> {
+    let tell = || -> io::Result<_> {
         let mut out = zstd::stream::write::Encoder::new(Bounded(Vec::new()), ZSTD_LEVEL)?;
-        let json = inflate(table, position.table.inflated)?;
-        predicted::tar_split(json, writer, position.tar_split.inflated, &mut out)?;
-        Ok(out.finish()?.0)
+        let length = predicted::tar_split(json()?, writer, known, &mut out)?;
+        Ok((out.finish()?.0, length))
     };
-    let attempt = |writer| {
-        predict(writer).inspect_err(|error| tracing::debug!(?writer, %error, "another wrote the layer's tar"))
-    };
-    Writer::ALL.into_iter().find_map(|writer| attempt(writer).ok())
+    tell().inspect_err(|error| tracing::debug!(?writer, %error, "another wrote the layer's tar")).ok()
 }
 
 /// Whether the layer comes out as its diff ID says. An error means that it must be fetched whole, or that it was asked to
 /// stop.
-pub(super) fn comes_out(delta: &Delta, diff_id: &str, meter: &Arc<Meter>) -> io::Result<bool> {
+pub(super) fn comes_out(delta: &Delta, diff_id: &str, meter: &Meter) -> io::Result<bool> {
     let mut out = Hashing { hash: Sha256::new(), meter };
     // What is read here is neither progress nor taken over.
     assemble::put(delta, &mut delta.fetched.as_deref().unwrap_or_default(), &Meter::default(), &mut out)?;
@@ -60,9 +74,10 @@ impl Write for Bounded {
     }
 }
 
-struct Hashing<'a> {
-    hash: Sha256,
-    meter: &'a Meter,
+/// Hashes what is written, until it is asked to stop.
+pub(super) struct Hashing<'a> {
+    pub hash: Sha256,
+    pub meter: &'a Meter,
 }
 
 impl Write for Hashing<'_> {

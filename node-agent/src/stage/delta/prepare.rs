@@ -7,14 +7,14 @@ use std::{
 };
 
 use evenkeel_node_agent_core::chunks::{
-    BadTable,
+    BadTable, estargz,
     plan::{self, Plan},
     position::Position,
     table::Table,
 };
 use evenkeel_registry::{Layer, RegistryError};
 
-use super::{Asking, Delta, held, predict};
+use super::{Asking, Delta, Form, held, predict};
 use crate::{
     disk::Window,
     slot::index::HeldLayer,
@@ -39,10 +39,16 @@ pub(super) enum NotWorthIt {
     NoGain { cost: u64, size: u64 },
     #[error("it cannot be put together")]
     Parts(#[source] io::Error),
+    #[error("no usual program wrote its tar, or with times in parts of a second")]
+    Headers,
+    #[error(
+        "its headers cannot be told before {0} bytes are fetched, more than are kept to try that out ({TRIED_BYTES_MAX})"
+    )]
+    Untried(u64),
 }
 
 /// Why a layer is not put together.
-enum Not {
+pub(super) enum Not {
     WorthIt(NotWorthIt),
     /// Nor is it fetched.
     Possible(StageError),
@@ -61,7 +67,7 @@ impl From<StageError> for Not {
 }
 
 /// The complete slots, and what each holds.
-type Held = Arc<Vec<(Window, Vec<HeldLayer>)>>;
+pub(super) type Held = Arc<Vec<(Window, Vec<HeldLayer>)>>;
 
 /// Finds out for each layer that would come from the registry whether only parts of it have to. Those in `never` are
 /// fetched whole.
@@ -99,16 +105,24 @@ async fn prepare(
     background: bool,
     left: &mut u64,
 ) -> Result<Option<Arc<Delta>>, StageError> {
-    let position = match Position::find(&layer.annotations, layer.size) {
-        Ok(Some(position)) => position,
-        Ok(None) => return Ok(None),
-        Err(error) => return Ok(whole(layer, &error.into())),
-    };
-    if held.is_empty() || !plan::worth_a_look(&position, layer.size) {
+    let estargz = estargz::table_digest(&layer.annotations);
+    let position = Position::find(&layer.annotations, layer.size);
+    if held.is_empty() {
         return Ok(None);
     }
-    // Its state is large, and everything that stages would have it within its own.
-    match Box::pin(put_together(asking, layer, position, held, background, left)).await {
+    // Their states are large, and everything that stages would have them within its own.
+    let delta = match (position, estargz) {
+        (Ok(None), Ok(None)) => return Ok(None),
+        (Ok(Some(position)), _) if !plan::worth_a_look(&position, layer.size) => return Ok(None),
+        (Ok(Some(position)), _) => {
+            Box::pin(put_together(asking, layer, position, held, background, left)).await
+        }
+        (Ok(None), Ok(Some(digest))) => {
+            Box::pin(super::estargz::put_together(asking, layer, digest, held, background, left)).await
+        }
+        (Err(error), _) | (_, Err(error)) => return Ok(whole(layer, &error.into())),
+    };
+    match delta {
         Ok(delta) => {
             let (fetched, size, requests) = (delta.plan.bytes(), layer.size, delta.plan.ranges.len());
             tracing::info!(layer = layer.digest, fetched, size, requests, "fetching only what no slot holds");
@@ -130,7 +144,7 @@ async fn put_together(
     let (meter, tar_split) = (asking.meter.clone(), position.tar_split);
     let (table, compressed) = unless_stopped(&meter, table(asking, layer, &position)).await?;
     let (held, meter_here, size, may_try) = (held.clone(), meter.clone(), layer.size, *left);
-    let digest = table.tar_split;
+    let digest = table.tar_split.expect("a table of zstd:chunked is refused without one");
     let search = move || {
         let _yielding = background.then(priority::yield_the_disk);
         let held = held::find(&table, &held, &meter_here);
@@ -144,7 +158,8 @@ async fn put_together(
         let tries = plan.bytes() <= may_try;
         let predicted = tries.then(|| predict::tar_split(&compressed, &position)).flatten();
         let tar_split = (Vec::new(), tar_split.inflated);
-        Ok(Ok((Delta { plan, tar_split, slots: held.slots, fetched: None }, predicted)))
+        let delta = Delta { plan, form: Form::ZstdChunked, tar_split, slots: held.slots, fetched: None };
+        Ok(Ok((delta, predicted)))
     };
     let (mut delta, predicted) = blocking(search).await??;
     if let Some(predicted) = predicted {
@@ -169,7 +184,7 @@ async fn put_together(
 }
 
 /// The result of a download, if it is not stopped before.
-async fn unless_stopped<T>(
+pub(super) async fn unless_stopped<T>(
     meter: &Meter,
     fetch: impl Future<Output = Result<T, NotWorthIt>>,
 ) -> Result<T, Not> {

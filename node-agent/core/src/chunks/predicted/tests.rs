@@ -31,18 +31,41 @@ const REAL: [(Writer, &str, u64, &str); 2] = [
     ),
 ];
 
+/// The same by estargz 0.19.1 of the stargz snapshotter, with chunks of 1000 bytes, in its two ways: anew, with names of owners
+/// and a file of its own, and with what the tar was before; and the SHA-256 of the tar before the table's own entry.
+const ESTARGZ: [(bool, &str, &str); 2] = [
+    (
+        false,
+        include_str!("../testdata/estargz-built.json"),
+        "fdc795954c215dd8af586e3f84b297ed34b62ec906ed3a376253c5f179bf9535",
+    ),
+    (
+        true,
+        include_str!("../testdata/estargz-lossless.json"),
+        "49ccbffff2c89299d1d50555a3fa13846c39d6bfa72a98195d282fd68713015e",
+    ),
+];
+/// What is in the file of one byte that estargz adds.
+const LANDMARK: u8 = 0x0f;
+
 fn predict(table: &str, writer: Writer, inflated: u64) -> Result<Vec<u8>, String> {
+    predict_of(table, writer, Known::ZstdChunked { inflated })
+}
+
+fn predict_of(table: &str, writer: Writer, known: Known) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
-    tar_split(table.as_bytes(), writer, inflated, &mut out).map_err(|bad| bad.to_string())?;
+    let length = tar_split(table.as_bytes(), writer, known, &mut out).map_err(|bad| bad.to_string())?;
+    assert_eq!(length, out.len() as u64);
     Ok(out)
 }
 
-/// The tar, with files full of `x`.
-fn tar(tar_split: &[u8]) -> Vec<u8> {
+/// The tar, with files full of `x`; those of a single byte have another one.
+fn tar(tar_split: &[u8], single: u8) -> Vec<u8> {
     let (mut records, mut tar) = (Records::new(tar_split), Vec::new());
     while let Some(record) = records.next_record().unwrap() {
         match record {
             Record::Segment(bytes) => tar.extend(bytes),
+            Record::File(1) => tar.push(single),
             Record::File(length) => tar.resize(tar.len() + usize::try_from(length).unwrap(), b'x'),
         }
     }
@@ -52,13 +75,24 @@ fn tar(tar_split: &[u8]) -> Vec<u8> {
 #[test]
 fn what_usual_programs_write_is_told_byte_by_byte() {
     for (writer, table, inflated, digest) in REAL {
-        let tar = tar(&predict(table, writer, inflated).unwrap());
+        let tar = tar(&predict(table, writer, inflated).unwrap(), b'x');
         assert_eq!(hex(&Sha256::digest(&tar)), digest, "{writer:?}");
         for other in [inflated - 1, inflated + 1, 0, u64::MAX] {
             assert!(predict(table, writer, other).is_err(), "{writer:?}: {other}");
         }
         let others = Writer::ALL.into_iter().filter(|other| *other != writer);
         others.for_each(|other| assert!(predict(table, other, inflated).is_err(), "not by {other:?}"));
+    }
+}
+
+#[test]
+fn what_estargz_writes_is_told_byte_by_byte() {
+    for (ended, table, digest) in ESTARGZ {
+        let made = |ended| tar(&predict_of(table, Writer::Go, Known::EStargz { ended }).unwrap(), LANDMARK);
+        assert_eq!(hex(&Sha256::digest(made(ended))), digest, "{ended}");
+        let (longer, shorter) = (made(true), made(false));
+        assert!(longer.len() == shorter.len() + 2 * BLOCK && longer.starts_with(&shorter));
+        assert!(predict(table, Writer::Go, u64::MAX).is_err(), "a file has no time");
     }
 }
 
@@ -109,12 +143,13 @@ proptest! {
         for writer in Writer::ALL {
             // What there is before it is found to be too short.
             let mut out = Vec::new();
-            let said = tar_split(table.as_bytes(), writer, u64::MAX, &mut out).unwrap_err();
+            let known = Known::ZstdChunked { inflated: u64::MAX };
+            let said = tar_split(table.as_bytes(), writer, known, &mut out).unwrap_err();
             if !said.to_string().contains("shorter") {
                 continue;
             }
             prop_assert_eq!(&predict(&table, writer, out.len() as u64).unwrap(), &out);
-            let tar = tar(&out);
+            let tar = tar(&out, b'x');
             prop_assert!(tar.len().is_multiple_of(BLOCK) && tar.ends_with(&[0; 2 * BLOCK]));
             let mut lengths = Vec::new();
             let mut at = 0;
