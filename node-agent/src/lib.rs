@@ -1,5 +1,8 @@
 //! The agent: every byte on a node's disk, and the report of it. `evenkeel-agent` is its command line.
 
+// They end the program where nobody listens: see [`tell`].
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod args;
 pub mod boot;
 pub mod causes;
@@ -25,3 +28,4 @@ pub mod slot;
 pub mod slots;
 pub mod stage;
 pub mod state_dir;
+pub mod tell;

@@ -18,6 +18,7 @@ use crate::{
     programs::{self, SYSTEMCTL},
     run::host::running_slot,
     state_dir::{StateDir, StateError},
+    tell::tell,
 };
 
 /// The units of the later steps, which wait for more of the system.
@@ -58,7 +59,7 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
     let has_all = failed.is_empty();
     for stage in stages {
         let applied = machine.apply(&config, stage);
-        applied.written.iter().for_each(|path| eprintln!("wrote {}", path.display()));
+        applied.written.iter().for_each(|path| tell!("wrote {}", path.display()));
         failed.extend(applied.failed);
     }
     if args.stage == When::Early {
@@ -72,7 +73,7 @@ pub(super) fn apply(args: &CloudConfigApplyArgs) -> Result<()> {
         .into_iter()
         .map(|(name, error)| anyhow::Error::from(error).context(format!("cloud-config: {name}")));
     let Some(first) = errors.next() else { return Ok(()) };
-    errors.for_each(|error| eprintln!("{}", with_causes(&error)));
+    errors.for_each(|error| tell!("{}", with_causes(&error)));
     Err(first.context(format!("{count} steps of this machine's cloud-config failed")))
 }
 
@@ -86,14 +87,14 @@ fn kept_since(args: &CloudConfigApplyArgs, running: &RunningSlot) -> LiveConfig 
         {
             // It is what the agent says that runs, counted or not.
             if let Err(error) = state.write_live_boots(&boots) {
-                eprintln!("this boot is not counted: {:#}", anyhow::Error::from(error));
+                tell!("this boot is not counted: {:#}", anyhow::Error::from(error));
             }
             live.boots = Some(boots);
         }
         Ok(live)
     };
     StateDir::open(&args.state_dir).and_then(|state| count(&state)).unwrap_or_else(|error: StateError| {
-        eprintln!("what was applied without a reboot is unknown: {:#}", anyhow::Error::from(error));
+        tell!("what was applied without a reboot is unknown: {:#}", anyhow::Error::from(error));
         LiveConfig::default()
     })
 }
@@ -135,7 +136,7 @@ fn check_document(path: &Path) -> Result<()> {
     let text =
         fs::read_to_string(path).with_context(|| format!("read the cloud-config {}", path.display()))?;
     understood(path, &text)?;
-    eprintln!("all of {} is understood", path.display());
+    tell!("all of {} is understood", path.display());
     Ok(())
 }
 

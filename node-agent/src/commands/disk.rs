@@ -20,6 +20,7 @@ use crate::{
     run::host,
     slots::{self, BootsWith, Failed, Memory, SlotReport},
     state_dir::StateDir,
+    tell::{AnswerError, answer, tell},
 };
 
 /// As the agent and the guard have it by default.
@@ -43,7 +44,7 @@ pub(super) fn create(path: &Path, sizes: SizeArgs, force: bool) -> Result<()> {
     let make = if force { install::replace_disk } else { install::create_disk };
     let disk = make(path, sizes.into())?;
     for partition in disk.partitions() {
-        println!("{:<18} {:>8} MiB  {}", partition.name, partition.length >> 20, partition.part_uuid);
+        answer!("{:<18} {:>8} MiB  {}", partition.name, partition.length >> 20, partition.part_uuid)?;
     }
     Ok(())
 }
@@ -51,11 +52,9 @@ pub(super) fn create(path: &Path, sizes: SizeArgs, force: bool) -> Result<()> {
 /// Says what was written again of a disk's partition table.
 pub(super) fn tell_of_table(path: &Path, mended: &MendedTable) {
     let path = path.display();
-    mended.lost.iter().for_each(|what| eprintln!("{path} had lost {what}: written again"));
+    mended.lost.iter().for_each(|what| tell!("{path} had lost {what}: written again"));
     if mended.moved {
-        eprintln!(
-            "{path} became larger: the second copy of its partition table was written anew, at its end"
-        );
+        tell!("{path} became larger: the second copy of its partition table was written anew, at its end");
     }
 }
 
@@ -82,8 +81,8 @@ pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
     }
     let report = slots::report(&disk, &entries, &memory)?;
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Text => report.iter().for_each(|slot| print(slot, memory.reset.as_ref())),
+        Output::Json => answer!("{}", serde_json::to_string_pretty(&report)?)?,
+        Output::Text => report.iter().try_for_each(|slot| print(slot, memory.reset.as_ref()))?,
     }
     Ok(())
 }
@@ -91,7 +90,7 @@ pub(super) fn slots(args: &SlotsArgs) -> Result<()> {
 /// Characters of a label that are shown.
 const TEXT_MAX: usize = 1024;
 
-fn print(slot: &SlotReport, reset: Option<&Reset>) {
+fn print(slot: &SlotReport, reset: Option<&Reset>) -> Result<(), AnswerError> {
     let boots = match (slot.default, slot.tries_left) {
         (true, Some(left)) => format!("boots next, {left} tries left"),
         (true, None) => "boots next".to_owned(),
@@ -103,27 +102,28 @@ fn print(slot: &SlotReport, reset: Option<&Reset>) {
     let image = slot.image.as_deref().unwrap_or("-");
     let runs = if slot.running { "runs, " } else { "" };
     let pinned = if slot.pinned { ", pinned" } else { "" };
-    println!("{:<9} {state:<9} {:<26} {image}", slot.name, format!("{runs}{boots}{pinned}"));
-    let Some(digest) = &slot.digest else { return };
-    println!("{:10}version {}, {digest}", "", slot.version.as_deref().unwrap_or("-"));
+    answer!("{:<9} {state:<9} {:<26} {image}", slot.name, format!("{runs}{boots}{pinned}"))?;
+    let Some(digest) = &slot.digest else { return Ok(()) };
+    answer!("{:10}version {}, {digest}", "", slot.version.as_deref().unwrap_or("-"))?;
     let time = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| format!("{at:.0}"));
     let plan = slot.plan_id.as_deref().map(|plan| format!(" for plan {plan}")).unwrap_or_default();
     let verified = slot
         .damaged_at
         .map_or_else(|| format!("verified {}", time(slot.verified_at)), |at| format!("damaged at byte {at}"));
-    println!("{:10}written {}{plan}, {verified}", "", time(slot.written_at));
+    answer!("{:10}written {}{plan}, {verified}", "", time(slot.written_at))?;
     if let Some(words) = slot.boots_with.as_ref().and_then(configured_by) {
-        println!("{:10}{words}", "");
+        answer!("{:10}{words}", "")?;
     }
     if let Some(reset) = reset.filter(|_| slot.begins_anew.is_some()) {
-        println!("{:10}begins anew at its next boot: {}", "", reset.losses());
+        answer!("{:10}begins anew at its next boot: {}", "", reset.losses())?;
     }
     if let Some(Failed { cause, count }) = &slot.failed {
-        println!("{:10}failed on this machine {count} times, the last time because of {cause:?}", "");
+        answer!("{:10}failed on this machine {count} times, the last time because of {cause:?}", "")?;
     }
     for (key, value) in &slot.labels {
-        println!("{:10}{}={}", "", printable(key, TEXT_MAX), printable(value, TEXT_MAX));
+        answer!("{:10}{}={}", "", printable(key, TEXT_MAX), printable(value, TEXT_MAX))?;
     }
+    Ok(())
 }
 
 /// Nothing where no cloud-config of the cluster's came with it, and none was applied.

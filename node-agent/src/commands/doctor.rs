@@ -10,6 +10,7 @@ use super::{Unfit, disk::STATE_DIR};
 use crate::{
     args::{DoctorArgs, Output},
     doctor::{Look, Place, look},
+    tell::{AnswerError, answer},
 };
 
 /// The command's JSON form.
@@ -30,8 +31,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<()> {
     let findings = doctor::examine(&look(&place, Look::AndWrite));
     let verdict = doctor::overall(&findings);
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&Report { verdict, checks: &findings })?),
-        Output::Text => findings.iter().for_each(print),
+        Output::Json => answer!("{}", serde_json::to_string_pretty(&Report { verdict, checks: &findings })?)?,
+        Output::Text => findings.iter().try_for_each(print)?,
     }
     if verdict < Verdict::Fail {
         return Ok(());
@@ -39,14 +40,15 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<()> {
     Err(Unfit(findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count()).into())
 }
 
-fn print(finding: &Finding) {
+fn print(finding: &Finding) -> Result<(), AnswerError> {
     let verdict = match finding.verdict {
         Verdict::Ok => "ok",
         Verdict::Warn => "warn",
         Verdict::Fail => "FAIL",
     };
-    println!("{verdict:<5} {:<17} {}", finding.check, finding.message);
+    answer!("{verdict:<5} {:<17} {}", finding.check, finding.message)?;
     if let Some(advice) = &finding.advice {
-        println!("{:24}{advice}", "");
+        answer!("{:24}{advice}", "")?;
     }
+    Ok(())
 }

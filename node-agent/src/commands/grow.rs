@@ -9,6 +9,7 @@ use crate::{
     args::GrowArgs,
     disk::TableGrowth,
     grow::{self, FileSystem, Grown},
+    tell::tell,
 };
 
 pub(super) fn grow(args: &GrowArgs) -> Result<()> {
@@ -19,7 +20,7 @@ pub(super) fn grow(args: &GrowArgs) -> Result<()> {
             "the last partition is not evenkeel-state, so that it has no room to grow: nothing was done";
         return Err(refused(format!("{}: {message}", path.display())));
     }
-    eprintln!("{}", words(&path, grown));
+    tell!("{}", words(&path, grown));
     Ok(())
 }
 

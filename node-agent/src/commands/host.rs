@@ -6,11 +6,12 @@ use crate::{
     args::InitArgs,
     guard::{self, GuardArgs},
     init,
+    tell::tell,
 };
 
 pub(super) fn init(args: &InitArgs) -> Result<()> {
     init::init(&args.root, !args.no_initrd)?;
-    eprintln!("the image under {} can be booted from a slot", args.root.display());
+    tell!("the image under {} can be booted from a slot", args.root.display());
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::{
     args::{Output, StageArgs, VerifyImageArgs},
     own_changes,
     stage::{self, Meter, StageRequest, Staged},
+    tell::{answer, tell},
 };
 
 const PROGRESS_TERMINAL: Duration = Duration::from_millis(500);
@@ -32,13 +33,13 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
     if let Some(running) = running
         && let Err(error) = tell_conflicts(&request, &running, &args.slot.disk.proc)
     {
-        eprintln!("conflicts with this machine's own changes are unknown: {error:#}");
+        tell!("conflicts with this machine's own changes are unknown: {error:#}");
     }
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&account(&request.slot, &staged))?),
+        Output::Json => answer!("{}", serde_json::to_string_pretty(&account(&request.slot, &staged))?)?,
         Output::Text => {
             let Staged { record, cost } = &staged;
-            println!(
+            answer!(
                 "slot {} holds {} ({}): {} MiB downloaded, {} MiB copied, {} MiB written, {} MiB there already, {} ms",
                 request.slot,
                 record.image,
@@ -48,7 +49,7 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
                 cost.bytes_written >> 20,
                 cost.bytes_skipped >> 20,
                 cost.milliseconds
-            );
+            )?;
         }
     }
     Ok(())
@@ -58,7 +59,7 @@ pub(super) fn stage(args: &StageArgs) -> Result<()> {
 fn tell_conflicts(request: &StageRequest, running: &str, proc: &Path) -> Result<()> {
     let (before, after) = (request.disk.slot(running)?, request.disk.slot(&request.slot)?);
     for path in own_changes::conflicts(&own_changes::of_machine(proc), &before, &after)? {
-        eprintln!(
+        tell!(
             "{}: this machine changed it, and the image has another version than the one before: the machine's stays",
             path.display()
         );
@@ -75,8 +76,7 @@ pub(super) fn verify(args: &VerifyImageArgs) -> Result<()> {
         let image = registry.resolve(&args.image).await?.image;
         check(&registry, &trust, &image.parse()?).await.map(|()| image)
     })?;
-    println!("{image}");
-    Ok(())
+    Ok(answer!("{image}")?)
 }
 
 /// The digest of an image that can be had, with its layers if all of them are to be fetched, and was signed by those who
@@ -125,7 +125,7 @@ pub(super) async fn stage_with_progress(request: &StageRequest) -> Result<Staged
         tokio::select! {
             staged = &mut staging => {
                 if terminal {
-                    eprintln!();
+                    tell!("");
                 }
                 return Ok(staged?);
             }

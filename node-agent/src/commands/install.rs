@@ -21,6 +21,7 @@ use crate::{
     mend,
     slot::scrub,
     slots,
+    tell::tell,
 };
 
 /// A slot that every disk of ours has.
@@ -48,7 +49,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
         install::write_cloud_config(&disk, text)?;
     }
     let on_bios = install::make_bootable_with(&disk, &slot, &record, loader)?;
-    eprintln!("{} boots {} ({}) from slot {}", args.disk.display(), args.image, record.version, slot.name);
+    tell!("{} boots {} ({}) from slot {}", args.disk.display(), args.image, record.version, slot.name);
     tell_of_bios(on_bios, loader);
     match &args.recovery_image {
         Some(image) => recovery::write_recovery(disk, image, &source, &runtime),
@@ -66,8 +67,8 @@ fn there_already(disk: &Disk, digest: &str) -> Result<Option<(SlotRegion, SlotRe
     let record = slot.read_record()?;
     let damage = scrub::first_damage(&slot, &record).with_context(|| format!("read slot {}", slot.name))?;
     match &damage {
-        Some(damage) => eprintln!("{damage}: the image goes into another slot"),
-        None => eprintln!("slot {} holds the image already, and is what the disk boots", slot.name),
+        Some(damage) => tell!("{damage}: the image goes into another slot"),
+        None => tell!("slot {} holds the image already, and is what the disk boots", slot.name),
     }
     Ok(damage.is_none().then_some((slot, record)))
 }
@@ -93,14 +94,14 @@ pub(super) fn tell_of_bios(on_bios: OnBios, loader: Loader) {
         return;
     }
     match on_bios {
-        OnBios::Boots => eprintln!("machines with UEFI and with BIOS boot it"),
-        OnBios::NoLoader => eprintln!(
+        OnBios::Boots => tell!("machines with UEFI and with BIOS boot it"),
+        OnBios::NoLoader => tell!(
             "nothing was written for machines with BIOS: the image has no boot.img and core.img in /usr/lib/grub/i386-pc"
         ),
         OnBios::NoPlace(NoBiosPlace::Blocks) => {
-            eprintln!("machines with BIOS do not boot it: no BIOS boots a disk with blocks of 4096 bytes");
+            tell!("machines with BIOS do not boot it: no BIOS boots a disk with blocks of 4096 bytes");
         }
-        OnBios::NoPlace(NoBiosPlace::Partition) => eprintln!(
+        OnBios::NoPlace(NoBiosPlace::Partition) => tell!(
             "machines with BIOS do not boot it: it has no partition evenkeel-bios, which disks of this version have \
              (`install --force` makes the disk anew)"
         ),
@@ -152,11 +153,11 @@ fn brought_back(disk: Disk, sizes: SizeArgs) -> Result<Disk> {
     let path = disk.path().display();
     super::disk::tell_of_table(disk.path(), &Disk::mend_table(disk.path())?);
     if mend::format_unreadable(&disk)? {
-        eprintln!("{path} has a boot partition that cannot be read: it is made anew");
+        tell!("{path} has a boot partition that cannot be read: it is made anew");
     }
     // An installation that was cut off before this one is to leave nothing.
     if let Err(error) = esp::reclaim(&disk) {
-        eprintln!("what it left on the boot partition stays: {:#}", anyhow::Error::from(error));
+        tell!("what it left on the boot partition stays: {:#}", anyhow::Error::from(error));
     }
     Ok(disk)
 }

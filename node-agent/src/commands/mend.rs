@@ -8,6 +8,7 @@ use crate::{
     args::MendArgs,
     disk::Disk,
     mend::{self, BiosCode, BootFiles, bootable, make_boot_partition},
+    tell::tell,
 };
 
 pub(super) fn mend(args: &MendArgs) -> Result<()> {
@@ -24,24 +25,21 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
         let loader = args.bootloader.map_or_else(|| mend::loader_for(&disk, slot), Ok)?;
         let (record, on_bios) = make_boot_partition(&disk, slot, loader)?;
         let version = record.version;
-        eprintln!(
-            "the boot partition was made anew, with {}: slot {slot} ({version}) boots next",
-            loader.name()
-        );
+        tell!("the boot partition was made anew, with {}: slot {slot} ({version}) boots next", loader.name());
         install::tell_of_bios(on_bios, loader);
         return Ok(());
     }
     let code = mend::restore_bios_code(&disk, !table.lost.is_empty())?;
     tell_of_code(&disk, &code);
     let files = mend::restore_boot_files(&disk)?;
-    files.written.iter().for_each(|file| eprintln!("{file}: written again, from the slot"));
+    files.written.iter().for_each(|file| tell!("{file}: written again, from the slot"));
     let files_were_whole = files.written.is_empty();
     all_written(files)?;
     match mend::boots(&disk) {
         Some(what) if table.was_whole() && code == BiosCode::AsItWas && files_were_whole => {
-            eprintln!("{}: nothing to mend, it boots by {what}", path.display());
+            tell!("{}: nothing to mend, it boots by {what}", path.display());
         }
-        Some(what) => eprintln!("{} boots by {what}", path.display()),
+        Some(what) => tell!("{} boots by {what}", path.display()),
         None => return Err(refused(which_slot(&bootable(&disk)?))),
     }
     Ok(())
@@ -51,8 +49,8 @@ fn tell_of_code(disk: &Disk, code: &BiosCode) {
     let path = disk.path().display();
     match code {
         BiosCode::AsItWas => {}
-        BiosCode::Written(slot) => eprintln!("{path}: GRUB for BIOS was written again, from slot {slot}"),
-        BiosCode::NowhereToBeHad => eprintln!(
+        BiosCode::Written(slot) => tell!("{path}: GRUB for BIOS was written again, from slot {slot}"),
+        BiosCode::NowhereToBeHad => tell!(
             "{path} has lost a part of GRUB for BIOS, and no slot's image brings it: a machine with BIOS does not boot it \
              until `evenkeel-agent install` is run with an image that does"
         ),
@@ -63,7 +61,7 @@ fn tell_of_code(disk: &Disk, code: &BiosCode) {
 fn all_written(BootFiles { left, why, .. }: BootFiles) -> Result<()> {
     let mut left = left.into_iter();
     let Some(first) = left.next() else { return Ok(()) };
-    left.for_each(|file| eprintln!("{file}, and could not be written again"));
+    left.for_each(|file| tell!("{file}, and could not be written again"));
     Err(why.map_or_else(
         || {
             let advice = format!(

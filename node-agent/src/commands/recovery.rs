@@ -14,6 +14,7 @@ use crate::{
     boot,
     disk::{Disk, SlotRegion},
     reset,
+    tell::tell,
 };
 
 /// As an update's trial has.
@@ -36,7 +37,7 @@ pub(super) fn write_recovery(disk: Disk, image: &str, source: &Source, runtime: 
     let staged = runtime.block_on(image::stage_with_progress(&request))?;
     let region = request.disk.slot(RECOVERY_SLOT)?;
     boot::open(&request.disk)?.make_last_resort(&region, &staged.record)?;
-    eprintln!("{} ({}) boots when no other slot does", request.image, staged.record.version);
+    tell!("{} ({}) boots when no other slot does", request.image, staged.record.version);
     Ok(())
 }
 
@@ -63,7 +64,7 @@ pub(super) fn reset(args: &ResetArgs) -> Result<()> {
     let request =
         Reset { slot: region.name.clone(), digest: record.release(), wipe_state, wipe_oem, asked: None };
     reset::request(loader.esp(), &request)?;
-    eprintln!(
+    tell!(
         "slot {} ({}) boots next and begins anew: {}. Reboot to do it; `evenkeel-agent rollback` takes it back until then",
         region.name,
         record.version,

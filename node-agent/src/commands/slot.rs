@@ -24,6 +24,7 @@ use crate::{
     run::host,
     slots,
     state_dir::StateDir,
+    tell::tell,
 };
 
 /// A disk, its boot loader's entries, its slots, and the slot that runs if the disk is this machine's.
@@ -127,7 +128,7 @@ pub(super) fn activate(args: &ActivateArgs) -> Result<()> {
     tell_of_withdrawn(reset.as_ref());
     forget_live(&name, &record, disk::state_dir(&args.slot.disk, &args.state).as_deref())?;
     situation.bootloader.arm_trial(&slot, &record, args.tries)?;
-    eprintln!("slot {name} ({}) boots next, at most {} times until it is kept", record.version, args.tries);
+    tell!("slot {name} ({}) boots next, at most {} times until it is kept", record.version, args.tries);
     Ok(())
 }
 
@@ -142,14 +143,14 @@ pub(super) fn forget_live(slot: &str, record: &SlotRecord, state: Option<&Path>)
     let release = record.release();
     if let Some(kept) = live.kept_for(slot, &release).filter(|kept| kept.setting.release != release) {
         let kept = &kept.setting.release;
-        eprintln!("slot {slot} boots with what came with it: {kept}, applied without a reboot, is forgotten");
+        tell!("slot {slot} boots with what came with it: {kept}, applied without a reboot, is forgotten");
     }
     Ok(())
 }
 
 fn tell_of_withdrawn(reset: Option<&Reset>) {
     if let Some(reset) = reset {
-        eprintln!(
+        tell!(
             "what `evenkeel-agent reset` asked for is withdrawn: slot {} does not begin anew any more",
             reset.slot
         );
@@ -169,7 +170,7 @@ pub(super) fn commit(args: &SlotArgs) -> Result<()> {
         )));
     }
     situation.bootloader.commit(slot)?;
-    eprintln!("slot {slot} is kept");
+    tell!("slot {slot} is kept");
     Ok(())
 }
 
@@ -189,11 +190,11 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
     if let (Some(trial), None) = (trial, wanted) {
         give_up(&situation, trial, state.as_deref())?;
         tell_of_withdrawn(reset.as_ref());
-        eprintln!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
+        tell!("slot {} is not bootable any more; the old slot boots next", trial.name.slot);
         return Ok(());
     }
     if let (Some(reset), None) = (&reset, wanted) {
-        eprintln!("slot {} boots next, and does not begin anew any more", reset.slot);
+        tell!("slot {} boots next, and does not begin anew any more", reset.slot);
         return Ok(());
     }
     let current = situation.current().unwrap_or_default();
@@ -210,7 +211,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<()> {
         give_up(&situation, trial, state.as_deref())?;
     }
     situation.bootloader.make_default(&slot, &record)?;
-    eprintln!("slot {name} ({}) boots next; reboot to use it", record.version);
+    tell!("slot {name} ({}) boots next; reboot to use it", record.version);
     Ok(())
 }
 
@@ -219,7 +220,7 @@ fn checks(state: Option<&Path>) -> SlotChecks {
     let Some(state) = state.filter(|path| path.is_dir()) else { return SlotChecks::default() };
     let checks = StateDir::open(state).and_then(|state| state.slot_checks());
     checks.unwrap_or_else(|error| {
-        eprintln!("which slots are damaged is unknown: {}", with_causes(&error.into()));
+        tell!("which slots are damaged is unknown: {}", with_causes(&error.into()));
         SlotChecks::default()
     })
 }
@@ -235,7 +236,7 @@ fn give_up(situation: &Situation, trial: &BootEntry, state: Option<&Path>) -> Re
         let verdict = Verdict { digest: trial.body.digest.clone(), cause: RollbackCause::User, message };
         if let Err(error) = StateDir::open(state).and_then(|state| state.write_verdict(&verdict)) {
             let why = with_causes(&error.into());
-            eprintln!("the agent may hold this against the image, as it cannot be told: {why}");
+            tell!("the agent may hold this against the image, as it cannot be told: {why}");
         }
     }
     Ok(situation.bootloader.disarm(slot)?)
@@ -243,13 +244,13 @@ fn give_up(situation: &Situation, trial: &BootEntry, state: Option<&Path>) -> Re
 
 pub(super) fn pin(args: &PinArgs) -> Result<()> {
     pins::pin(&writable(args)?, &args.slot)?;
-    eprintln!("slot {} is pinned: no update writes it until `evenkeel-agent unpin {}`", args.slot, args.slot);
+    tell!("slot {} is pinned: no update writes it until `evenkeel-agent unpin {}`", args.slot, args.slot);
     Ok(())
 }
 
 pub(super) fn unpin(args: &PinArgs) -> Result<()> {
     pins::unpin(&writable(args)?, &args.slot)?;
-    eprintln!("slot {} is not pinned any more", args.slot);
+    tell!("slot {} is not pinned any more", args.slot);
     Ok(())
 }
 

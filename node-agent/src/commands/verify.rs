@@ -15,6 +15,7 @@ use crate::{
     slot::scrub::{self, Damage},
     stage::priority,
     state_dir::StateDir,
+    tell::{answer, tell},
 };
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
@@ -56,12 +57,12 @@ fn look(region: &SlotRegion, record: &SlotRecord, state: Option<&StateDir>) -> R
         state.write_slot_checks(&checks)?;
     }
     if found.is_none() {
-        println!(
+        answer!(
             "slot {name} holds what was written: {} MiB of {} read in {} s",
             record.filesystem_length >> 20,
             record.image,
             begun.elapsed().as_secs()
-        );
+        )?;
     }
     Ok(found)
 }
@@ -90,7 +91,7 @@ struct Told(Option<anyhow::Error>);
 impl Told {
     fn tell(&mut self, error: impl Into<anyhow::Error>) {
         if let Some(before) = self.0.replace(error.into()) {
-            eprintln!("evenkeel-agent: {}", with_causes(&before));
+            tell!("evenkeel-agent: {}", with_causes(&before));
         }
     }
 
