@@ -14,6 +14,8 @@ mod slot;
 mod source;
 mod verify;
 
+use std::error::Error;
+
 use anyhow::Result;
 use evenkeel_registry::RegistryError;
 use evenkeel_trust::{PolicyError, Refusal};
@@ -105,7 +107,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         reset::ResetError,
         slots::SlotsError,
     };
-    for cause in error.chain() {
+    for cause in error.chain().map(innermost) {
         if let Some(error) = cause.downcast_ref::<StageError>() {
             return stage_exit_code(error);
         }
@@ -115,8 +117,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<RegistryError>() {
             return registry_exit_code(error);
         }
-        if let Some(DiskError::Exists(_) | DiskError::InUse(_) | DiskError::Partition(_)) =
-            cause.downcast_ref()
+        if let Some(
+            DiskError::Exists(_)
+            | DiskError::InUse(_)
+            | DiskError::Claimed(_)
+            | DiskError::NoDisk(_)
+            | DiskError::Partition(_)
+            | DiskError::Layout(_),
+        ) = cause.downcast_ref()
         {
             return EXIT_REFUSED;
         }
@@ -166,6 +174,30 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
     }
     1
+}
+
+/// What an error speaks for: those that say another's words alone hide it from whoever goes from cause to cause.
+fn innermost<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    use crate::{install::InstallError, mend::MendError, slots::SlotsError};
+    let inner: Option<&(dyn Error + 'static)> = match cause.downcast_ref() {
+        Some(InstallError::Disk(error)) => Some(error),
+        Some(InstallError::Esp(error)) => Some(error),
+        Some(InstallError::Boot(error)) => Some(error),
+        _ => None,
+    };
+    let inner: Option<&(dyn Error + 'static)> = match cause.downcast_ref() {
+        Some(MendError::Disk(error)) => Some(error),
+        Some(MendError::Region(error)) => Some(error),
+        Some(MendError::Install(error)) => Some(error),
+        None => inner,
+    };
+    let inner: Option<&(dyn Error + 'static)> = match cause.downcast_ref() {
+        Some(SlotsError::Disk(error)) => Some(error),
+        Some(SlotsError::Region(error)) => Some(error),
+        Some(SlotsError::Pins(error)) => Some(error),
+        None => inner,
+    };
+    inner.map_or(cause, innermost)
 }
 
 fn stage_exit_code(error: &StageError) -> u8 {

@@ -5,18 +5,19 @@
 pub mod aligned;
 mod bios;
 mod block_device;
+mod claim;
 mod device;
 mod file_device;
 mod fresh;
 mod grow;
 mod kernel_table;
 pub mod mkfs;
+mod partition;
 pub mod region;
 mod running;
 mod table;
 
 use std::{
-    fs::OpenOptions,
     io,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
@@ -31,15 +32,13 @@ use gpt::disk::LogicalBlockSize;
 
 pub use bios::{BiosError, NoBiosPlace};
 pub use block_device::{BlockDevice, Cursor, Window};
+pub use claim::Claim;
 pub use file_device::{Access, FileDevice};
 pub use grow::TableGrowth;
+pub use partition::Partition;
 pub use region::{RegionError, SlotRegion};
 pub use running::find as find_running;
 pub use table::MendedTable;
-
-/// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written
-/// to.
-const FILE_BYTES_DEFAULT: u64 = 8 << 30;
 
 /// Sizes of a disk that is made.
 #[derive(Clone, Copy, Debug)]
@@ -57,25 +56,8 @@ pub struct Sizes {
 pub struct Disk {
     path: PathBuf,
     partitions: Vec<Partition>,
-}
-
-/// One of the disk's partitions.
-#[derive(Clone, Debug)]
-pub struct Partition {
-    /// Name in the partition table.
-    pub name: String,
-    /// GUID, lower-case.
-    pub part_uuid: String,
-    /// Bytes from the start of the disk.
-    pub disk_offset: u64,
-    /// Bytes.
-    pub length: u64,
-    /// The file to open: the disk file itself, or the partition's device node.
-    pub path: PathBuf,
-    /// What is used in place of `path`, where a device was given and not a path.
-    pub device: Option<Arc<dyn BlockDevice>>,
-    /// Bytes from the start of `path`; 0 for a device node.
-    pub offset: u64,
+    /// While it is made or installed.
+    _claim: Option<Claim>,
 }
 
 impl Partition {
@@ -155,6 +137,14 @@ pub enum DiskError {
     /// Somebody uses it.
     #[error("{0} is in use, it or a part of it: unmount it first, or choose another disk")]
     InUse(PathBuf),
+    /// Another program of ours works on it.
+    #[error("another program is making, installing or mending {0}: wait until it has ended")]
+    Claimed(PathBuf),
+    /// Something that holds no bytes, or not by their place.
+    #[error(
+        "{0} is neither a file nor a disk: name a whole disk, such as /dev/nvme0n1, or a file that holds one"
+    )]
+    NoDisk(PathBuf),
     /// A part of a disk.
     #[error("{0} is a partition: name the whole disk")]
     Partition(PathBuf),
@@ -194,13 +184,18 @@ impl Disk {
     /// Opens a disk that was made by [`Disk::create`].
     pub fn open(path: &Path) -> Result<Self, DiskError> {
         let io_error = |source| DiskError::Io { operation: "open", path: path.to_owned(), source };
-        let device = open(path, None, Access::Read).and_then(Window::whole).map_err(io_error)?;
         let block = is_block_device(path)?;
+        let device = open(path, None, Access::Read).and_then(Window::whole).map_err(io_error)?;
         let node = |disk_offset| device::partition_node(path, disk_offset).map(|node| (node, 0));
         let in_file = |disk_offset| Ok((path.to_owned(), disk_offset));
         let found = table::read(path, &device, table::block_size(path)?)?;
         let place = |offset| if block { node(offset) } else { in_file(offset) };
         Self::with(path, found, None, place)
+    }
+
+    /// The same, of a disk that nobody else makes, installs or mends as long as this is there.
+    pub fn open_alone(path: &Path) -> Result<Self, DiskError> {
+        Ok(Self { _claim: Some(Claim::take(path)?), ..Self::open(path)? })
     }
 
     /// Uses a device with the layout of [`Disk::create`] that somebody has opened: with 512-byte sectors, and with its
@@ -224,17 +219,22 @@ impl Disk {
             let device = device.cloned();
             partitions.push(Partition { name, part_uuid, disk_offset, length, path: node, device, offset });
         }
-        Ok(Self { path: path.to_owned(), partitions })
+        Ok(Self { path: path.to_owned(), partitions, _claim: None })
     }
 
     /// Makes a disk: the file (of 8 GiB unless given) if `path` is not a device, the partition table, and an empty
     /// state file system. What is on it is lost if `overwrite` says so; else it must be blank, or a disk that was begun
-    /// before. Until [`Disk::finish`] it counts as one that was begun.
+    /// before. Until [`Disk::finish`] it counts as one that was begun. Nobody else may make it as long as this is there.
     pub fn create(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Self, DiskError> {
         let Sizes { disk: size, slot: slot_size, slots } = sizes;
         fresh::check(path, overwrite)?;
         let block = path.exists() && is_block_device(path)?;
-        let length = if block { device::length(path)? } else { make_file(path, sizes)? };
+        let wanted = if block { None } else { Some(fresh::file_length(path, sizes)?) };
+        let claim = Claim::take_to_make(path)?;
+        // Whoever had it before may have finished it meanwhile.
+        fresh::check(path, overwrite)?;
+        wanted.map_or(Ok(()), |length| fresh::extend(path, length))?;
+        let length = device::length(path)?;
         let length = size.map_or(length, |size| size.min(length));
         let mut layout = layout::layout(length, slot_size, slots)?;
         if table::block_size(path)?.as_u64() == layout::BIOS_BLOCK {
@@ -245,7 +245,7 @@ impl Disk {
         if block {
             kernel_table::tell(path)?;
         }
-        let disk = Self::open(path)?;
+        let disk = Self { _claim: Some(claim), ..Self::open(path)? };
         for name in disk.slot_names().chain([layout::RECOVERY_SLOT]) {
             // What lay there before is not what an update may take for an image.
             disk.slot(name)?.wipe_record().map_err(Box::new)?;
@@ -253,6 +253,11 @@ impl Disk {
         disk.forget_bios_code()?;
         mkfs::ext4(disk.partition(Role::State)?, "ek-state", None)?;
         Ok(disk)
+    }
+
+    /// The same disk, which others may make, install or mend from now on.
+    pub fn unclaimed(self) -> Self {
+        Self { _claim: None, ..self }
     }
 
     /// Says, durably, that the disk has all its file systems.
@@ -355,18 +360,6 @@ impl Disk {
     }
 }
 
-impl Partition {
-    /// Opens it. Places are bytes from the partition's start.
-    pub fn open(&self, access: Access) -> io::Result<Window> {
-        Ok(Window::new(open(&self.path, self.device.as_ref(), access)?, self.offset, self.length))
-    }
-
-    /// Whether the partition is a device of its own, so that the kernel can mount it.
-    pub fn is_device(&self) -> bool {
-        self.offset == 0 && self.disk_offset != 0
-    }
-}
-
 /// The device that was given, or else the one at `path`.
 fn open(
     path: &Path,
@@ -379,22 +372,13 @@ fn open(
     })
 }
 
-/// Makes the disk's file, or takes one that is there and blank, such as `truncate` makes it. Gives its length in bytes.
-fn make_file(path: &Path, sizes: Sizes) -> Result<u64, DiskError> {
-    let io_error = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
-    let there = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let size = sizes.disk.or((there > 0).then_some(there)).unwrap_or(FILE_BYTES_DEFAULT);
-    // Nothing is left behind by a size that cannot be.
-    layout::layout(size, sizes.slot, sizes.slots)?;
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(|source| io_error("create", source))?;
-    file.set_len(size).map_err(|source| io_error("extend", source))?;
-    Ok(size)
-}
-
+/// Whether a disk is a device, and no file; nothing else can be one.
 fn is_block_device(path: &Path) -> Result<bool, DiskError> {
-    std::fs::metadata(path)
-        .map(|metadata| metadata.file_type().is_block_device())
-        .map_err(|source| DiskError::Io { operation: "open", path: path.to_owned(), source })
+    let found = std::fs::metadata(path);
+    let found = found.map_err(|source| DiskError::Io { operation: "open", path: path.to_owned(), source })?;
+    let kind = found.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(kind.is_block_device());
+    }
+    Err(DiskError::NoDisk(path.to_owned()))
 }

@@ -5,6 +5,7 @@
 
 mod device;
 mod fat;
+mod file;
 mod read_only;
 mod vfat;
 
@@ -14,6 +15,7 @@ use evenkeel_node_agent_core::layout::Role;
 
 use device::DeviceEsp;
 pub use fat::FatEsp;
+use file::FileEsp;
 
 use crate::disk::{Disk, DiskError};
 
@@ -71,15 +73,14 @@ pub enum EspError {
 /// kernel is asked to.
 pub fn open(disk: &Disk) -> Result<Box<dyn Esp>, EspError> {
     let partition = disk.partition(Role::Esp)?;
+    let failed = |source| EspError::Io { operation: "open", disk: disk.path().display().to_string(), source };
     if partition.is_device() {
         return Ok(Box::new(DeviceEsp::new(partition.clone())));
     }
-    let opened = FatEsp::open(partition).map_err(|source| EspError::Io {
-        operation: "open",
-        disk: disk.path().display().to_string(),
-        source,
-    })?;
-    Ok(Box::new(opened))
+    if partition.device.is_some() {
+        return Ok(Box::new(FatEsp::open(partition).map_err(failed)?));
+    }
+    Ok(Box::new(FileEsp::new(partition.clone()).map_err(failed)?))
 }
 
 /// Takes away what power cuts have left on the partition and no file has, as far as it can be told.

@@ -89,15 +89,17 @@ pub enum OnBios {
 
 /// Makes a disk with all its file systems, empty, of a file or device that has nothing on it.
 pub fn create_disk(path: &Path, sizes: Sizes) -> Result<Disk, InstallError> {
-    make_disk(path, sizes, false)
+    make_disk(path, sizes, false).map(Disk::unclaimed)
 }
 
 /// As [`create_disk`], of whatever there is: it is lost.
 pub fn replace_disk(path: &Path, sizes: Sizes) -> Result<Disk, InstallError> {
-    make_disk(path, sizes, true)
+    make_disk(path, sizes, true).map(Disk::unclaimed)
 }
 
-fn make_disk(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Disk, InstallError> {
+/// As [`create_disk`], or [`replace_disk`] if `overwrite` says so, and nobody else makes, installs or mends it as long as the disk
+/// is there.
+pub fn make_disk(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Disk, InstallError> {
     let disk = Disk::create(path, sizes, overwrite)?;
     esp::format(&disk)?;
     mkfs::ext4(disk.partition(Role::Oem)?, "ek-oem", None)?;

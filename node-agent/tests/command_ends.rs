@@ -3,13 +3,18 @@
 mod machine_on_disk;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use machine_on_disk::{Content, Machine};
+use evenkeel_node_agent::{
+    disk::{Access, Disk},
+    install,
+};
+use evenkeel_node_agent_core::layout::Role;
+use machine_on_disk::{Content, Machine, SIZES, run};
 
 const CONTENT: Content<'_> = Content {
     loader: ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ"),
@@ -73,4 +78,82 @@ fn a_log_that_nobody_takes_ends_nothing() {
     let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("trust/tests/vectors/p256.pub");
     let output = agent(&args).arg(key).stderr(unread()).output();
     assert_eq!(end(&output.unwrap()).0, 4);
+}
+
+#[test]
+fn what_is_refused_ends_with_the_code_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(place("text"), "what somebody needs").unwrap();
+    let small = File::create(place("small")).unwrap();
+    small.set_len(64 << 20).unwrap();
+    nix::unistd::mkfifo(place("pipe").as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let here = folder.path().to_str().unwrap().to_owned();
+    for (disk, words) in [
+        (place("text"), "is not empty"),
+        (place("small"), "too small"),
+        (here, "neither a file nor a disk"),
+        (place("pipe"), "neither a file nor a disk"),
+        ("/dev/null".to_owned(), "neither a file nor a disk"),
+    ] {
+        let (code, said) = end(&agent(&["disk", "create", &disk]).output().unwrap());
+        assert!(code == 3 && said.contains(words), "create {disk}: {code} {said}");
+        let (code, said) = end(&agent(&["slots", "--disk", &disk]).output().unwrap());
+        assert!(
+            code != 0 && (words != "neither a file nor a disk" || said.contains(words)),
+            "{disk}: {said}"
+        );
+    }
+    let machine = Machine::new();
+    let disk = machine.disk.path().to_str().unwrap();
+    let (code, said) = end(&agent(&["disk", "mend", "--slot", "b", "--disk", disk]).output().unwrap());
+    assert!(code == 3 && said.contains("slot b holds no complete image"), "{code} {said}");
+}
+
+/// Of two at once the second would make the partitions anew that the boot entries of the first one name.
+#[test]
+fn a_disk_is_made_and_installed_by_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    let name = path.to_str().unwrap();
+    let create = || {
+        end(&agent(&["disk", "create", name, "--size", "1100MiB", "--slot-size", "64MiB", "--force"])
+            .output()
+            .unwrap())
+    };
+    let mend = || end(&agent(&["disk", "mend", "--disk", name]).output().unwrap());
+    let made = install::make_disk(&path, SIZES, false).unwrap();
+    for (code, said) in [create(), mend()] {
+        assert!(code == 3 && said.contains("another program is making"), "{code} {said}");
+    }
+    assert!(Disk::open(&path).unwrap().partition(Role::State).is_ok());
+    // Nor while a slot is written.
+    let made = made.unclaimed();
+    let writing = made.slot("a").unwrap().open_rw().unwrap();
+    assert_eq!(create().0, 3);
+    drop(writing);
+    let uuid = |disk: &Disk| disk.partition(Role::State).unwrap().part_uuid.clone();
+    let before = uuid(&made);
+    let (code, said) = create();
+    assert_eq!(code, 0, "{said}");
+    assert_ne!(uuid(&Disk::open(&path).unwrap()), before);
+}
+
+/// Each reads the tables, and writes what it made of them.
+#[test]
+fn the_boot_partition_of_a_file_is_changed_by_one_at_a_time() {
+    let machine = Machine::new();
+    let disk = machine.disk.path().to_str().unwrap();
+    let esp = machine.disk.partition(Role::Esp).unwrap();
+    for _ in 0..20 {
+        let running: Vec<_> = (["pin", "unpin"].into_iter())
+            .flat_map(|what| ["a", "b"].map(|slot| agent(&[what, slot, "--disk", disk]).spawn().unwrap()))
+            .collect();
+        running.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+    }
+    let copy = machine.folder.path().join("esp.img");
+    let mut bytes = vec![0; usize::try_from(esp.length).unwrap()];
+    esp.open(Access::Read).unwrap().read_at(0, &mut bytes).unwrap();
+    fs::write(&copy, bytes).unwrap();
+    run("fsck.fat", &["-n", copy.to_str().unwrap()]);
 }

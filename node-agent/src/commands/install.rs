@@ -126,29 +126,28 @@ fn is_laid_out(args: &InstallArgs) -> bool {
 fn open_or_create(args: &InstallArgs) -> Result<Disk> {
     let (path, sizes) = (&args.disk, args.sizes.into());
     if args.force {
-        return Ok(install::replace_disk(path, sizes)?);
+        return Ok(install::make_disk(path, sizes, true)?);
     }
     let empty_file = fs::metadata(path).map_or(true, |found| found.is_file() && found.len() == 0);
     if empty_file || Disk::is_unfinished(path) {
-        return Ok(install::create_disk(path, sizes)?);
+        return Ok(install::make_disk(path, sizes, false)?);
     }
     match Disk::open(path) {
-        Err(DiskError::NoTable { .. }) => Ok(install::create_disk(path, sizes)?),
+        Err(DiskError::NoTable { .. }) => Ok(install::make_disk(path, sizes, false)?),
         // A kernel that saw only the copy that is damaged, or did not look for a table when the disk came.
-        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok() => {
-            brought_back(Disk::open(path)?, args.sizes)
-        }
+        Err(DiskError::NoNode { .. }) if Disk::mend_table(path).is_ok() => brought_back(path, args.sizes),
         Err(error) => Err(error.into()),
         Ok(disk) if disk.slot(FIRST_SLOT).is_err() => Err(refused(format!(
             "{} has partitions that are not Evenkeel's: if nothing on it is needed, say --force",
             path.display()
         ))),
-        Ok(disk) => brought_back(disk, args.sizes),
+        Ok(_) => brought_back(path, args.sizes),
     }
 }
 
 /// A disk of ours that has lost what boots it, as far as the image that is installed needs it.
-fn brought_back(disk: Disk, sizes: SizeArgs) -> Result<Disk> {
+fn brought_back(path: &Path, sizes: SizeArgs) -> Result<Disk> {
+    let disk = Disk::open_alone(path)?;
     keeps_sizes(&disk, sizes)?;
     let path = disk.path().display();
     super::disk::tell_of_table(disk.path(), &Disk::mend_table(disk.path())?);

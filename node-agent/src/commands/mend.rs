@@ -6,7 +6,7 @@ use evenkeel_node_agent_core::slot_record::SlotRecord;
 use super::{disk, install, refused};
 use crate::{
     args::MendArgs,
-    disk::Disk,
+    disk::{Claim, Disk},
     mend::{self, BiosCode, BootFiles, bootable, make_boot_partition},
     tell::tell,
 };
@@ -17,6 +17,7 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => disk::open(&args.disk)?.path().to_owned(),
     };
+    let _claim = Claim::take(&path)?;
     let table = Disk::mend_table(&path)?;
     disk::tell_of_table(&path, &table);
     let disk = Disk::open(&path)?;

@@ -72,20 +72,42 @@ impl FileDevice {
         Ok(self.file.metadata()?.is_file())
     }
 
-    /// Claims some bytes of a file until this is closed, as the kernel does with a whole device that is opened to be written
-    /// alone: an error if somebody else has.
+    /// Claims some bytes until this is closed, up to the end where `length` is 0, as the kernel does with a whole device that is
+    /// opened to be written alone: an error if somebody else has.
     pub fn claim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.claim_for(libc::F_WRLCK, offset, length, CLAIM_PATIENCE)
+    }
+
+    /// The same for bytes that others may read meanwhile, or with whoever reads; waits for so long for those who write.
+    pub fn claim_within(
+        &self,
+        access: Access,
+        offset: u64,
+        length: u64,
+        patience: Duration,
+    ) -> io::Result<()> {
+        let writes = matches!(access, Access::Write | Access::WriteShared);
+        let kind = if writes { libc::F_WRLCK } else { libc::F_RDLCK };
+        self.claim_for(kind, offset, length, patience)
+    }
+
+    /// Ends a claim of some bytes.
+    pub fn release(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.claim_for(libc::F_UNLCK, offset, length, CLAIM_PATIENCE)
+    }
+
+    fn claim_for(&self, kind: libc::c_int, offset: u64, length: u64, patience: Duration) -> io::Result<()> {
         let place =
             |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-        #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants are 1 and 0")]
+        #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants are 0 to 2")]
         let lock = libc::flock {
-            l_type: libc::F_WRLCK as _,
+            l_type: kind as _,
             l_whence: libc::SEEK_SET as _,
             l_start: place(offset)?,
             l_len: place(length)?,
             l_pid: 0,
         };
-        let end = Instant::now() + CLAIM_PATIENCE;
+        let end = Instant::now() + patience;
         let mut claimed = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
         while claimed == Err(Errno::EAGAIN) && Instant::now() < end {
             thread::sleep(CLAIM_PAUSE);

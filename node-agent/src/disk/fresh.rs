@@ -3,14 +3,18 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
-use evenkeel_node_agent_core::layout::MIB;
+use evenkeel_node_agent_core::layout::{self, MIB};
 use nix::libc;
 
-use super::{DiskError, device};
+use super::{DiskError, Sizes, device};
+
+/// Bytes of a disk file whose size nobody gives: two slots for any system, and it takes only the room that is written
+/// to.
+const FILE_BYTES_DEFAULT: u64 = 8 << 30;
 
 /// Where the mark of an unfinished disk lies: behind the partition table, which ends before byte 139264 (34 blocks of 4096
 /// bytes), and before the first partition at 1 MiB.
@@ -23,14 +27,12 @@ const BLOCK: usize = 4096;
 /// nothing on it is needed, or it was to be made before. A file need not be there.
 pub(super) fn check(path: &Path, overwrite: bool) -> Result<(), DiskError> {
     let failed = |operation, source| DiskError::Io { operation, path: path.to_owned(), source };
-    let found = match std::fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("open", error)),
-    };
+    if std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     let mut options = OpenOptions::new();
     options.read(true);
-    if found.file_type().is_block_device() {
+    if super::is_block_device(path)? {
         if device::is_partition(path)? {
             return Err(DiskError::Partition(path.to_owned()));
         }
@@ -52,9 +54,25 @@ pub(super) fn check(path: &Path, overwrite: bool) -> Result<(), DiskError> {
     Err(DiskError::Exists(path.to_owned()))
 }
 
+/// Bytes of a disk's file: what is wanted, or what one has that is there and blank, such as `truncate` makes it. Nothing is
+/// left behind by a size that cannot be.
+pub(super) fn file_length(path: &Path, sizes: Sizes) -> Result<u64, DiskError> {
+    let there = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let size = sizes.disk.or((there > 0).then_some(there)).unwrap_or(FILE_BYTES_DEFAULT);
+    layout::layout(size, sizes.slot, sizes.slots)?;
+    Ok(size)
+}
+
+/// Makes a disk's file as long as it is to be.
+pub(super) fn extend(path: &Path, length: u64) -> Result<(), DiskError> {
+    let file = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(length));
+    file.map_err(|source| DiskError::Io { operation: "extend", path: path.to_owned(), source })
+}
+
 /// Whether the disk was begun and not finished.
 pub(super) fn is_unfinished(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| device::length(path).is_ok_and(|length| is_marked(&file, length)))
+    let marked = |file| device::length(path).is_ok_and(|length| is_marked(&file, length));
+    super::is_block_device(path).is_ok() && File::open(path).is_ok_and(marked)
 }
 
 /// Marks the disk, durably, before anything else is written.

@@ -56,11 +56,9 @@ pub struct FatEsp {
 }
 
 impl FatEsp {
-    /// Uses a partition of a disk file.
-    pub fn open(partition: &Partition) -> io::Result<Self> {
-        // Looking at a disk needs no more than the right to read it.
-        let window = partition.open(Access::Write).or_else(|_| partition.open(Access::Read))?;
-        Ok(Self { window })
+    /// Uses a partition of a device that was given.
+    pub(super) fn open(partition: &Partition) -> io::Result<Self> {
+        Ok(Self { window: partition.open(Access::Write)? })
     }
 
     /// Uses the partition's bytes, which nobody else may have mounted.
