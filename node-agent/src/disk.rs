@@ -256,6 +256,7 @@ impl Disk {
     }
 
     /// The same disk, which others may make, install or mend from now on.
+    #[must_use]
     pub fn unclaimed(self) -> Self {
         Self { _claim: None, ..self }
     }

@@ -149,7 +149,9 @@ fn the_boot_partition_of_a_file_is_changed_by_one_at_a_time() {
         let running: Vec<_> = (["pin", "unpin"].into_iter())
             .flat_map(|what| ["a", "b"].map(|slot| agent(&[what, slot, "--disk", disk]).spawn().unwrap()))
             .collect();
-        running.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+        for mut child in running {
+            assert!(child.wait().unwrap().success());
+        }
     }
     let copy = machine.folder.path().join("esp.img");
     let mut bytes = vec![0; usize::try_from(esp.length).unwrap()];

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use oci_spec::distribution::Reference;
 use serde::Deserialize;
 
-use crate::{Registry, RegistryError, digest, endpoint::Content, image};
+use crate::{Registry, RegistryError, digest, endpoint::Content, image, wanted::Wanted};
 
 /// Note on a layer that is a file: its name.
 const TITLE: &str = "org.opencontainers.image.title";
@@ -67,7 +67,7 @@ pub struct ArtifactLayer {
 impl Registry {
     /// The artifact that `image` names; of an index, any that is for a machine.
     pub async fn artifact(&self, image: &str) -> Result<Artifact, RegistryError> {
-        let (reference, digest, manifest) = self.find(image, None).await?;
+        let (reference, digest, manifest) = self.find(image, Wanted::Any).await?;
         let mut layers = Vec::new();
         for layer in manifest.content.layers() {
             let digest = image::checkable(&reference, layer.digest().as_ref())?.to_owned();

@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     RegistryError,
-    client::{Ask, Client},
+    client::{self, Ask, Client},
     content_range::ContentRange,
     digest,
     endpoint::{Content, Endpoint},
-    error,
+    error, http,
     patience::Patience,
     route::{self, Route},
 };
@@ -141,6 +141,9 @@ impl<'a> Blob<'a> {
             && self.client.options.reputation.may_ask_for_parts(&endpoint.host);
         let from = if parts { self.at } else { 0 };
         let response = self.client.ask(endpoint, Ask { from, ..ask }).await?;
+        if http::is_page(&response) && response.content_length().is_some_and(|length| length != self.size) {
+            return Err(client::page(endpoint.place(self.reference)));
+        }
         if let Some((start, end)) = self.place(&response, from)? {
             if start > 0 {
                 self.parts_from.insert(endpoint.host.clone());

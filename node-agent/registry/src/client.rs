@@ -186,6 +186,11 @@ impl Client {
     }
 }
 
+/// A page for people came in place of what was asked for.
+pub(crate) fn page(repository: String) -> RegistryError {
+    RegistryError::Refused { repository, answer: "200, with a page of text/html".to_owned() }
+}
+
 fn not_found(endpoint: &Endpoint, ask: Ask<'_>) -> RegistryError {
     let image = match ask.content {
         Content::Manifest(name) if name.contains(':') => format!("{}@{name}", endpoint.place(ask.reference)),

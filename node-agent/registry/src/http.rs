@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, redirect};
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, header::CONTENT_TYPE, redirect};
 
 use crate::{RegistryError, RegistryOptions, tls::Tls};
 
@@ -110,6 +110,12 @@ fn policy() -> redirect::Policy {
             attempt.follow()
         }
     })
+}
+
+/// Whether an answer says that it is a page for people, such as a proxy or a hotel's network gives for anything.
+pub(crate) fn is_page(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// Why a body was not read.

@@ -33,6 +33,7 @@ mod retry_after;
 mod route;
 mod signatures;
 mod tls;
+mod wanted;
 
 pub use attached::{Artifact, ArtifactLayer, RawManifest, Referrer};
 pub use blob::Blob;

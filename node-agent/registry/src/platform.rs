@@ -37,7 +37,7 @@ impl Platform {
 
     /// Whether an image for `self` runs on `machine`: 0 no, else the better the higher.
     pub(crate) fn fits(&self, machine: &Self) -> u8 {
-        if self.os != machine.os || self.architecture != machine.architecture {
+        if self.names() != machine.names() {
             return 0;
         }
         match (self.baseline(), machine.baseline()) {
@@ -47,9 +47,19 @@ impl Platform {
         }
     }
 
+    /// System and architecture as OCI calls them. Some builders have the names that the machine itself has, as containerd knows.
+    fn names(&self) -> (String, String) {
+        let architecture = match self.architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            other => other.to_owned(),
+        };
+        (self.os.to_ascii_lowercase(), architecture)
+    }
+
     /// The variant, with those names left out that mean what every such machine can do.
     fn baseline(&self) -> Option<&str> {
-        match (self.architecture.as_str(), self.variant.as_deref()) {
+        match (self.names().1.as_str(), self.variant.as_deref()) {
             (_, None | Some("")) | ("amd64", Some("v1")) | ("arm64", Some("v8")) => None,
             (_, variant) => variant,
         }
@@ -63,15 +73,18 @@ impl fmt::Display for Platform {
     }
 }
 
-/// The digest of the index's best entry for a machine, or of its first for any.
+/// How well an entry fits that does not say what it is for: less than one that does.
+const UNKNOWN: u8 = 1;
+
+/// The digest of the index's best entry for a machine, or of its first for any. Of those that do not say what they are for, which
+/// their configurations or their own entries tell, all: the best first.
 pub(crate) fn choose(
     reference: &Reference,
     index: &ImageIndex,
     machine: Option<&Platform>,
-) -> Result<String, RegistryError> {
+) -> Result<Vec<String>, RegistryError> {
     let fits = |entry: &&Descriptor| match (platform_of(entry), machine) {
-        // What it is, its configuration or its own entries tell.
-        (None, _) => 1,
+        (None, _) => UNKNOWN,
         // An attestation.
         (Some(platform), _) if platform.architecture == "unknown" => 0,
         (Some(_), None) => 2,
@@ -88,11 +101,16 @@ pub(crate) fn choose(
         };
         return Err(wrong_architecture(reference, &found, machine));
     };
-    image::checkable(reference, entry.digest().as_ref()).map(str::to_owned)
+    let digest = |entry: &Descriptor| image::checkable(reference, entry.digest().as_ref()).map(str::to_owned);
+    if fits(&entry) != UNKNOWN {
+        return digest(entry).map(|digest| vec![digest]);
+    }
+    index.manifests().iter().filter(|entry| fits(entry) == UNKNOWN).map(digest).collect()
 }
 
 fn platform_of(entry: &Descriptor) -> Option<Platform> {
-    let platform = entry.platform().as_ref()?;
+    let platform =
+        entry.platform().as_ref().filter(|platform| !platform.architecture().to_string().is_empty())?;
     Some(Platform {
         os: platform.os().to_string(),
         architecture: platform.architecture().to_string(),
@@ -128,6 +146,9 @@ mod tests {
             ("linux/arm/v6", "linux/arm/v7", 0),
             ("linux/arm64", "linux/amd64", 0),
             ("windows/amd64", "linux/amd64", 0),
+            ("linux/x86_64", "linux/amd64", 2),
+            ("linux/aarch64/v8", "linux/arm64", 2),
+            ("Linux/AMD64/v1", "linux/amd64", 2),
         ] {
             assert_eq!(platform(image).fits(&platform(machine)), fits, "{image} on {machine}");
         }

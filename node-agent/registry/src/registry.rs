@@ -8,18 +8,19 @@ use oci_spec::{distribution::Reference, image::ImageManifest};
 use crate::{
     Blob, Image, Layer, Part, Platform, RegistryError, RegistryOptions,
     client::Client,
-    digest,
     endpoint::Content,
-    image::{self, Config, Document},
+    image::{self, Config},
     platform,
+    wanted::Wanted,
 };
 
 /// The distribution specification asks registries to take manifests of 4 MiB, and none takes more.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Media types of configurations of images. Others are no reason to refuse one that can be read.
+const CONFIG_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 /// A configuration holds labels and a history line per layer.
 const CONFIG_BYTES_MAX: usize = 8 << 20;
-/// An index may name indexes; more than this is a circle or a joke.
-const INDEX_DEPTH_MAX: u32 = 3;
 
 /// What a reference names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Registry {
 
     /// Finds out what a tag names now, or checks that a digest is there.
     pub async fn resolve(&self, image: &str) -> Result<Resolved, RegistryError> {
-        let (reference, digest, manifest) = self.find(image, None).await?;
+        let (reference, digest, manifest) = self.find(image, Wanted::Image).await?;
         let config = self.config(&reference, &manifest).await?;
         Ok(Resolved {
             image: format!("{}/{}@{digest}", reference.registry(), reference.repository()),
@@ -56,7 +57,7 @@ impl Registry {
 
     /// Fetches and checks everything of an image but its layers.
     pub async fn image(&self, image: &str, machine: &Platform) -> Result<Image, RegistryError> {
-        let (reference, digest, manifest) = self.find(image, Some(machine)).await?;
+        let (reference, digest, manifest) = self.find(image, Wanted::For(machine)).await?;
         let config = self.config(&reference, &manifest).await?;
         if config.platform.fits(machine) == 0 {
             return Err(platform::wrong_architecture(&reference, &config.platform.to_string(), machine));
@@ -75,48 +76,33 @@ impl Registry {
         Part::new(&self.client, &image.reference, (&layer.digest, layer.size), part)
     }
 
-    /// The manifest that `image` names, for one machine or for any; and the digest of what it names.
-    pub(crate) async fn find(
-        &self,
-        image: &str,
-        machine: Option<&Platform>,
-    ) -> Result<(Reference, String, Manifest), RegistryError> {
-        let reference = image::parse_reference(image)?;
-        let mut wanted = reference.clone();
-        let mut named = None;
-        for _ in 0..=INDEX_DEPTH_MAX {
-            let bytes = self.manifest(&wanted).await?;
-            let digest = digest::of(&bytes);
-            let named: &String = named.get_or_insert_with(|| digest.clone());
-            match image::parse_manifest(&reference, &bytes)? {
-                Document::Manifest(content) => {
-                    return Ok((reference, named.clone(), Manifest { content, digest }));
-                }
-                Document::Index(index) => {
-                    wanted = wanted.clone_with_digest(platform::choose(&reference, &index, machine)?);
-                }
-            }
-        }
-        Err(image::invalid(&reference, "the index", "it names indexes that name indexes"))
-    }
-
     /// The bytes of a manifest or an index; those that the digest names, if the reference has one.
     pub(crate) async fn manifest(&self, reference: &Reference) -> Result<Bytes, RegistryError> {
         let name = reference.digest().or(reference.tag()).unwrap_or("latest");
         self.client.fetch(reference, Content::Manifest(name), MANIFEST_BYTES_MAX).await
     }
 
-    async fn config(&self, reference: &Reference, manifest: &Manifest) -> Result<Config, RegistryError> {
-        let digest = manifest.content.config().digest().as_ref();
-        let content = Content::Blob(image::checkable(reference, digest)?);
+    pub(crate) async fn config(
+        &self,
+        reference: &Reference,
+        manifest: &Manifest,
+    ) -> Result<Config, RegistryError> {
+        let config = manifest.content.config();
+        let content = Content::Blob(image::checkable(reference, config.digest().as_ref())?);
         let bytes = self.client.fetch(reference, content, CONFIG_BYTES_MAX).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| image::invalid(reference, "the configuration", &error.to_string()))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let kind = config.media_type().to_string();
+            let is_of_image = CONFIG_TYPES.contains(&kind.as_str());
+            let of_another =
+                if is_of_image { "" } else { &format!("it is of the type {kind}, and none of an image: ") };
+            let detail = format!("{of_another}{error}");
+            image::invalid(reference, "the configuration", &detail)
+        })
     }
 }
 
 /// A manifest and its own digest.
 pub(crate) struct Manifest {
     pub content: Box<ImageManifest>,
-    digest: String,
+    pub digest: String,
 }

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use oci_spec::distribution::Reference;
+use serde::de::IgnoredAny;
 
 use crate::{
     RegistryError,
-    client::{Ask, Client},
+    client::{self, Ask, Client},
     digest,
     endpoint::{self, Content, Endpoint},
     http::{self, ReadError},
@@ -111,7 +112,7 @@ impl Client {
         limit: usize,
     ) -> Result<Bytes, RegistryError> {
         let response = self.ask(endpoint, ask).await?;
-        let place = endpoint.place(ask.reference);
+        let (place, is_page) = (endpoint.place(ask.reference), http::is_page(&response));
         let what = || match ask.content {
             Content::Manifest(name) => format!("the manifest {name} of {place}"),
             Content::Blob(digest) => format!("blob {digest} of {place}"),
@@ -124,9 +125,14 @@ impl Client {
             Err(ReadError::TooLarge) => return Err(RegistryError::TooLarge { what: what(), limit }),
             Err(ReadError::Network(source)) => return Err(self.failed(endpoint, ask.reference, source)),
         };
-        if let Some(digest) = ask.content.digest() {
-            digest::check(&what(), digest, &bytes)?;
+        let sound = match ask.content.digest() {
+            Some(digest) => digest::check(&what(), digest, &bytes),
+            // Whoever reads it says what is wrong with it.
+            None => Ok(()),
+        };
+        if is_page && (sound.is_err() || serde_json::from_slice::<IgnoredAny>(&bytes).is_err()) {
+            return Err(client::page(place));
         }
-        Ok(bytes)
+        sound.map(|()| bytes)
     }
 }

@@ -4,7 +4,7 @@ use evenkeel_registry::Platform;
 use serde_json::{Value, json};
 
 use crate::{
-    Store, machine, one_image, registry,
+    Store, fetch, layer, layer_path, machine, one_image, pull, registry,
     server::{Answer, Server, digest},
 };
 
@@ -54,6 +54,91 @@ async fn manifests_that_are_no_good() {
         assert_eq!(error.reason(), "InvalidManifest", "{error}");
         assert!(error.to_string().contains(word) && !error.retryable(), "{error}");
     }
+}
+
+/// Only their configurations, or their own entries, tell what entries are that do not say it.
+#[tokio::test]
+async fn of_entries_that_do_not_say_what_they_are_for_the_one_is_taken_that_fits() {
+    let (store, other) = Store::default().image("s390x", "");
+    let (mut store, v7) = store.image("arm", "v7");
+    let config = b"{}";
+    store.0.insert(format!("/v2/os/blobs/{}", digest(config)), config.to_vec());
+    let artifact = store.manifest(&json!({
+        "schemaVersion": 2, "artifactType": "application/spdx+json", "layers": [],
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(config), "size": 2 },
+    }));
+    let missing = json!({ "mediaType": "x", "digest": digest(b"pruned"), "size": 6 });
+    let nested = store.manifest(&json!({ "schemaVersion": 2, "manifests": [other] }));
+    let empty = json!({ "os": "", "architecture": "" });
+    let (mut odd, fits) = (v7.clone(), v7);
+    odd["platform"] = empty;
+    for entries in [
+        vec![artifact.clone(), other.clone(), fits.clone()],
+        vec![missing.clone(), nested.clone(), odd],
+        vec![nested, fits.clone()],
+    ] {
+        let mut store = store.clone();
+        let index = store.manifest(&json!({ "schemaVersion": 2, "manifests": entries }));
+        let server = store.serve().await;
+        let found = registry(None).image(&server.image(), &machine()).await.unwrap();
+        assert_eq!((found.version(), &index["digest"]), (Some("v7"), &found.digest.as_str().into()));
+        // Where any image will do, no artifact does.
+        let version = registry(None).resolve(&server.image()).await.unwrap().version;
+        assert!(version.is_some(), "{entries:?}");
+    }
+    store.manifest(&json!({ "schemaVersion": 2, "manifests": [other, missing, artifact] }));
+    let server = store.serve().await;
+    let error = registry(None).image(&server.image(), &machine()).await.unwrap_err();
+    assert_eq!(error.reason(), "WrongArchitecture", "{error}");
+}
+
+#[tokio::test]
+async fn an_artifact_is_told_as_such() {
+    let mut store = Store::default();
+    let config = br#"{"name":"chart"}"#;
+    store.0.insert(format!("/v2/os/blobs/{}", digest(config)), config.to_vec());
+    store.manifest(&json!({
+        "schemaVersion": 2, "layers": [],
+        "config": { "mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": digest(config), "size": 16 },
+    }));
+    let server = store.serve().await;
+    let error = registry(None).image(&server.image(), &machine()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("it is of the type application/vnd.cncf.helm.config.v1+json, and none of an"),
+        "{error}"
+    );
+}
+
+/// As a proxy that wants to be logged in to gives for everything: nothing is wrong with the image.
+#[tokio::test]
+async fn a_page_for_people_is_not_held_against_the_image() {
+    let page = || Answer::new(200, "<html>Log in</html>").header("Content-Type", "text/html; charset=utf-8");
+    let store = one_image();
+    let pinned = digest(&store.0["/v2/os/manifests/1"]);
+    for what in ["/manifests/", "/blobs/", &layer_path()] {
+        let (store, what_here) = (store.clone(), what.to_owned());
+        let server =
+            Server::start(
+                move |request, _| {
+                    if request.path.contains(&what_here) { page() } else { store.answer(request) }
+                },
+            )
+            .await;
+        for image in [server.image(), format!("{}@{pinned}", server.repository())] {
+            let registry = registry(None);
+            let image = registry.image(&image, &machine()).await;
+            let error = match image {
+                Ok(image) => pull(&registry, &image).await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert_eq!(error.reason(), "RegistryRefused", "{what}: {error}");
+            assert!(error.to_string().contains("a page of text/html"), "{error}");
+        }
+    }
+    // What only says so and is what it should be is taken.
+    let server =
+        Server::start(move |request, _| store.answer(request).header("Content-Type", "text/html")).await;
+    assert_eq!(fetch(&server).await.unwrap(), layer());
 }
 
 #[tokio::test]
