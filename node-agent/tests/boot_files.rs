@@ -11,7 +11,7 @@ use evenkeel_node_agent::{
     slots::{self, Memory},
 };
 use evenkeel_node_agent_core::slot_record::SlotRecord;
-use machine_on_disk::{Content, Machine, sha256};
+use machine_on_disk::{Content, Machine, run, sha256};
 
 const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
@@ -152,5 +152,25 @@ fn slots_that_boot_by_nothing_are_passed_over() {
         assert!(code == 0 && said.contains(&format!("warn  boot-files        /{name} ")), "{code} {said}");
         boot::open(&machine.disk).unwrap().clear("a").unwrap();
         assert!(agent(disk, &["disk", "mend"]).1.contains("nothing to mend"));
+    }
+}
+
+/// As who copies disks does, so that no two have the same. The initrd looks for the slot by its partition's GUID.
+#[test]
+fn a_copy_of_a_disk_with_guids_of_its_own_is_told_to_boot_nothing() {
+    for loader in LOADERS {
+        let (machine, ..) = installed(loader);
+        let disk = machine.disk.path();
+        run("sgdisk", &["--randomize-guids", disk.to_str().unwrap()]);
+        let words = "the boot entry on the boot partition, by which slot b boots, names partition";
+        let (code, said) = agent(disk, &["doctor"]);
+        assert!(code == 7 && said.contains(&format!("FAIL  boot-files        {words}")), "{code} {said}");
+        let (code, said) = agent(disk, &["disk", "mend"]);
+        assert!(code != 0 && said.contains(words) && said.contains("rollback --to"), "{code} {said}");
+        for slot in ["a", "b"] {
+            assert_eq!(agent(disk, &["rollback", "--to", slot]).0, 0);
+        }
+        assert_eq!(agent(disk, &["doctor"]).0, 0, "{loader:?}");
+        assert_eq!(agent(disk, &["disk", "mend"]).0, 0, "{loader:?}");
     }
 }

@@ -66,7 +66,8 @@ fn all_written(BootFiles { left, why, .. }: BootFiles) -> Result<()> {
     Err(why.map_or_else(
         || {
             let advice = format!(
-                "the boot entry of slot {0} names another file than its own: `evenkeel-agent rollback --to {0}` writes it anew",
+                "the boot entry of slot {0} is for another file, or another slot, than its own: `evenkeel-agent rollback --to {0}` writes \
+                 it anew",
                 first.slot
             );
             anyhow::Error::from(first).context(advice)
