@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use evenkeel_crds::node_plan::Progress;
 use evenkeel_registry::{Platform, Registry};
 use evenkeel_trust::{Policy, Subject};
 use serde_json::json;
@@ -135,19 +136,39 @@ pub(super) async fn stage_with_progress(request: &StageRequest) -> Result<Staged
 }
 
 fn show(meter: &Meter, terminal: bool) {
-    let progress = meter.progress();
     let (begin, end) = if terminal { ("\r", "   ") } else { ("", "\n") };
-    let line = if progress.bytes_done == progress.bytes_total {
-        "verifying".to_owned()
-    } else {
-        format!(
-            "{} of {} MiB, {} MiB/s{}",
-            progress.bytes_done >> 20,
-            progress.bytes_total >> 20,
-            progress.bytes_per_second >> 20,
-            progress.seconds_left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default()
-        )
-    };
     // Progress that cannot be shown is no reason to stop.
-    let _ = write!(std::io::stderr(), "{begin}{line}{end}");
+    let _ = write!(std::io::stderr(), "{begin}{}{end}", words(&meter.progress()));
+}
+
+fn words(progress: &Progress) -> String {
+    if progress.bytes_total == 0 {
+        // How much there is, is not known before.
+        return "asking for the image".to_owned();
+    }
+    if progress.bytes_done == progress.bytes_total {
+        return "verifying".to_owned();
+    }
+    format!(
+        "{} of {} MiB, {} MiB/s{}",
+        progress.bytes_done >> 20,
+        progress.bytes_total >> 20,
+        progress.bytes_per_second >> 20,
+        progress.seconds_left.map(|seconds| format!(", {seconds} s left")).unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_begun_is_not_verified() {
+        let at = |bytes_done, bytes_total| {
+            words(&Progress { bytes_done, bytes_total, bytes_per_second: 5 << 20, seconds_left: Some(7) })
+        };
+        assert_eq!(at(0, 0), "asking for the image");
+        assert_eq!(at(3 << 20, 9 << 20), "3 of 9 MiB, 5 MiB/s, 7 s left");
+        assert_eq!(at(9 << 20, 9 << 20), "verifying");
+    }
 }

@@ -1,6 +1,6 @@
 //! What can keep bytes out of a slot.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use evenkeel_node_agent_core::{erofs::ErofsError, slot_record::RecordError};
 
@@ -8,7 +8,7 @@ use evenkeel_node_agent_core::{erofs::ErofsError, slot_record::RecordError};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The disk refused.
-    #[error("{operation} slot {slot}: look at the kernel's log for errors of the disk")]
+    #[error("{operation} slot {slot}: {}", advice(.source))]
     Disk {
         /// What was being done.
         operation: &'static str,
@@ -51,4 +51,30 @@ pub enum WriteError {
         /// The first byte of the block that differs.
         at: u64,
     },
+}
+
+/// What is to be done about an error of the disk. Only that of a file can be full.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room in the file system that has the disk's file"
+        }
+        _ => "look at the kernel's log for errors of the disk",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_broken_one() {
+        let told = |kind: ErrorKind| {
+            WriteError::Disk { operation: "write", slot: "b".into(), source: kind.into() }.to_string()
+        };
+        assert!(
+            told(ErrorKind::StorageFull).ends_with("make room in the file system that has the disk's file")
+        );
+        assert!(told(ErrorKind::Other).contains("errors of the disk"));
+    }
 }

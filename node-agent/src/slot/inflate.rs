@@ -8,8 +8,11 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// A zstd frame that is to be skipped, which may come first: its lowest four bits are anything (RFC 8878, 3.1.2).
 const ZSTD_SKIPPABLE: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
+/// What layers begin with, from some byte on, that some builders make and no specification has. No file has such a name.
+const OTHERS: [(usize, &[u8], &str); 3] =
+    [(0, b"\xfd7zXZ\0", "xz"), (4, b"1AY&SY", "bzip2"), (0, &[0x04, 0x22, 0x4d, 0x18], "lz4")];
 /// Bytes that tell one from the other.
-const MAGIC_BYTES: u64 = 4;
+const MAGIC_BYTES: u64 = 10;
 
 type Compressed<R> = Chain<Cursor<Vec<u8>>, R>;
 
@@ -24,11 +27,16 @@ pub enum Inflater<R: BufRead> {
 }
 
 impl<R: BufRead> Inflater<R> {
-    /// Looks at the first bytes.
+    /// Looks at the first bytes. Fails where they are those of another compression.
     pub fn new(mut layer: R) -> io::Result<Self> {
         let mut magic = Vec::new();
         layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic)?;
         let (is_gzip, is_zstd) = (magic.starts_with(GZIP), magic.starts_with(ZSTD) || is_skippable(&magic));
+        let is = |at: usize, what: &[u8]| magic.get(at..).is_some_and(|rest| rest.starts_with(what));
+        if let Some((.., name)) = OTHERS.iter().find(|(at, what, _)| is(*at, what)) {
+            let what = format!("it is compressed with {name}, and only gzip and zstd are known");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
         let compressed = Cursor::new(magic).chain(layer);
         if is_gzip {
             return Ok(Self::Gzip(Box::new(MultiGzDecoder::new(compressed))));
@@ -62,5 +70,7 @@ impl<R: BufRead> Read for Inflater<R> {
 }
 
 fn is_skippable(magic: &[u8]) -> bool {
-    magic.split_first().is_some_and(|(first, rest)| first & 0xf0 == 0x50 && rest == &ZSTD_SKIPPABLE[1..])
+    magic
+        .split_first()
+        .is_some_and(|(first, rest)| first & 0xf0 == 0x50 && rest.starts_with(&ZSTD_SKIPPABLE[1..]))
 }

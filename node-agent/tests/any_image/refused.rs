@@ -214,6 +214,24 @@ fn an_error_is_short_and_tame_whatever_the_name() {
     assert!(error.len() < 600 && !error.contains('\x1b'), "{} {error:.200}", error.len());
 }
 
+/// By name, and not as an archive that is damaged.
+#[test]
+fn other_compressions() {
+    for (bytes, name) in [
+        (&b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F"[..], "xz"),
+        (b"BZh91AY&SY\x19\x80\x02", "bzip2"),
+        (b"\x04\x22\x4d\x18\x64\x40\xa7", "lz4"),
+    ] {
+        let error = refusal(bytes);
+        assert!(
+            error.starts_with("layer 1: ") && error.contains(&format!("compressed with {name}, and")),
+            "{error}"
+        );
+    }
+    let names = [file(b"BZh91AY").in_dialect(Dialect::Ustar), file(b"xz").in_dialect(Dialect::Ustar)];
+    assert!(Slot::new().apply_all([&archive(&names, 2)[..]])[0].is_ok());
+}
+
 /// A stream cut anywhere is an error, or has another diff ID: where a tar, a member or a frame ends is a whole stream.
 /// Only the blob's own digest tells that a last member or frame with nothing in it is missing.
 #[test]
