@@ -141,17 +141,28 @@ impl<'a> Blob<'a> {
             && self.client.options.reputation.may_ask_for_parts(&endpoint.host);
         let from = if parts { self.at } else { 0 };
         let response = self.client.ask(endpoint, Ask { from, ..ask }).await?;
-        if http::is_page(&response) && response.content_length().is_some_and(|length| length != self.size) {
-            return Err(client::page(endpoint.place(self.reference)));
-        }
-        if let Some((start, end)) = self.place(&response, from)? {
-            if start > 0 {
-                self.parts_from.insert(endpoint.host.clone());
+        let of_another_size = match self.place(&response, from) {
+            Ok(Some((start, end))) => {
+                if start > 0 {
+                    self.parts_from.insert(endpoint.host.clone());
+                }
+                let skip = self.at - start;
+                return Ok(Answer { response, endpoint: endpoint.clone(), skip, end });
             }
-            let skip = self.at - start;
-            return Ok(Answer { response, endpoint: endpoint.clone(), skip, end });
-        }
+            Ok(None) => None,
+            // Whether that is so of the blob, or only of the part, the whole tells.
+            Err(error) if from > 0 => Some(error),
+            Err(_) if http::is_page(&response) => return Err(client::page(endpoint.place(self.reference))),
+            Err(error) => return Err(error),
+        };
         self.without_parts = Some(endpoint.host.clone());
+        match (self.whole_at(endpoint, ask).await, of_another_size) {
+            (Err(RegistryError::Refused { .. }), Some(error)) => Err(error),
+            (answer, _) => answer,
+        }
+    }
+
+    async fn whole_at(&self, endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, RegistryError> {
         let response = self.client.ask(endpoint, ask).await?;
         match self.place(&response, 0)? {
             Some((start, end)) => {

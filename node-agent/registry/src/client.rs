@@ -103,7 +103,12 @@ impl Client {
         authorization: Option<HeaderValue>,
     ) -> Result<Response, RegistryError> {
         let request = self.request(endpoint, ask, authorization)?;
-        request.send().await.map_err(|source| self.failed(endpoint, ask.reference, source))
+        let sent = http::send(request).await;
+        // A registry that is there may send us to a store that is not: what is to be looked at is that.
+        sent.map_err(|(source, sent_to)| match sent_to.filter(|url| !endpoint.is_at(url)) {
+            Some(url) if source.is_connect() => error::store_unreachable(&url, &endpoint.host, source),
+            _ => self.failed(endpoint, ask.reference, source),
+        })
     }
 
     fn request(

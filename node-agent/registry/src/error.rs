@@ -8,7 +8,7 @@ use std::{io, path::PathBuf, time::Duration};
 use oci_spec::distribution::ParseError;
 
 use words::{asked_for, size};
-pub(crate) use words::{beginning, innermost, unreachable, without_address};
+pub(crate) use words::{beginning, innermost, store_unreachable, unreachable, without_address};
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The HTTP clients: whom they trust, through which proxy they go, and where they let themselves be sent.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     io,
     sync::{Mutex, PoisonError},
@@ -8,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Response, header::CONTENT_TYPE, redirect};
+use reqwest::{
+    Client, ClientBuilder, NoProxy, Proxy, RequestBuilder, Response, Url, header::CONTENT_TYPE, redirect,
+};
 
 use crate::{RegistryError, RegistryOptions, tls::Tls};
 
@@ -98,6 +101,17 @@ fn builder(options: &RegistryOptions, tls: &Tls) -> Result<ClientBuilder, Regist
     Ok(builder.proxy(Proxy::all(&proxy.url).map_err(wrong)?.no_proxy(no_proxy)))
 }
 
+tokio::task_local! {
+    /// Where the request that is under way was sent last.
+    static SENT_TO: RefCell<Option<Url>>;
+}
+
+/// Sends a request. A failure comes with the place to which it was sent last: the library does not say it.
+pub(crate) async fn send(request: RequestBuilder) -> Result<Response, (reqwest::Error, Option<Url>)> {
+    let sent = async { request.send().await.map_err(|error| (error, SENT_TO.with(RefCell::take))) };
+    SENT_TO.scope(RefCell::default(), sent).await
+}
+
 /// Nobody sends us from TLS to plain HTTP: that is for the user alone to allow.
 fn policy() -> redirect::Policy {
     redirect::Policy::custom(|attempt| {
@@ -107,6 +121,8 @@ fn policy() -> redirect::Policy {
         } else if secure && attempt.url().scheme() != "https" {
             attempt.error(io::Error::other("it is a redirect from https to plain http"))
         } else {
+            // There is nobody to tell where nobody asked.
+            let _ = SENT_TO.try_with(|place| place.replace(Some(attempt.url().clone())));
             attempt.follow()
         }
     })

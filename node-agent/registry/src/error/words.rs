@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, time::Duration};
 
+use reqwest::Url;
+
 use super::RegistryError;
 
 /// Beginning of a registry's own words that is shown.
@@ -10,6 +12,14 @@ const MESSAGE_CHARS_MAX: usize = 200;
 /// A place that cannot be reached.
 pub(crate) fn unreachable(host: &str, scheme: &'static str, source: reqwest::Error) -> RegistryError {
     RegistryError::Unreachable { registry: host.to_owned(), scheme, source: without_address(source) }
+}
+
+/// A place to which a registry sends us.
+pub(crate) fn store_unreachable(store: &Url, registry: &str, source: reqwest::Error) -> RegistryError {
+    let scheme = if store.scheme() == "https" { "https" } else { "http" };
+    let port = store.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let host = store.host_str().unwrap_or_default();
+    unreachable(&format!("{host}{port} (where {registry} sends us)"), scheme, source)
 }
 
 /// An address that a registry sends us to may hold a secret.

@@ -35,6 +35,8 @@ async fn parts_that_cannot_be_placed_make_the_whole_be_asked_for() {
         ("an older range", 206, 0..100_000, Some("bytes 0-99999/300000"), 0),
         ("longer than it says", 206, 0..300_000, Some("bytes 100000-299999/300000"), 0),
         ("an end before its beginning", 206, 100_000..300_000, Some("bytes 299999-100000/300000"), 0),
+        ("of a blob of another size", 206, 100_000..300_000, Some("bytes 100000-299999/300001"), 0),
+        ("not satisfiable in a blob of another size", 416, 0..0, Some("bytes */5"), 0),
         ("of something else", 206, 100_000..300_000, Some("pages 1-2/3"), 0),
         ("not satisfiable", 416, 0..0, Some("bytes */300000"), 0),
         ("not satisfiable, no range", 416, 0..0, None, 0),
@@ -66,6 +68,21 @@ async fn a_registry_that_gives_little_at_a_time_is_asked_again_at_once() {
         .await;
     assert_eq!(fetch(&server).await.unwrap(), layer());
     assert_eq!(server.seen(&layer_path()).len(), 10);
+}
+
+/// Such as a store that has no name on the node's network: the registry is well.
+#[tokio::test]
+async fn a_store_that_cannot_be_reached_is_named_beside_the_registry_that_sends_us_there() {
+    let server = one_image()
+        .serve_layer(|_, _, _| {
+            Answer::new(307, "").header("Location", "http://127.0.0.1:1/store?signature=x")
+        })
+        .await;
+    let error = fetch(&server).await.unwrap_err();
+    assert_eq!(error.reason(), "RegistryUnreachable");
+    let told =
+        format!("registry 127.0.0.1:1 (where {} sends us) cannot be reached over http", server.address);
+    assert!(error.to_string().contains(&told) && !error.to_string().contains("signature"), "{error}");
 }
 
 #[tokio::test]
