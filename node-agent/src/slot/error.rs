@@ -53,11 +53,11 @@ pub enum WriteError {
     },
 }
 
-/// What is to be done about an error of the disk. Only that of a file can be full.
+/// What is to be done about an error of the disk. Only a file can be full, or a volume with less behind it than it has.
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "make room in the file system that has the disk's file"
+            "make room in the file system or the pool that the disk is in"
         }
         _ => "look at the kernel's log for errors of the disk",
     }
@@ -72,9 +72,7 @@ mod tests {
         let told = |kind: ErrorKind| {
             WriteError::Disk { operation: "write", slot: "b".into(), source: kind.into() }.to_string()
         };
-        assert!(
-            told(ErrorKind::StorageFull).ends_with("make room in the file system that has the disk's file")
-        );
+        assert!(told(ErrorKind::StorageFull).contains("make room"));
         assert!(told(ErrorKind::Other).contains("errors of the disk"));
     }
 }

@@ -96,6 +96,9 @@ pub(super) fn write(
     if pins::read(&request.disk)?.contains(&request.slot) {
         return Err(StageError::Pinned(request.slot.clone()));
     }
+    // An image whose labels cannot be kept costs no slot.
+    let draft = draft(request, image);
+    draft.encode().map_err(WriteError::from)?;
     // The slot that runs is found out here, while its boot entry is still there.
     region.check_writable()?;
     boot::open(&request.disk)?.clear(&region.name)?;
@@ -144,11 +147,7 @@ pub(super) fn write(
     stop_if_asked(meter)?;
     let filesystem = writer.finish(&tree, uuid_of(&image.manifest_digest))?;
     let record = SlotRecord {
-        image: request.image.clone(),
-        digest: image.digest.clone(),
-        manifest_digest: image.manifest_digest.clone(),
         version,
-        labels: image.labels.clone(),
         layers: layer_records(image, &filesystem.sections),
         root_hash: filesystem.root_hash,
         filesystem_length: filesystem.length,
@@ -156,9 +155,8 @@ pub(super) fn write(
         kernel,
         initrd,
         kernel_options,
-        cloud_config: request.cloud_config.clone(),
-        plan_id: request.plan_id.clone(),
         written_at: Timestamp::now(),
+        ..draft
     };
     stop_if_asked(meter)?;
     boot::open(&request.disk)?.place_files(&region, &record)?;
@@ -166,6 +164,28 @@ pub(super) fn write(
     writer.seal(&record)?;
     read_again(&region, &record)?;
     Ok(Staged { record, cost })
+}
+
+/// What is known of the record before the image is: nearly all that may be long.
+fn draft(request: &StageRequest, image: &Image) -> SlotRecord {
+    let unknown = || BootFile { path: String::new(), offset: 0, length: 0, sha256: String::new() };
+    SlotRecord {
+        image: request.image.clone(),
+        digest: image.digest.clone(),
+        manifest_digest: image.manifest_digest.clone(),
+        version: String::new(),
+        labels: image.labels.clone(),
+        layers: layer_records(image, &vec![hex(&[0; 32]); image.layers.len()]),
+        root_hash: hex(&[0; 32]),
+        filesystem_length: 0,
+        superblock_sha256: hex(&[0; 32]),
+        kernel: unknown(),
+        initrd: unknown(),
+        kernel_options: String::new(),
+        cloud_config: request.cloud_config.clone(),
+        plan_id: request.plan_id.clone(),
+        written_at: Timestamp::now(),
+    }
 }
 
 /// Applies a layer that comes from the registry.

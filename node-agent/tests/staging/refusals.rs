@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use evenkeel_node_agent::{disk::Disk, esp, slots::SlotState};
+use serde_json::json;
 
 use crate::{
     image::{INITRD, KERNEL, LOADER, Recipe, digest, index, noise, tar},
@@ -189,5 +190,16 @@ async fn a_disk_that_takes_no_more() {
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     let image = Recipe::with(tar(&[("data", &noise(24 << 20, 8))])).build();
     let name = registry.push(&image, "os:1").await;
-    machine.refuses(&name, "DiskFailed", true, &["slot b", "kernel's log", "No space left"]).await;
+    machine.refuses(&name, "DiskFailed", true, &["slot b", "make room", "No space left"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_labels_cannot_be_kept_costs_no_slot() {
+    let machine = Machine::with_old_system().await;
+    let registry = Registry::start();
+    let labels = json!({ "org.example.build": "x".repeat(70_000) });
+    let name = registry.push(&Recipe { labels, ..Recipe::default() }.build(), "os:labels").await;
+    machine.refused_untouched(&name, "ImageNotSupported", false, &["too many layers or labels"]).await;
+    let b = machine.slot("b");
+    assert!(b.state == SlotState::Complete && b.bootable, "{b:?}");
 }
