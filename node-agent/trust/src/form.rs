@@ -81,7 +81,10 @@ fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8], limit: usize) -> Result<
         .map_err(|error| Malformed(format!("has a {what} that cannot be read: {error}")))
 }
 
+/// Line ends are passed over, as Go's library and with it `cosign` does: a signature that was made by another program and
+/// attached (`cosign attach signature`) may have some.
 fn base64(what: &str, text: &str) -> Result<Vec<u8>, Malformed> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let text: String = text.chars().filter(|letter| !matches!(letter, '\r' | '\n')).collect();
     STANDARD.decode(text).map_err(|error| Malformed(format!("has a {what} that is not Base64: {error}")))
 }

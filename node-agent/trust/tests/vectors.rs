@@ -51,6 +51,18 @@ fn every_kind_of_key_in_every_form() {
     assert_eq!(count, 20);
 }
 
+/// As `openssl` and `base64` write one that `cosign attach signature` takes as it is.
+#[test]
+fn a_signature_in_lines_is_one() {
+    for line_end in ["\n", "\r\n"] {
+        let Evidence::SimpleSigning { payload, signature } = simple("rsa4096") else { unreachable!() };
+        let lines: Vec<&[u8]> = signature.as_bytes().chunks(76).collect();
+        let mut signature = String::from_utf8(lines.join(line_end.as_bytes())).unwrap();
+        signature.push_str(line_end);
+        check("rsa4096", &subject(), Evidence::SimpleSigning { payload, signature }).unwrap();
+    }
+}
+
 /// Whether the one name stands for the other's key.
 fn same(kind: &str, key: &str) -> bool {
     matches!((kind, key), ("pss", "rsa2048") | ("p384-sha256", "p384"))
