@@ -60,14 +60,6 @@ pub struct Disk {
     _claim: Option<Claim>,
 }
 
-impl Partition {
-    /// Whether the kernel has it as a device of its own.
-    #[must_use]
-    pub fn is_node(&self) -> bool {
-        self.offset == 0 && self.device.is_none()
-    }
-}
-
 /// Why a disk could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {

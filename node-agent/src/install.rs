@@ -111,7 +111,7 @@ pub fn make_disk(path: &Path, sizes: Sizes, overwrite: bool) -> Result<Disk, Ins
 /// or the one before then, also after a power cut, and keeps the other documents there; in a disk file the partition is made anew.
 pub fn write_cloud_config(disk: &Disk, text: &str) -> Result<(), InstallError> {
     let oem = disk.partition(Role::Oem)?;
-    let replaced = if oem.is_node() { cloud_config::replace(oem, text) } else { None };
+    let replaced = if oem.is_device() { cloud_config::replace(oem, text) } else { None };
     if let Some(replaced) = replaced {
         return replaced.map_err(InstallError::Document);
     }

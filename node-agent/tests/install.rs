@@ -6,7 +6,7 @@ mod loop_device;
 mod machine_on_disk;
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     os::unix::fs::FileExt as _,
     thread,
     time::Duration,
@@ -138,6 +138,28 @@ fn a_partition_that_is_held_open_for_a_moment_is_waited_for() {
     install::replace_disk(&device.0, SIZES).unwrap();
     assert!(lets_go.is_finished());
     lets_go.join().unwrap();
+}
+
+/// As udev does, which is asked to leave the disk alone meanwhile.
+#[test]
+fn whoever_looks_into_a_disk_is_waited_for_and_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device.img");
+    File::create(&file).unwrap().set_len(SIZE).unwrap();
+    let device = Loop::new(&file, "512");
+    let looks = File::open(&device.0).unwrap();
+    looks.lock_shared().unwrap();
+    let looks_away = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(1500));
+        drop(looks);
+    });
+    let disk = install::make_disk(&device.0, SIZES, false).unwrap();
+    assert!(looks_away.is_finished());
+    looks_away.join().unwrap();
+    let looks = File::open(&device.0).unwrap();
+    assert!(matches!(looks.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    let _disk = disk.unclaimed();
+    looks.try_lock_shared().unwrap();
 }
 
 #[test]

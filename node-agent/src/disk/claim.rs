@@ -1,7 +1,8 @@
 //! A disk that one program makes, installs or mends, from its first byte to its last: of two at once each would believe what
-//! the other has changed meanwhile, such as the partitions that its boot entries name.
+//! the other has changed meanwhile, such as the partitions that its boot entries name. udev looks away too: partitions that it holds
+//! open cannot be changed.
 
-use std::{fs::OpenOptions, io, path::Path, sync::Arc};
+use std::{fs::OpenOptions, io, path::Path, sync::Arc, time::Duration};
 
 use evenkeel_node_agent_core::layout::MIB;
 
@@ -11,6 +12,10 @@ use super::{Access, DiskError, FileDevice, is_block_device};
 const TABLE: u64 = MIB;
 /// To the end of a file, wherever that will be.
 const REST: u64 = 0;
+
+/// udev looks into a disk and each of its partitions when it comes, and when it was written; a machine with little time of its
+/// processor takes seconds for that.
+const OTHERS_LOOK: Duration = Duration::from_secs(20);
 
 /// A disk that nobody else makes, installs or mends until this and all its copies are dropped.
 #[derive(Clone, Debug)]
@@ -22,7 +27,10 @@ impl Claim {
     /// Claims a disk that is there.
     pub fn take(path: &Path) -> Result<Self, DiskError> {
         let device = FileDevice::open(path, Access::WriteShared).map_err(|error| failed(path, error))?;
-        device.claim(0, TABLE).map_err(|error| failed(path, error))?;
+        device
+            .claim(0, TABLE)
+            .and_then(|()| device.lock_out_udev(OTHERS_LOOK))
+            .map_err(|error| failed(path, error))?;
         Ok(Self { _device: Arc::new(device) })
     }
 

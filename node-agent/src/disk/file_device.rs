@@ -5,7 +5,7 @@
 //! coherent with each other; the kernel writes and drops cached pages of a range before a direct transfer.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::{
         fd::AsRawFd as _,
@@ -89,6 +89,25 @@ impl FileDevice {
         let writes = matches!(access, Access::Write | Access::WriteShared);
         let kind = if writes { libc::F_WRLCK } else { libc::F_RDLCK };
         self.claim_for(kind, offset, length, patience)
+    }
+
+    /// Asks udev to leave a block device and its partitions alone until this is closed, and waits for so long for whoever looks into
+    /// them now: by a lock on the whole device, as systemd's "Locking Block Device Access" has it.
+    pub fn lock_out_udev(&self, patience: Duration) -> io::Result<()> {
+        if self.is_file()? {
+            return Ok(());
+        }
+        let end = Instant::now() + patience;
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(CLAIM_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another program has locked it"));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 
     /// Ends a claim of some bytes.
