@@ -2,6 +2,7 @@
 //! of that node owns the status.
 
 mod reset;
+mod rules;
 mod status;
 
 use kube_derive::{CustomResource, KubeSchema};
@@ -51,20 +52,7 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-// Each write to a plan pays for these rules, those to its status as well, and each field that one looks at costs the API
-// server a copy of the whole schema here: what is so in nearly all writes comes first.
-#[x_kube(validation = Rule::new("has(self.target) ? has(self.planId) && has(self.image) : !has(self.planId) && !has(self.image)")
-    .message("planId, image and target are set together"))]
-#[x_kube(validation = Rule::new("!has(self.target) || self.target != 'Booted' || has(self.notAfter)")
-    .message("a target of Booted needs notAfter: an approval to reboot runs out"))]
-#[x_kube(validation = Rule::new("!has(self.target) || self.target != 'Reverted' || has(self.revert)")
-    .message("a target of Reverted needs revert: the cause is part of the order"))]
-#[x_kube(validation = Rule::new("!has(self.planId) || !has(oldSelf.planId) || self.image == oldSelf.image || self.planId != oldSelf.planId")
-    .message("an order's image does not change: a new image needs a new planId"))]
-#[x_kube(validation = Rule::new("(has(self.cloudConfig) ? has(oldSelf.cloudConfig) && self.cloudConfig.sha256 == oldSelf.cloudConfig.sha256 : !has(oldSelf.cloudConfig)) || !has(self.planId) || !has(oldSelf.planId) || self.planId != oldSelf.planId")
-    .message("an order's cloudConfig does not change: another one needs a new planId"))]
-#[x_kube(validation = Rule::new("!has(self.target) || !has(oldSelf.target) || self.target == oldSelf.target || !has(self.planId) || !has(oldSelf.planId) || self.planId != oldSelf.planId || self.target == 'Reverted' || oldSelf.target == 'Staged' || (oldSelf.target == 'Booted' && self.target != 'Staged')")
-    .message("an order's target moves forward only: Staged, Booted, Committed, and Reverted from any of them"))]
+#[x_kube(validation = rules::order())]
 pub struct NodePlanSpec {
     /// Identity of one attempt. A new attempt has a new one, even for the same image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
