@@ -12,7 +12,7 @@ use evenkeel_registry::{RegistryOptions, Resolved};
 use crate::{
     api::Clients,
     drain::OwnPod,
-    events::Recorder,
+    events::{Common, Recorder},
     gates::Book,
     lease::Leadership,
     lifecycle::Publishing,
@@ -33,6 +33,8 @@ pub struct Memory {
     pub generation: Option<i64>,
     /// Where its nodes were, for events.
     pub nodes: Option<BTreeMap<String, NodeState>>,
+    /// What was told of nodes and is not done yet.
+    pub announced: BTreeMap<String, Common>,
     /// When its status was last written.
     pub shown: Option<Instant>,
     /// What the registry is being asked.

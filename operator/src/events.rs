@@ -1,5 +1,6 @@
 //! What people are told as it happens. Rendered from what changed; never where it is decided.
 
+mod common;
 mod recorder;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use kube::Resource;
 
 use crate::{api::call, status::reason};
 
+pub use common::{Common, of_many};
 pub use recorder::Recorder;
 
 /// Longest note of an event, in bytes: the API server's limit is 1 kB.
@@ -35,9 +37,12 @@ impl Told {
     }
 }
 
-/// What an action on a node tells: that its turn begins, that it goes wrong, and how it ended. It is told before it is
-/// done: an operator that is killed in between says it twice, never not at all.
+/// What an action on a node tells of this one alone: that it goes wrong, and how it ended, but for what [`Common`] tells. It
+/// is told before it is done: an operator that is killed in between says it twice, never not at all.
 pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
+    if Common::of(node, action).is_some() {
+        return None;
+    }
     let plan = node.plan.as_ref();
     let image = plan.and_then(|plan| plan.spec.image.as_deref()).unwrap_or("its image");
     Some(match action {
@@ -53,22 +58,18 @@ pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
         Action::BeginDisruption(record) if record.going_back => {
             Told::warning("NodeGoesBack", format!("the turn of {name} begins: it shall leave {image}"))
         }
-        Action::BeginDisruption(_) => {
-            Told::normal("NodeStarted", format!("the turn of {name} begins: it shall run {image}"))
-        }
         Action::Revert { order, .. } => Told::warning(
             "NodeReverting",
             format!("{name} is ordered back to its old slot: {}", order.message),
         ),
-        Action::EndDisruption(_) => ended(name, node, image),
+        Action::EndDisruption(_) => ended(name, node),
         _ => return None,
     })
 }
 
-fn ended(name: &str, node: &NodeSeen, image: &str) -> Told {
+fn ended(name: &str, node: &NodeSeen) -> Told {
     let status = node.plan.as_ref().map(|plan| (*plan.status).clone()).unwrap_or_default();
     match node.phase() {
-        Phase::Committed => Told::normal("NodeUpdated", format!("{name} runs {image}")),
         Phase::RolledBack => {
             let why = status.rolled_back.map_or_else(
                 || "no cause was given".to_owned(),
@@ -242,7 +243,9 @@ mod tests {
             phase: Phase::Committed,
             ..NodePlanStatus::default()
         });
-        assert_eq!(of_action("n1", &kept, &end()).unwrap().reason, "NodeUpdated");
+        assert_eq!(Common::of(&kept, &end()), Some(Common::Updated("its image".into())));
+        assert_eq!(of_action("n1", &kept, &end()), None, "it is told with others");
+        assert_eq!(Common::of(&back, &end()), None, "each goes wrong in its own way");
         assert_eq!(of_action("n1", &kept, &Action::Cordon), None);
         let deadline = jiff::Timestamp::UNIX_EPOCH;
         assert_eq!(of_action("n1", &kept, &Action::ApproveReboot { deadline }), None, "on its way");

@@ -1,5 +1,7 @@
 //! Does what was decided: one write for each action, and none to an object that is not what it was when it was read.
 
+mod announce;
+
 use std::{
     sync::{
         Arc,
@@ -25,6 +27,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use self::announce::Announcement;
 use super::{ReconcileError, checks};
 use crate::{
     api::{ApiError, call},
@@ -53,11 +56,18 @@ pub async fn apply(
     decision: &Decision,
 ) -> Result<bool, ReconcileError> {
     let stop = Stop { failed: AtomicBool::new(false), at: Instant::now() + BEGIN_WITHIN };
-    let steps: Vec<_> = by_urgency(decision)
-        .map(|(name, action)| step(context, image, policy, (name, snapshot.nodes.get(name)), action, &stop))
+    let actions: Vec<_> = by_urgency(decision).collect();
+    let announcement = Announcement::of(context, &policy.name, snapshot, actions.iter());
+    let steps: Vec<_> = actions
+        .iter()
+        .map(|(name, action)| {
+            let node = (*name, snapshot.nodes.get(*name));
+            step(context, image, policy, node, action, (&stop, &announcement))
+        })
         .collect();
     let outcomes: Vec<Result<bool, ReconcileError>> =
         stream::iter(steps).buffer_unordered(AT_ONCE).collect().await;
+    announcement.remember(context, &policy.name);
     // Nodes do not wait for each other: one that is not what it was is told last.
     let stale = |error: &ReconcileError| matches!(error, ReconcileError::Api(error) if error.is_stale());
     let (mut again, mut failed) = (false, None);
@@ -85,7 +95,7 @@ async fn step(
     policy: &Policy,
     (name, node): (&str, Option<&NodeSeen>),
     action: &Action,
-    stop: &Stop,
+    (stop, announcement): (&Stop, &Announcement),
 ) -> Result<bool, ReconcileError> {
     if stop.failed.load(Ordering::Relaxed) {
         return Ok(false);
@@ -99,6 +109,7 @@ async fn step(
     }
     let told = node.and_then(|node| events::of_action(name, node, action));
     events::publish(&context.recorder, image.as_ref(), told.as_slice()).await;
+    announcement.tell(&context.recorder, image, name).await;
     let done = act(context, image, policy, (name, node), action).await;
     if let Err(error) = done {
         if !error.is_stale() {
@@ -106,6 +117,7 @@ async fn step(
         }
         return Err(error.into());
     }
+    announcement.done(name);
     tracing::info!(image = policy.name, node = name, ?action, "done");
     context.metrics.turns().did(action, node, &policy.reboot, Timestamp::now());
     Ok(!matches!(action, Action::Evict | Action::ForceOut | Action::Avoid(_)))
@@ -331,9 +343,8 @@ async fn write(
 ) -> Result<Option<KnownPlan>, ApiError> {
     let name = plan.name_any();
     let params = PatchParams { field_manager: Some(OPERATOR_FIELD_MANAGER.into()), ..PatchParams::default() };
-    let written = call(what, async { plans(context).patch(&name, &params, &Patch::Merge(change?)).await });
-    let written = written.await;
-    let written = written.inspect_err(|error| {
+    let patch = async { plans(context).patch(&name, &params, &Patch::Merge(change?)).await };
+    let written = call(what, patch).await.inspect_err(|error| {
         note_gone(context, &name, plan.uid(), error);
         if error.is_unanswered() {
             context.seen.plans.unanswered(&name);
