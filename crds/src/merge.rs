@@ -15,6 +15,18 @@ pub fn replacing(known: &Value, wanted: &Value) -> Value {
     Value::Object(gone.chain(kept).collect())
 }
 
+/// The same, but for what `known` says already: for an object that is still as it is known.
+#[must_use]
+pub fn changing(known: &Value, wanted: &Value) -> Value {
+    let (Value::Object(known), Value::Object(wanted)) = (known, wanted) else { return wanted.clone() };
+    let gone = known.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = wanted.iter().filter(|(key, value)| known.get(*key) != Some(value)).map(|(key, value)| {
+        let value = known.get(key).map_or_else(|| value.clone(), |known| changing(known, value));
+        (key.clone(), value)
+    });
+    Value::Object(gone.chain(changed).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +41,16 @@ mod tests {
         });
         assert_eq!(replacing(&known, &wanted), patch);
         assert_eq!(replacing(&json!({}), &wanted), wanted);
+    }
+
+    #[test]
+    fn what_is_as_it_is_wanted_is_not_said_again() {
+        let known =
+            json!({ "a": 1, "b": { "c": 1, "d": 2 }, "e": { "f": 1 }, "list": [1, 2], "gone": { "g": 1 } });
+        let wanted =
+            json!({ "a": 1, "b": { "c": 1, "d": 3 }, "e": { "f": 1 }, "list": [1, 2], "new": { "h": 1 } });
+        let patch = json!({ "b": { "d": 3 }, "gone": null, "new": { "h": 1 } });
+        assert_eq!(changing(&known, &wanted), patch);
+        assert_eq!(changing(&known, &known), json!({}));
     }
 }

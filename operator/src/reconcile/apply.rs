@@ -13,7 +13,7 @@ use std::{
 use evenkeel_crds::{
     ManagedOSImage, NodePlan, NodePlanSpec,
     condition::Time,
-    merge::replacing,
+    merge::changing,
     names::{FINALIZER, OPERATOR_FIELD_MANAGER},
     node_plan::{Disruption, Target},
 };
@@ -255,7 +255,7 @@ fn note(spec: &mut NodePlanSpec, write: impl FnOnce(&mut Disruption)) {
     }
 }
 
-/// The change that an action is to a plan, on the version that was read. What a later version wrote there is left alone.
+/// The change that an action is to a plan, on the version that was read. What stays, or a later version wrote, is left alone.
 /// The plan belongs to its image object: without it nobody is left who could order anything.
 ///
 /// Who owns which field is not kept: the rights of operator and agents settle that, and the account of it, which the API
@@ -279,7 +279,7 @@ fn change(
             "finalizers": finalizers(plan, &spec),
             "managedFields": [{}],
         },
-        "spec": replacing(&known, &wanted),
+        "spec": changing(&known, &wanted),
     }))
 }
 
