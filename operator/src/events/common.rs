@@ -90,8 +90,8 @@ mod tests {
             told.iter().all(|told| told.note.len() <= NOTE_MAX && told.reason == "NodeStarted"),
             "{told:?}"
         );
-        let named = |name: &String| told.iter().filter(|told| told.note.contains(name.as_str())).count();
-        assert!(names.iter().all(|name| named(name) == 1), "{told:?}");
+        let times = |name: &String| told.iter().filter(|told| told.note.contains(name.as_str())).count();
+        assert!(names.iter().all(|name| times(name) == 1), "{told:?}");
         let all: usize = told.iter().map(|told| told.note.len()).sum();
         assert_eq!(told.len(), all.div_ceil(NOTE_MAX), "{told:?}");
     }
@@ -106,8 +106,8 @@ mod tests {
             ("n".repeat(2 * NOTE_MAX), Common::Updated("os@sha256:2".to_owned())),
         ];
         let told = of_many(nodes.iter().map(|(name, common)| (name, common)));
-        let notes: Vec<&str> = told.iter().map(|told| told.note.as_str()).collect();
-        assert_eq!(notes[..2], ["the turn of n2 begins: it shall run os@sha256:1", "n1, n3 run os@sha256:1"]);
-        assert_eq!(notes.len(), 3, "one without room is told all the same");
+        let said: Vec<&str> = told.iter().map(|told| told.note.as_str()).collect();
+        assert_eq!(said[..2], ["the turn of n2 begins: it shall run os@sha256:1", "n1, n3 run os@sha256:1"]);
+        assert_eq!(said.len(), 3, "one without room is told all the same");
     }
 }
