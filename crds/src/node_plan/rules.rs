@@ -8,6 +8,7 @@ use kube_core::{Message, Rule};
 /// server two copies of the schema of all fields: they were a tenth of all memory that it took in a rollout. So a field is looked
 /// at as seldom as can be, which a list of one value and `all` do for what CEL has no variables for, and only for what was
 /// broken once more, to say so. What comes out of `orValue` is of unknown length: it is compared with what has one.
+/// A blank stands for the plan ID of an order that was not there: an empty one is refused for its length, in those words alone.
 pub(super) fn order() -> Rule {
     Rule::new(compact(RULE)).message(Message::Expression(compact(SAYS))).optional_old_self(true)
 }
@@ -20,7 +21,7 @@ const RULE: &str = "
     : has(self.planId) && has(self.image)
     && (to != 'Booted' || has(self.notAfter))
     && (to != 'Reverted' || has(self.revert))
-    && (self.planId != oldSelf.?planId.orValue('')
+    && (self.planId != oldSelf.?planId.orValue(' ')
     || self.image == oldSelf.?image.orValue('')
     && (has(self.cloudConfig)
     ? self.cloudConfig.sha256 == oldSelf.?cloudConfig.?sha256.orValue('')
