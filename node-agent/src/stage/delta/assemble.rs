@@ -9,6 +9,7 @@ use std::{
 use evenkeel_node_agent_core::chunks::{
     BadTable,
     plan::Origin,
+    position::INFLATED_MAX,
     table::Chunk,
     tar_split::{Record, Records},
 };
@@ -68,7 +69,7 @@ pub(super) fn put(
         return Err(BadTable::new("it tells of files that its tar-split has not").into());
     }
     if let Form::EStargz { table } = &delta.form {
-        io::copy(&mut GzDecoder::new(table.as_slice()), out)?;
+        io::copy(&mut GzDecoder::new(table.as_slice()).take(INFLATED_MAX), out)?;
     }
     Ok(())
 }

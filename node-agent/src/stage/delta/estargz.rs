@@ -94,10 +94,13 @@ fn table(member: &[u8], digest: [u8; 32], begin: u64, meter: &Meter) -> Result<T
 
 /// With the headers with which the layer comes out as its diff ID says.
 fn with_headers(mut delta: Delta, diff_id: &str, meter: &Meter) -> Result<Delta, NotWorthIt> {
-    let Form::EStargz { table } = &delta.form else { return Err(NotWorthIt::Headers) };
-    let guesses: Vec<_> = predict::of_estargz(|| json(table)).collect();
-    for guess in guesses {
-        delta.tar_split = guess;
+    for (writer, known) in predict::OF_ESTARGZ {
+        let told = match &delta.form {
+            Form::EStargz { table } => predict::told(writer, known, || json(table)),
+            Form::ZstdChunked => None,
+        };
+        let Some(told) = told else { continue };
+        delta.tar_split = told;
         if predict::comes_out(&delta, diff_id, meter).map_err(NotWorthIt::Parts)? {
             return Ok(delta);
         }

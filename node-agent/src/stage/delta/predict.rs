@@ -25,17 +25,15 @@ pub(super) fn tar_split(table: &[u8], position: &Position) -> Option<Vec<u8>> {
     Writer::ALL.into_iter().find_map(attempt).map(|(told, _)| told)
 }
 
-/// How tars of eStargz are written, the most usual first: anew by the snapshotter's own programs, and as it was by BuildKit.
-const ESTARGZ: [(Writer, bool); 3] = [(Writer::Go, false), (Writer::Go, true), (Writer::Gnu, true)];
+/// How tars of eStargz are written, the most usual first: anew by the snapshotter's own programs, and as it was by `BuildKit`.
+pub(super) const OF_ESTARGZ: [(Writer, Known); 3] = [
+    (Writer::Go, Known::EStargz { ended: false }),
+    (Writer::Go, Known::EStargz { ended: true }),
+    (Writer::Gnu, Known::EStargz { ended: true }),
+];
 
-/// The tar-splits that may belong to the JSON of a table of eStargz, compressed, and their bytes when inflated.
-pub(super) fn of_estargz<R: io::Read>(
-    json: impl Fn() -> Result<R, BadTable>,
-) -> impl Iterator<Item = (Vec<u8>, u64)> {
-    ESTARGZ.into_iter().filter_map(move |(writer, ended)| told(writer, Known::EStargz { ended }, &json))
-}
-
-fn told<R: io::Read>(
+/// The tar-split that belongs to the JSON of a table if `writer` wrote the layer's tar, compressed, and its bytes when inflated.
+pub(super) fn told<R: io::Read>(
     writer: Writer,
     known: Known,
     json: impl Fn() -> Result<R, BadTable>,
