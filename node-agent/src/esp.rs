@@ -4,6 +4,7 @@
 //! disk in the order of the calls: the boot loader may read the partition after any of them.
 
 mod device;
+mod each_call;
 mod fat;
 mod file;
 mod read_only;

@@ -29,6 +29,15 @@ const CONTENT: Content<'_> = Content {
     kernel_options: "",
 };
 
+/// With blocks of `sector` bytes; the folder holds what is behind it.
+fn blank_device(sector: &str) -> (tempfile::TempDir, Loop) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device.img");
+    File::create(&file).unwrap().set_len(SIZE).unwrap();
+    let device = Loop::new(&file, sector);
+    (folder, device)
+}
+
 fn refusal(result: Result<Disk, InstallError>) -> DiskError {
     match result.unwrap_err() {
         InstallError::Disk(error) => error,
@@ -39,10 +48,7 @@ fn refusal(result: Result<Disk, InstallError>) -> DiskError {
 #[test]
 fn a_device_becomes_a_disk_whatever_its_blocks() {
     for sector in ["512", "4096"] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("device.img");
-        File::create(&file).unwrap().set_len(SIZE).unwrap();
-        let device = Loop::new(&file, sector);
+        let (folder, device) = blank_device(sector);
         let disk = install::create_disk(&device.0, SIZES).unwrap();
         assert!(run("sgdisk", &["-v", device.path()]).contains("No problems found"), "{sector}");
         for role in [Role::Oem, Role::State] {
@@ -125,10 +131,7 @@ fn an_interrupted_disk_is_begun_again() {
 
 #[test]
 fn a_partition_that_is_held_open_for_a_moment_is_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("device.img");
-    File::create(&file).unwrap().set_len(SIZE).unwrap();
-    let device = Loop::new(&file, "512");
+    let (_folder, device) = blank_device("512");
     let disk = install::create_disk(&device.0, SIZES).unwrap();
     let held = File::open(&disk.partition(Role::Oem).unwrap().path).unwrap();
     let lets_go = thread::spawn(move || {
@@ -143,10 +146,7 @@ fn a_partition_that_is_held_open_for_a_moment_is_waited_for() {
 /// As udev does, which is asked to leave the disk alone meanwhile.
 #[test]
 fn whoever_looks_into_a_disk_is_waited_for_and_kept_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("device.img");
-    File::create(&file).unwrap().set_len(SIZE).unwrap();
-    let device = Loop::new(&file, "512");
+    let (_folder, device) = blank_device("512");
     let looks = File::open(&device.0).unwrap();
     looks.lock_shared().unwrap();
     let looks_away = thread::spawn(move || {
@@ -164,10 +164,7 @@ fn whoever_looks_into_a_disk_is_waited_for_and_kept_out() {
 
 #[test]
 fn a_cloud_config_takes_the_place_of_the_one_before_and_of_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("device.img");
-    File::create(&file).unwrap().set_len(SIZE).unwrap();
-    let device = Loop::new(&file, "512");
+    let (_folder, device) = blank_device("512");
     let disk = install::create_disk(&device.0, SIZES).unwrap();
     let oem = disk.partition(Role::Oem).unwrap().path.to_str().unwrap().to_owned();
     let document = |name: &str| run("debugfs", &["-R", &format!("cat /{name}"), &oem]);

@@ -12,7 +12,7 @@ use evenkeel_registry::{RegistryOptions, Resolved};
 use crate::{
     api::Clients,
     drain::OwnPod,
-    events::{Common, Recorder},
+    events::{Alike, Recorder},
     gates::Book,
     lease::Leadership,
     lifecycle::Publishing,
@@ -34,7 +34,7 @@ pub struct Memory {
     /// Where its nodes were, for events.
     pub nodes: Option<BTreeMap<String, NodeState>>,
     /// What was told of nodes and is not done yet.
-    pub announced: BTreeMap<String, Common>,
+    pub announced: BTreeMap<String, Alike>,
     /// When its status was last written.
     pub shown: Option<Instant>,
     /// What the registry is being asked.

@@ -1,6 +1,6 @@
 //! What people are told as it happens. Rendered from what changed; never where it is decided.
 
-mod common;
+mod alike;
 mod recorder;
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use kube::Resource;
 
 use crate::{api::call, status::reason};
 
-pub use common::{Common, of_many};
+pub use alike::{Alike, of_many};
 pub use recorder::Recorder;
 
 /// Longest note of an event, in bytes: the API server's limit is 1 kB.
@@ -37,10 +37,10 @@ impl Told {
     }
 }
 
-/// What an action on a node tells of this one alone: that it goes wrong, and how it ended, but for what [`Common`] tells. It
+/// What an action on a node tells of this one alone: that it goes wrong, and how it ended, but for what [`Alike`] tells. It
 /// is told before it is done: an operator that is killed in between says it twice, never not at all.
 pub fn of_action(name: &str, node: &NodeSeen, action: &Action) -> Option<Told> {
-    if Common::of(node, action).is_some() {
+    if Alike::of(node, action).is_some() {
         return None;
     }
     let plan = node.plan.as_ref();
@@ -243,9 +243,9 @@ mod tests {
             phase: Phase::Committed,
             ..NodePlanStatus::default()
         });
-        assert_eq!(Common::of(&kept, &end()), Some(Common::Updated("its image".into())));
+        assert_eq!(Alike::of(&kept, &end()), Some(Alike::Updated("its image".into())));
         assert_eq!(of_action("n1", &kept, &end()), None, "it is told with others");
-        assert_eq!(Common::of(&back, &end()), None, "each goes wrong in its own way");
+        assert_eq!(Alike::of(&back, &end()), None, "each goes wrong in its own way");
         assert_eq!(of_action("n1", &kept, &Action::Cordon), None);
         let deadline = jiff::Timestamp::UNIX_EPOCH;
         assert_eq!(of_action("n1", &kept, &Action::ApproveReboot { deadline }), None, "on its way");

@@ -14,8 +14,8 @@ const TABLE: u64 = MIB;
 const REST: u64 = 0;
 
 /// udev looks into a disk and each of its partitions when it comes, and when it was written; a machine with little time of its
-/// processor takes seconds for that.
-const OTHERS_LOOK: Duration = Duration::from_secs(20);
+/// processor takes seconds for that. Whoever really uses a partition was found before.
+pub(super) const OTHERS_LOOK: Duration = Duration::from_secs(20);
 
 /// A disk that nobody else makes, installs or mends until this and all its copies are dropped.
 #[derive(Clone, Debug)]

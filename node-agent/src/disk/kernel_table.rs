@@ -12,11 +12,8 @@ use std::{
 
 use nix::libc::{c_char, c_int, c_longlong, c_void};
 
-use super::{Access, DiskError, Partition, Window, device, table};
+use super::{Access, DiskError, Partition, Window, claim::OTHERS_LOOK, device, table};
 
-/// udev looks into each partition when a disk comes or its table is written, and into all of them again after a close; a machine with
-/// little time of its processor takes seconds for that. Whoever really uses one was found before the table was written.
-const OTHERS_LOOK: Duration = Duration::from_secs(20);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// `linux/blkpg.h`.

@@ -7,7 +7,7 @@
 //! can be written, and waiting does not help.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 
 use nix::libc;
 
-use super::{Esp, EspFile, FatEsp, read_only, vfat::VfatEsp};
+use super::{Esp, FatEsp, each_call::EachCall, read_only, vfat::VfatEsp};
 use crate::disk::{Access, Partition};
 
 /// Others that claim it are the agent's own programs, of which each call takes some seconds at most, and checkers of
@@ -33,6 +33,15 @@ impl DeviceEsp {
         Self { partition }
     }
 
+    fn reach_read_only(&self, access: Access, place: &Path) -> io::Result<Box<dyn Esp>> {
+        if access == Access::Write {
+            return Err(read_only::error(place));
+        }
+        Ok(Box::new(VfatEsp::mount_read_only(&self.partition.path)?))
+    }
+}
+
+impl EachCall for DeviceEsp {
     fn reach(&self, access: Access) -> io::Result<Box<dyn Esp>> {
         let begun = Instant::now();
         loop {
@@ -52,52 +61,11 @@ impl DeviceEsp {
             }
         }
     }
-
-    fn reach_read_only(&self, access: Access, place: &Path) -> io::Result<Box<dyn Esp>> {
-        if access == Access::Write {
-            return Err(read_only::error(place));
-        }
-        Ok(Box::new(VfatEsp::mount_read_only(&self.partition.path)?))
-    }
 }
 
 /// Whether it is claimed, or mounted and not as we would. A kernel without the driver has it not mounted either.
 fn is_claimed(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENODEV))
-}
-
-impl Esp for DeviceEsp {
-    fn read(&self, path: &str, sink: &mut dyn Write) -> io::Result<bool> {
-        self.reach(Access::ReadAlone)?.read(path, sink)
-    }
-
-    fn write(&self, path: &str, source: &mut dyn Read) -> io::Result<()> {
-        self.reach(Access::Write)?.write(path, source)
-    }
-
-    fn overwrite(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.reach(Access::Write)?.overwrite(path, bytes)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.reach(Access::Write)?.rename(from, to)
-    }
-
-    fn remove(&self, path: &str) -> io::Result<()> {
-        self.reach(Access::Write)?.remove(path)
-    }
-
-    fn list(&self, folder: &str) -> io::Result<Vec<EspFile>> {
-        self.reach(Access::ReadAlone)?.list(folder)
-    }
-
-    fn reclaim(&self) -> io::Result<()> {
-        self.reach(Access::Write)?.reclaim()
-    }
-
-    fn free(&self) -> io::Result<u64> {
-        self.reach(Access::ReadAlone)?.free()
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, io::Read};
 use super::{
     BadTable,
     position::{COMPRESSED_MAX, INFLATED_MAX},
+    tar_header::BLOCK,
 };
 use crate::digest::unhex;
 
@@ -30,8 +31,6 @@ pub const FOOTER_BYTES: u64 = 51;
 /// Path of the table in the tar.
 pub const TABLE_PATH: &str = "stargz.index.json";
 
-/// Bytes of a tar's block.
-const BLOCK: usize = 512;
 /// What is the same in each footer: a gzip header with an extra field of 26 bytes (2 · 2 for the subfield's name and length, 16 digits,
 /// 6 letters), and behind that nothing, not compressed.
 const BEFORE: [u8; 16] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255, 26, 0, b'S', b'G', 22, 0];

@@ -11,15 +11,15 @@ use tokio::sync::OnceCell;
 
 use crate::{
     context::Context,
-    events::{self, Common, Recorder},
+    events::{self, Alike, Recorder},
 };
 
 /// What a look has to tell.
 pub struct Announcement {
     /// What was told in looks before, and not done in them, as when their time was over: it is not told again.
-    before: BTreeMap<String, Common>,
+    before: BTreeMap<String, Alike>,
     /// By node, what is not done yet.
-    left: Mutex<BTreeMap<String, Common>>,
+    left: Mutex<BTreeMap<String, Alike>>,
     told: OnceCell<()>,
 }
 
@@ -31,10 +31,10 @@ impl Announcement {
         snapshot: &Snapshot,
         actions: impl Iterator<Item = &'a (&'a str, &'a Action)>,
     ) -> Self {
-        let common = |(name, action): &(&str, &Action)| {
-            Some(((*name).to_owned(), Common::of(snapshot.nodes.get(*name)?, action)?))
+        let alike = |(name, action): &(&str, &Action)| {
+            Some(((*name).to_owned(), Alike::of(snapshot.nodes.get(*name)?, action)?))
         };
-        let left = Mutex::new(actions.filter_map(common).collect());
+        let left = Mutex::new(actions.filter_map(alike).collect());
         let before = context.remember(image, |memory| std::mem::take(&mut memory.announced));
         Self { before, left, told: OnceCell::new() }
     }
@@ -49,7 +49,7 @@ impl Announcement {
 
     async fn publish(&self, recorder: &Recorder, image: &ManagedOSImage) {
         let news = self.with(|left| {
-            events::of_many(left.iter().filter(|(name, common)| self.before.get(*name) != Some(common)))
+            events::of_many(left.iter().filter(|(name, alike)| self.before.get(*name) != Some(alike)))
         });
         events::publish(recorder, image, &news).await;
     }
@@ -63,11 +63,11 @@ impl Announcement {
     pub fn remember(&self, context: &Context, image: &str) {
         let told = self.told.initialized();
         let left = self.with(std::mem::take).into_iter();
-        let announced = left.filter(|(name, common)| told || self.before.get(name) == Some(common)).collect();
+        let announced = left.filter(|(name, alike)| told || self.before.get(name) == Some(alike)).collect();
         context.remember(image, |memory| memory.announced = announced);
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Common>) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Alike>) -> T) -> T {
         // Every change is one call: a panic in between leaves the map whole.
         change(&mut self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }

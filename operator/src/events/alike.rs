@@ -10,14 +10,14 @@ use super::{NOTE_MAX, Told};
 
 /// What is the same for many nodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Common {
+pub enum Alike {
     /// The turn begins; with the image that the node shall run.
     Started(String),
     /// The turn ended well; with the image that the node runs.
     Updated(String),
 }
 
-impl Common {
+impl Alike {
     /// What an action on a node has in common with others, if it has.
     pub fn of(node: &NodeSeen, action: &Action) -> Option<Self> {
         let image = || node.plan.as_ref().and_then(|plan| plan.spec.image.clone());
@@ -47,20 +47,20 @@ impl Common {
 }
 
 /// What to tell of all these nodes: each of them is named.
-pub fn of_many<'a>(nodes: impl Iterator<Item = (&'a String, &'a Common)>) -> Vec<Told> {
-    let mut by_common: BTreeMap<&Common, Vec<&str>> = BTreeMap::new();
-    for (name, common) in nodes {
-        by_common.entry(common).or_default().push(name);
+pub fn of_many<'a>(nodes: impl Iterator<Item = (&'a String, &'a Alike)>) -> Vec<Told> {
+    let mut by_alike: BTreeMap<&Alike, Vec<&str>> = BTreeMap::new();
+    for (name, alike) in nodes {
+        by_alike.entry(alike).or_default().push(name);
     }
-    by_common.into_iter().flat_map(|(common, names)| parts(common, &names)).collect()
+    by_alike.into_iter().flat_map(|(alike, names)| parts(alike, &names)).collect()
 }
 
 /// As few events as have room for all names.
-fn parts(common: &Common, names: &[&str]) -> Vec<Told> {
+fn parts(alike: &Alike, names: &[&str]) -> Vec<Told> {
     let (mut told, mut rest) = (Vec::new(), names);
     while !rest.is_empty() {
         // A comma and a space come before each but the first.
-        let empty = common.told(&["", ""]).note.len();
+        let empty = alike.told(&["", ""]).note.len();
         let mut room = (NOTE_MAX + 2).saturating_sub(empty);
         let fits = rest.iter().take_while(|name| {
             let left = room.checked_sub(name.len() + 2);
@@ -69,7 +69,7 @@ fn parts(common: &Common, names: &[&str]) -> Vec<Told> {
         });
         let count = fits.count().max(1);
         let (now, later) = rest.split_at(count);
-        told.push(common.told(now));
+        told.push(alike.told(now));
         rest = later;
     }
     told
@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn as_few_events_as_have_room_name_every_node() {
-        let started = Common::Started(format!("registry.example/os@sha256:{}", "0".repeat(64)));
+        let started = Alike::Started(format!("registry.example/os@sha256:{}", "0".repeat(64)));
         let names: Vec<String> = (0..100).map(|number| format!("node-{number:03}.of.some.cluster")).collect();
-        let nodes: BTreeMap<String, Common> =
+        let nodes: BTreeMap<String, Alike> =
             names.iter().map(|name| (name.clone(), started.clone())).collect();
         let told = of_many(nodes.iter());
         assert!(
@@ -98,14 +98,14 @@ mod tests {
 
     #[test]
     fn what_is_not_the_same_is_told_apart_and_one_node_in_its_own_words() {
-        let updated = Common::Updated("os@sha256:1".to_owned());
+        let updated = Alike::Updated("os@sha256:1".to_owned());
         let nodes = [
             ("n1".to_owned(), updated.clone()),
-            ("n2".to_owned(), Common::Started("os@sha256:1".to_owned())),
+            ("n2".to_owned(), Alike::Started("os@sha256:1".to_owned())),
             ("n3".to_owned(), updated),
-            ("n".repeat(2 * NOTE_MAX), Common::Updated("os@sha256:2".to_owned())),
+            ("n".repeat(2 * NOTE_MAX), Alike::Updated("os@sha256:2".to_owned())),
         ];
-        let told = of_many(nodes.iter().map(|(name, common)| (name, common)));
+        let told = of_many(nodes.iter().map(|(name, alike)| (name, alike)));
         let said: Vec<&str> = told.iter().map(|told| told.note.as_str()).collect();
         assert_eq!(said[..2], ["the turn of n2 begins: it shall run os@sha256:1", "n1, n3 run os@sha256:1"]);
         assert_eq!(said.len(), 3, "one without room is told all the same");
