@@ -6,25 +6,24 @@ use serde_json::Value;
 /// field that neither has, such as one of a later version, is left alone.
 #[must_use]
 pub fn replacing(known: &Value, wanted: &Value) -> Value {
-    let (Value::Object(known), Value::Object(wanted)) = (known, wanted) else { return wanted.clone() };
-    let gone = known.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
-    let kept = wanted.iter().map(|(key, value)| {
-        let value = known.get(key).map_or_else(|| value.clone(), |known| replacing(known, value));
-        (key.clone(), value)
-    });
-    Value::Object(gone.chain(kept).collect())
+    patch(known, wanted, &|_, _| true)
 }
 
 /// The same, but for what `known` says already: for an object that is still as it is known.
 #[must_use]
 pub fn changing(known: &Value, wanted: &Value) -> Value {
+    patch(known, wanted, &|known, wanted| known != Some(wanted))
+}
+
+/// Says each field of `wanted` of which `says` is true, given what is known of it.
+fn patch(known: &Value, wanted: &Value, says: &dyn Fn(Option<&Value>, &Value) -> bool) -> Value {
     let (Value::Object(known), Value::Object(wanted)) = (known, wanted) else { return wanted.clone() };
     let gone = known.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key.clone(), Value::Null));
-    let changed = wanted.iter().filter(|(key, value)| known.get(*key) != Some(value)).map(|(key, value)| {
-        let value = known.get(key).map_or_else(|| value.clone(), |known| changing(known, value));
+    let said = wanted.iter().filter(|(key, value)| says(known.get(*key), value)).map(|(key, value)| {
+        let value = known.get(key).map_or_else(|| value.clone(), |known| patch(known, value, says));
         (key.clone(), value)
     });
-    Value::Object(gone.chain(changed).collect())
+    Value::Object(gone.chain(said).collect())
 }
 
 #[cfg(test)]
