@@ -236,10 +236,18 @@ impl Fleet {
     /// Waits until all nodes run a digest, kept, and serve.
     pub async fn until_all_run(&self, digest: &str, limit: Duration) -> Result<World> {
         let what = format!("all nodes run {digest}");
-        self.until(&what, limit, |world| {
-            self.machines.keys().all(|node| world.runs(node, digest) && world.serves(node))
-        })
-        .await
+        let end = Instant::now() + limit;
+        let all_run =
+            |world: &World| self.machines.keys().all(|node| world.runs(node, digest) && world.serves(node));
+        loop {
+            let world = self.until(&what, end.saturating_duration_since(Instant::now()), all_run).await?;
+            // Nodes and plans are watched each for itself: after an API server was away, a plan may be seen as it is and its
+            // Node still as it was before its turn.
+            if !self.cordoned().await?.iter().any(|node| self.machines.contains_key(node)) {
+                return Ok(world);
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// What the store says of the machines' Nodes since somebody first wanted something: never more than `budget` out of service at
