@@ -21,7 +21,7 @@ use clap::Args;
 use crate::{process::Scratch, progress};
 
 use base::{Base, Host};
-use case::Case;
+use case::Trial;
 
 /// Options of `evenkeel-e2e trial`.
 #[derive(Clone, Debug, Args)]
@@ -40,8 +40,8 @@ pub struct Arguments {
 /// Runs the cases. An error, which names them all, if a machine came to anything but what its case says.
 pub async fn run(arguments: &Arguments) -> Result<()> {
     if arguments.list {
-        for case in cases::all() {
-            println!("{:<18} {}", case.name, case.about);
+        for trial in cases::all() {
+            println!("{:<25} {}", trial.name(), trial.case.about);
         }
         return Ok(());
     }
@@ -50,16 +50,18 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     let host = Host::prepare(scratch.path()).await?;
     let mut bases = BTreeMap::new();
     let mut wrong = Vec::new();
-    for case in &chosen {
-        if !bases.contains_key(case.loader.name()) {
-            bases.insert(case.loader.name(), Base::prepare(&host, case.loader).await?);
+    for trial in &chosen {
+        let loader = trial.loader;
+        if !bases.contains_key(loader.name()) {
+            bases.insert(loader.name(), Base::prepare(&host, loader).await?);
         }
-        let base = bases.get(case.loader.name()).context("the base that was just made")?;
-        match run::run(&host, base, case).await {
-            Ok(said) => progress::step(&format!("{}: {said}", case.name)),
+        let base = bases.get(loader.name()).context("the base that was just made")?;
+        let name = trial.name();
+        match run::run(&host, base, *trial).await {
+            Ok(said) => progress::step(&format!("{name}: {said}")),
             Err(error) => {
-                progress::step(&format!("{} FAILED: {error:#}", case.name));
-                wrong.push(case.name);
+                progress::step(&format!("{name} FAILED: {error:#}"));
+                wrong.push(name);
             }
         }
     }
@@ -70,16 +72,16 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     bail!("{} of {} cases came to something else: {}", wrong.len(), chosen.len(), wrong.join(", "))
 }
 
-fn choose(arguments: &Arguments) -> Result<Vec<&'static Case>> {
+fn choose(arguments: &Arguments) -> Result<Vec<Trial>> {
     let all = cases::all();
     if arguments.all {
         return Ok(all.collect());
     }
     if arguments.cases.is_empty() {
-        return Ok(all.filter(|case| case.quick).collect());
+        return Ok(all.filter(|trial| trial.quick()).collect());
     }
     let named = |name: &String| {
-        let found = cases::all().find(|case| case.name == name);
+        let found = cases::all().find(|trial| trial.name() == *name);
         found.with_context(|| format!("there is no case {name}: `--list` shows them"))
     };
     arguments.cases.iter().map(named).collect()

@@ -7,9 +7,10 @@ use evenkeel_crds::node_plan::RollbackCause;
 pub(super) struct Case {
     pub name: &'static str,
     pub about: &'static str,
-    /// Whether it is run with every test.
-    pub quick: bool,
-    pub loader: Loader,
+    /// With which it is told.
+    pub loaders: &'static [Loader],
+    /// With which it is told with every test.
+    pub quick: &'static [Loader],
     /// Tag of the image in slot b.
     pub image: &'static str,
     pub spoil: Spoil,
@@ -22,6 +23,13 @@ pub(super) struct Case {
     /// Words that the console must have.
     pub says: &'static str,
     pub then: Then,
+}
+
+/// A case with one of its loaders.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trial {
+    pub case: &'static Case,
+    pub loader: Loader,
 }
 
 /// What the machine's user chose.
@@ -113,6 +121,21 @@ pub(super) const fn down(slot: &'static str) -> Boot {
 
 pub(super) const fn damaged(slot: &'static str) -> Boot {
     Boot { slot, damage_found: true, up: false }
+}
+
+impl Trial {
+    /// What chooses it: the case's name, behind the loader's if that is GRUB.
+    pub(super) fn name(self) -> String {
+        match self.loader {
+            Loader::SystemdBoot => self.case.name.to_owned(),
+            loader => format!("{}-{}", loader.name(), self.case.name),
+        }
+    }
+
+    /// Whether it is run with every test.
+    pub(super) fn quick(self) -> bool {
+        self.case.quick.contains(&self.loader)
+    }
 }
 
 impl Loader {

@@ -1,17 +1,22 @@
 //! The table.
 
-mod grub;
-
 use evenkeel_crds::node_plan::RollbackCause;
 
-use super::case::{Case, Circumstances, Loader, Spoil, Then, damaged, down, up};
+use super::case::{
+    Case, Circumstances,
+    Loader::{self, Grub, GrubOnBios, SystemdBoot},
+    Spoil, Then, Trial, damaged, down, up,
+};
+
+/// What a BIOS could do otherwise: find the loader, the kernel, and the place that the loader writes to.
+const ON_BIOS_TOO: &[Loader] = &[SystemdBoot, Grub, GrubOnBios];
 
 /// What the rows differ from.
 const CASE: Case = Case {
     name: "",
     about: "",
-    quick: false,
-    loader: Loader::SystemdBoot,
+    loaders: &[SystemdBoot, Grub],
+    quick: &[],
     image: "2",
     spoil: Spoil::Nothing,
     tries: 1,
@@ -22,9 +27,9 @@ const CASE: Case = Case {
     then: Then::Cause(RollbackCause::Bootloader),
 };
 
-/// All rows.
-pub(super) fn all() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(grub::CASES)
+/// Each row with each of its loaders.
+pub(super) fn all() -> impl Iterator<Item = Trial> {
+    CASES.iter().flat_map(|case| case.loaders.iter().map(move |&loader| Trial { case, loader }))
 }
 
 const CASES: &[Case] = &[
@@ -38,7 +43,7 @@ const CASES: &[Case] = &[
     Case {
         name: "damage-late",
         about: "a wrong byte in a program of a slot on trial",
-        quick: true,
+        quick: &[SystemdBoot],
         spoil: Spoil::LateProgram,
         expected: &[damaged("b"), up("a")],
         ..CASE
@@ -87,6 +92,8 @@ const CASES: &[Case] = &[
     Case {
         name: "good",
         about: "a good image is kept and boots again",
+        loaders: ON_BIOS_TOO,
+        quick: &[GrubOnBios],
         expected: &[up("b")],
         then: Then::CommitAndBootAgain,
         ..CASE
@@ -94,6 +101,7 @@ const CASES: &[Case] = &[
     Case {
         name: "check-fails",
         about: "a health check says no",
+        quick: &[Grub],
         image: "check-fails",
         expected: &[up("b"), up("a")],
         then: Then::Cause(RollbackCause::HostCheck),
@@ -145,7 +153,15 @@ const CASES: &[Case] = &[
         then: Then::Cause(RollbackCause::ClusterUnreachable),
         ..CASE
     },
-    Case { name: "panic", about: "the kernel panics", image: "panic", ..CASE },
+    Case {
+        name: "panic",
+        about: "the kernel panics in each of the two boots that the trial has",
+        loaders: ON_BIOS_TOO,
+        image: "panic",
+        tries: 2,
+        expected: &[down("b"), down("b"), up("a")],
+        ..CASE
+    },
     Case {
         name: "no-root",
         about: "the initrd cannot find the root: the disk's driver does not load",
@@ -168,6 +184,14 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case { name: "initrd-damaged", about: "wrong bytes in the initrd", spoil: Spoil::Initrd, ..CASE },
+    Case {
+        name: "kernel-missing",
+        about: "the kernel is gone from the boot partition: systemd-boot leaves that to the firmware",
+        loaders: &[Grub, GrubOnBios],
+        spoil: Spoil::KernelMissing,
+        expected: &[up("a")],
+        ..CASE
+    },
     Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
     Case {
         name: "system-hangs-softdog",
@@ -206,9 +230,19 @@ const CASES: &[Case] = &[
     Case {
         name: "cannot-count",
         about: "a loader that cannot count a trial: the initrd counts, and the kernel panics behind it",
+        loaders: &[SystemdBoot],
         image: "panic",
         spoil: Spoil::EntryReadOnly,
         says: "the boot loader could not count this boot of slot b",
+        ..CASE
+    },
+    Case {
+        name: "cannot-count",
+        about: "a loader that does not write is found before the reboot",
+        loaders: &[Grub, GrubOnBios],
+        spoil: Spoil::GrubNeverWrites,
+        expected: &[down("a"), up("a")],
+        then: Then::ActivateRefuses("GRUB could not write its environment block"),
         ..CASE
     },
     Case {
@@ -220,3 +254,24 @@ const CASES: &[Case] = &[
         ..CASE
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_chooses_one_row() {
+        let mut names: Vec<String> = all().map(Trial::name).collect();
+        let told = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), told);
+    }
+
+    #[test]
+    fn no_row_is_quick_with_a_loader_that_it_is_not_told_with() {
+        for case in CASES {
+            assert!(case.quick.iter().all(|loader| case.loaders.contains(loader)), "{}", case.name);
+        }
+    }
+}

@@ -14,7 +14,7 @@ use tokio::{process::Command, time::sleep};
 use super::{
     base::{self, Base, HANGS_MAX, Host},
     boots,
-    case::{Boot, Case, Circumstances, Loader, Then, up},
+    case::{Boot, Case, Circumstances, Loader, Then, Trial, up},
     cause,
     slot::Slot,
     spoil, state,
@@ -45,11 +45,13 @@ pub(super) struct Patience {
 }
 
 /// Runs a case; one whose emulator hung is set up again from the start. Gives what the machine came to.
-pub(super) async fn run(host: &Host, base: &Base, case: &Case) -> Result<String> {
+pub(super) async fn run(host: &Host, base: &Base, trial: Trial) -> Result<String> {
+    let (name, Trial { case, loader }) = (trial.name(), trial);
     for attempt in 0.. {
-        let folder = host.folder.join(format!("{}-{attempt}", case.name));
-        let outcome = Attempt { host, base, case, disk: folder.join("disk.img"), folder: folder.clone() };
-        let outcome = progress::long(&format!("{}: {}", case.name, case.about), outcome.run()).await;
+        let folder = host.folder.join(format!("{name}-{attempt}"));
+        let disk = folder.join("disk.img");
+        let outcome = Attempt { host, base, case, loader, disk, folder: folder.clone() };
+        let outcome = progress::long(&format!("{name}: {}", case.about), outcome.run()).await;
         match outcome {
             Err(hang) if attempt < HANGS_MAX && is_hang(&hang) => tell(&hang),
             outcome => {
@@ -74,7 +76,8 @@ pub(super) fn tell(hang: &Error) {
 struct Attempt<'a> {
     host: &'a Host,
     base: &'a Base,
-    case: &'a Case,
+    case: &'static Case,
+    loader: Loader,
     folder: PathBuf,
     disk: PathBuf,
 }
@@ -82,11 +85,13 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn run(&self) -> Result<String> {
         let digest = self.set_up().await?;
+        let begun = Instant::now();
         let boots = self.boot("machine", self.case.machine, self.case.expected).await?;
         ensure!(boots::equal(&boots, self.case.expected), "the machine booted {boots:?}");
+        let seconds = begun.elapsed().as_secs();
         self.must_say(self.case.says)?;
         match self.case.then {
-            Then::Nothing => Ok("as it should".to_owned()),
+            Then::Nothing => Ok(format!("as it should, {seconds} s after it was powered on")),
             Then::Cause(expected) => {
                 let verdict = state::verdict(&self.disk).await?;
                 let told = cause::tell(&self.host.slots(&self.disk).await?, &digest, verdict)?;
@@ -94,7 +99,7 @@ impl Attempt<'_> {
                 ensure!(cause == expected, "the cause is {cause:?}: {message}");
                 let innocent = cause == RollbackCause::ClusterUnreachable;
                 ensure!(told.condemned != innocent, "the image is condemned: {}", told.condemned);
-                Ok(format!("back on slot a, {cause:?}: {message}"))
+                Ok(format!("back on slot a {seconds} s after it was powered on, {cause:?}: {message}"))
             }
             Then::CommitAndBootAgain => {
                 self.agent(&["commit", "--slot", "b"]).await?;
@@ -135,7 +140,8 @@ impl Attempt<'_> {
         if self.case.kept {
             self.agent(&["rollback", "--to", "b"]).await?;
         }
-        spoil::spoil(self.host, &self.disk, &self.folder, self.case).await?;
+        spoil::spoil(self.host, &self.disk, &self.folder, Trial { case: self.case, loader: self.loader })
+            .await?;
         Ok(digest)
     }
 
@@ -188,7 +194,7 @@ impl Attempt<'_> {
             limit: self.base.boot_time * SLOWER * boots + self.wait() + EXTRA,
             hangs_are_the_emulators: !self.case.spoil.before_first_process(),
         };
-        boot(&self.disk, &self.folder.join(name), self.case.loader, around, expected, patience).await
+        boot(&self.disk, &self.folder.join(name), self.loader, around, expected, patience).await
     }
 
     async fn agent(&self, arguments: &[&str]) -> Result<()> {

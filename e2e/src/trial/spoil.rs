@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use super::{
     base::{self, Host},
-    case::{Case, Loader, Spoil},
+    case::{Loader, Spoil, Trial},
     slot::Slot,
 };
 use crate::process::output;
@@ -23,21 +23,21 @@ const FIRST_PROCESS: &str = "/usr/lib/systemd/systemd";
 const GRUB_ENTRY: &str = "evenkeel/grub/b.cfg";
 const SPOILED: &str = "evenkeel/spoiled";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
-/// Somebody's own: it boots slot a and never writes.
 /// The boot partition's, and more than it has in all.
 const CLUSTER: u64 = 512;
 const LARGE: u64 = 1 << 30;
+/// Somebody's own: it boots slot a and never writes.
 const OTHER_GRUB_CONFIG: &str = "source /evenkeel/grub/a.cfg\nboot\n";
 
 /// Spoils a case's disk, on which slot b was activated. Uses `folder` for what it takes from the boot partition.
-pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, case: &Case) -> Result<()> {
+pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial) -> Result<()> {
     let slot = || Slot::find(&host.agent, disk, "b");
-    let entry = match case.loader {
-        Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", case.tries),
+    let entry = match trial.loader {
+        Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", trial.case.tries),
         Loader::Grub | Loader::GrubOnBios => GRUB_ENTRY.to_owned(),
     };
     let esp = Esp { disk, folder: folder.to_owned(), entry };
-    match case.spoil {
+    match trial.case.spoil {
         Spoil::Nothing => Ok(()),
         Spoil::FirstBlock => slot().await?.flip(0),
         Spoil::LateProgram => {
