@@ -55,7 +55,7 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial)
         Spoil::Initrd => esp.replace("initrd", |bytes| flip_the_middle(bytes)).await,
         Spoil::InitrdHangs => {
             let hook = hanging_hook(folder).await?;
-            esp.replace("initrd", |bytes| bytes.extend(hook)).await
+            esp.replace("initrd", |bytes| append_archive(bytes, &hook)).await
         }
         Spoil::KernelMissing => esp.rename("linux", "evenkeel/nothing").await,
         Spoil::BootPartitionFull => esp.fill().await,
@@ -74,6 +74,15 @@ const HANG: &str = "\
 echo \"trial: hangs beside $(cat /sys/class/watchdog/watchdog0/identity)\" > /dev/console
 while :; do sleep 1; done
 ";
+
+/// Where an uncompressed archive may begin in an initrd: elsewhere the kernel takes it for a broken compressed one, and
+/// goes on without it (`unpack_to_rootfs` in Linux's `init/initramfs.c`).
+const ARCHIVE_ALIGNMENT: usize = 4;
+
+fn append_archive(initrd: &mut Vec<u8>, archive: &[u8]) {
+    initrd.resize(initrd.len().next_multiple_of(ARCHIVE_ALIGNMENT), 0);
+    initrd.extend(archive);
+}
 
 /// An archive that the kernel unpacks over the initrd's own: one more hook of dracut's, which
 /// names the watchdog and never ends.
