@@ -1,5 +1,7 @@
 //! What a row of the table says.
 
+use std::time::Duration;
+
 use evenkeel_crds::node_plan::RollbackCause;
 
 /// One machine's story: version 1 runs from slot a and is kept, and another image is activated in slot b.
@@ -20,6 +22,8 @@ pub(super) struct Case {
     pub kept: bool,
     pub machine: Circumstances,
     pub expected: &'static [Boot],
+    /// What may end the trial later than any boot takes, and a deadline: how long that lasts at the most.
+    pub lasts: Duration,
     /// Words that the console must have.
     pub says: &'static str,
     pub then: Then,

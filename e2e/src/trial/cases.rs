@@ -1,5 +1,7 @@
 //! The table.
 
+use std::time::Duration;
+
 use evenkeel_crds::node_plan::RollbackCause;
 
 use super::case::{
@@ -10,6 +12,16 @@ use super::case::{
 
 /// What a BIOS could do otherwise: find the loader, the kernel, and the place that the loader writes to.
 const ON_BIOS_TOO: &[Loader] = &[SystemdBoot, Grub, GrubOnBios];
+
+/// A panic resets after 10 s; a check that says no is asked three times, with pauses of 10 s; a broken network is told from
+/// one that works within three times 5 s.
+const AT_ONCE: Duration = Duration::from_mins(1);
+/// A check that does not end in a minute is asked three times, with pauses of 10 s.
+const CHECKS_THAT_HANG: Duration = Duration::from_secs(3 * 60 + 2 * 10);
+/// What the initrd sets the watchdog to.
+const INITRD_WATCHDOG: Duration = Duration::from_mins(5);
+/// `RuntimeWatchdogSec` in the image.
+const SYSTEM_WATCHDOG: Duration = Duration::from_mins(2);
 
 /// What the rows differ from.
 const CASE: Case = Case {
@@ -23,6 +35,7 @@ const CASE: Case = Case {
     kept: false,
     machine: Circumstances::Usual,
     expected: &[down("b"), up("a")],
+    lasts: AT_ONCE,
     says: "",
     then: Then::Cause(RollbackCause::Bootloader),
 };
@@ -112,6 +125,7 @@ const CASES: &[Case] = &[
         about: "a health check that never ends",
         image: "check-never-ends",
         expected: &[up("b"), up("a")],
+        lasts: CHECKS_THAT_HANG,
         then: Then::Cause(RollbackCause::HostCheck),
         ..CASE
     },
@@ -172,6 +186,7 @@ const CASES: &[Case] = &[
         name: "initrd-hangs",
         about: "the initrd hangs",
         spoil: Spoil::InitrdHangs,
+        lasts: INITRD_WATCHDOG,
         says: "hangs beside wdat_wdt",
         ..CASE
     },
@@ -180,6 +195,7 @@ const CASES: &[Case] = &[
         about: "the initrd hangs, on a machine without a watchdog",
         spoil: Spoil::InitrdHangs,
         machine: Circumstances::NoWatchdog,
+        lasts: INITRD_WATCHDOG,
         says: "hangs beside Software Watchdog",
         ..CASE
     },
@@ -192,12 +208,19 @@ const CASES: &[Case] = &[
         expected: &[up("a")],
         ..CASE
     },
-    Case { name: "system-hangs", about: "the first process hangs", image: "system-hangs", ..CASE },
+    Case {
+        name: "system-hangs",
+        about: "the first process hangs",
+        image: "system-hangs",
+        lasts: SYSTEM_WATCHDOG,
+        ..CASE
+    },
     Case {
         name: "system-hangs-softdog",
         about: "the first process hangs, on a machine without a watchdog",
         image: "system-hangs",
         machine: Circumstances::NoWatchdog,
+        lasts: SYSTEM_WATCHDOG,
         ..CASE
     },
     Case { name: "system-crashes", about: "the first process crashes", image: "system-crashes", ..CASE },

@@ -28,8 +28,6 @@ use crate::{
 const POLL: Duration = Duration::from_millis(250);
 /// A boot that takes longer than this many usual ones has not come up.
 const SLOWER: u32 = 4;
-/// The guard asks checks three times with pauses, and a machine without a pulse is given up after some minutes.
-const EXTRA: Duration = Duration::from_mins(8);
 /// A trial that is to end by something else.
 const NO_DEADLINE: Duration = Duration::from_hours(1);
 /// No port of a server on any machine.
@@ -191,7 +189,7 @@ impl Attempt<'_> {
             around => around,
         };
         let patience = Patience {
-            limit: self.base.boot_time * SLOWER * boots + self.wait() + EXTRA,
+            limit: self.base.boot_time * SLOWER * boots + self.wait() + self.case.lasts,
             hangs_are_the_emulators: !self.case.spoil.before_first_process(),
         };
         boot(&self.disk, &self.folder.join(name), self.loader, around, expected, patience).await
