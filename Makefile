@@ -105,7 +105,8 @@ generate:
 # The foreign programs that judge what is written: program and the Debian package that has it.
 HOST_TOOLS = cc:gcc fsck.erofs:erofs-utils umoci:umoci veritysetup:cryptsetup-bin getfattr:attr sgdisk:gdisk \
 	fsck.fat:dosfstools mdir:mtools mke2fs:e2fsprogs skopeo:skopeo docker-registry:docker-registry openssl:openssl \
-	grub-editenv:grub-common /usr/lib/grub/i386-pc/grub-bios-setup:grub-pc-bin
+	grub-editenv:grub-common /usr/lib/grub/i386-pc/grub-bios-setup:grub-pc-bin sbsign:sbsigntool \
+	/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin
 
 # Root and Debian: what is missing is installed, what is there is left alone.
 host-packages:

@@ -6,6 +6,7 @@
 mod damage;
 mod files;
 mod grub;
+mod signed;
 mod systemd;
 
 use std::io;
@@ -18,6 +19,7 @@ use evenkeel_node_agent_core::{
 
 pub use damage::{FileDamage, Wrong, damaged_files};
 pub use grub::Grub;
+pub use signed::unsigned;
 pub use systemd::SystemdBoot;
 
 use crate::{
@@ -179,6 +181,15 @@ impl Loader {
             Self::Grub => "GRUB",
         }
     }
+}
+
+/// What firmware starts, as an image brings it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderProgram {
+    /// The loader.
+    pub loader: Vec<u8>,
+    /// shim, which firmware with Secure Boot on starts and which starts the loader.
+    pub shim: Option<Vec<u8>>,
 }
 
 /// The loader that a disk was installed with, if it was.

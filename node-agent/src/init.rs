@@ -107,6 +107,9 @@ const LINKS: [(&str, &str); 5] = [
 /// systemd-boot, or a GRUB that needs no other files.
 const LOADERS: [&str; 2] =
     ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
+/// Or both of these.
+const SIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
+const SHIM: &str = "usr/lib/shim/shimx64.efi.signed";
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
 const WDCTL: [&str; 2] = ["usr/bin/wdctl", "bin/wdctl"];
@@ -177,7 +180,7 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     // Empty, not "uninitialized": each machine gets an ID of its own at its first boot, and systemd does not enable all
     // units, as it would for a system that it takes for new.
     write(&root.join("etc/machine-id"), b"", 0o444)?;
-    require(root, &LOADERS, "boot loader", "systemd-boot-efi (or grub-efi-amd64-bin)")?;
+    require_loader(root)?;
     // The initrd maps the root through dm-verity with it.
     require(root, &DMSETUP, "dmsetup", "dmsetup")?;
     // The initrd starts the watchdog of a trial with it.
@@ -188,6 +191,16 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
     require(root, &MKE2FS, "mke2fs", "e2fsprogs")?;
     require_kernel(root)?;
     if initrd { build_initrds(root) } else { Ok(()) }
+}
+
+/// One where installation looks for it.
+fn require_loader(root: &Path) -> Result<(), InitError> {
+    if root.join(SIGNED_GRUB).exists() && !LOADERS.iter().any(|path| root.join(path).exists()) {
+        return require(root, &[SHIM], "shim, which starts the signed GRUB", "shim-signed");
+    }
+    let packages =
+        "systemd-boot-efi (or grub-efi-amd64-bin; for Secure Boot shim-signed and grub-efi-amd64-signed)";
+    require(root, &LOADERS, "boot loader", packages)
 }
 
 /// One where staging looks for it.

@@ -10,7 +10,7 @@ use evenkeel_node_agent_core::{
 };
 
 use crate::{
-    boot::{self, BootError, Grub, Loader, SystemdBoot},
+    boot::{self, BootError, Grub, Loader, LoaderProgram, SystemdBoot},
     cloud_config::{self, FILE_NAME},
     disk::{
         BiosError, Disk, DiskError, NoBiosPlace, Sizes, SlotRegion,
@@ -21,9 +21,12 @@ use crate::{
 
 /// Where the image brings systemd-boot (Debian: package systemd-boot-efi).
 const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
-/// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin), and where that looks
-/// for its configuration.
+/// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin); where it brings the same
+/// with a signature, and shim, if it does (packages grub-efi-amd64-signed and shim-signed); and where either GRUB looks for its
+/// configuration.
 const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
+const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
+const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
 /// Where the image brings GRUB for BIOS, if it does: the first sector (Debian: package grub-pc-bin), and what grub-mkimage
 /// made to look for its configuration in the same place.
@@ -49,8 +52,14 @@ pub enum InstallError {
     #[error("{0}: an image that is installed must bring systemd-boot (Debian: package systemd-boot-efi)")]
     Loader(#[source] ErofsReadError),
     /// The image has no GRUB.
-    #[error("{0}: an image that is installed with GRUB must bring it (Debian: package grub-efi-amd64-bin)")]
+    #[error(
+        "{0}: an image that is installed with GRUB must bring it (Debian: package grub-efi-amd64-bin; for Secure Boot \
+         shim-signed and grub-efi-amd64-signed, both)"
+    )]
     NoGrub(#[source] ErofsReadError),
+    /// The image's shim, or the GRUB that it starts, cannot be read.
+    #[error("read shim and GRUB in the image")]
+    ReadShim(#[source] ErofsReadError),
     /// The image's GRUB for BIOS is none.
     #[error(
         "{BIOS_BOOT} and {BIOS_CORE} of the image cannot be used: build the image with others, or without them"
@@ -175,10 +184,7 @@ pub fn bios_code(slot: &SlotRegion, loader: Loader) -> Result<Option<BiosBoot>, 
     if loader != Loader::Grub {
         return Ok(None);
     }
-    let file = |path| match image_file(slot, path)? {
-        Err(ErofsReadError::NotFound(_)) => Ok(None),
-        file => file.map(Some).map_err(InstallError::ReadBios),
-    };
+    let file = |path| optional_file(slot, path, InstallError::ReadBios);
     match (file(BIOS_BOOT)?, file(BIOS_CORE)?) {
         (Some(boot), Some(core)) => BiosBoot::parse(&boot, &core).map(Some).map_err(InstallError::BiosCode),
         // Debian's package alone brings no core.img.
@@ -186,11 +192,28 @@ pub fn bios_code(slot: &SlotRegion, loader: Loader) -> Result<Option<BiosBoot>, 
     }
 }
 
-/// The loader's program, which the slot's image brings.
-pub fn loader_program(slot: &SlotRegion, loader: Loader) -> Result<Vec<u8>, InstallError> {
-    match loader {
-        Loader::SystemdBoot => image_file(slot, SYSTEMD_BOOT)?.map_err(InstallError::Loader),
-        Loader::Grub => image_file(slot, GRUB)?.map_err(InstallError::NoGrub),
+/// The loader's program, which the slot's image brings; where it brings shim and what that starts, these.
+pub fn loader_program(slot: &SlotRegion, loader: Loader) -> Result<LoaderProgram, InstallError> {
+    let alone = |loader| LoaderProgram { loader, shim: None };
+    if loader == Loader::SystemdBoot {
+        return image_file(slot, SYSTEMD_BOOT)?.map(alone).map_err(InstallError::Loader);
+    }
+    let file = |path| optional_file(slot, path, InstallError::ReadShim);
+    match (file(SIGNED_GRUB)?, file(SHIM)?) {
+        (Some(loader), Some(shim)) => Ok(LoaderProgram { loader, shim: Some(shim) }),
+        // One of them starts nothing that is of use.
+        _ => image_file(slot, GRUB)?.map(alone).map_err(InstallError::NoGrub),
+    }
+}
+
+fn optional_file(
+    slot: &SlotRegion,
+    path: &str,
+    failed: fn(ErofsReadError) -> InstallError,
+) -> Result<Option<Vec<u8>>, InstallError> {
+    match image_file(slot, path)? {
+        Err(ErofsReadError::NotFound(_)) => Ok(None),
+        file => file.map(Some).map_err(failed),
     }
 }
 

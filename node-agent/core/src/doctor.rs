@@ -6,6 +6,7 @@
 mod disk;
 mod facts;
 mod host;
+mod secure_boot;
 
 use serde::Serialize;
 
@@ -43,7 +44,8 @@ pub struct Finding {
 /// All checks that can be made with these facts, in the order in which a person would mend them.
 pub fn examine(facts: &Facts) -> Vec<Finding> {
     let host = facts.host.as_ref().map(host::examine).unwrap_or_default();
-    host.into_iter().chain(disk::examine(facts)).chain([host::clock(facts)]).collect()
+    let firmware = secure_boot::examine(facts);
+    host.into_iter().chain(disk::examine(facts)).chain(firmware).chain([host::clock(facts)]).collect()
 }
 
 /// The worst of the verdicts.

@@ -10,6 +10,7 @@ pub mod cloud_config;
 pub mod content_index;
 pub mod digest;
 pub mod doctor;
+pub mod efi_program;
 pub mod erofs;
 pub mod erofs_read;
 pub mod growth;

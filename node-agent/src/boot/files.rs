@@ -89,6 +89,13 @@ pub(super) fn sha256(esp: &dyn Esp, path: &str) -> io::Result<Option<String>> {
     Ok(there.then(|| hex(&hash.0.finalize())))
 }
 
+/// A file's bytes; `None` when it is not there.
+pub(super) fn read(esp: &dyn Esp, path: &str) -> Result<Option<Vec<u8>>, BootError> {
+    let mut bytes = Vec::new();
+    let there = esp.read(path, &mut bytes).map_err(|source| failed("read", path, source))?;
+    Ok(there.then_some(bytes))
+}
+
 /// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
 pub(super) fn entry_fits(esp: &dyn Esp) -> Result<(), BootError> {
     if free(esp)? >= ENTRY_ROOM {

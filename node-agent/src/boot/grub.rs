@@ -17,9 +17,10 @@ use evenkeel_node_agent_core::{
 };
 
 use super::{
-    BootError, Bootloader, LAST_RESORT, entry_body,
+    BootError, Bootloader, LAST_RESORT, LoaderProgram, entry_body,
     files::{self, failed},
     is_default,
+    signed::{self, BY_SHIM, FIRST},
 };
 use crate::{disk::SlotRegion, esp::Esp};
 
@@ -32,8 +33,6 @@ const CANARY: &str = "evenkeel_loader";
 const ASKED: &str = "asked:";
 /// The kernel's name for this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Where firmware looks for a loader.
-const LOADER_PATH: &str = "EFI/BOOT/BOOTX64.EFI";
 
 /// GRUB on one boot partition.
 pub struct Grub {
@@ -54,15 +53,27 @@ impl Grub {
     }
 
     /// Writes GRUB itself, its configuration to where this build of it looks for one, and a block that asks it to
-    /// show in its first boot that it can write.
-    pub fn install(&self, loader: &[u8], config_path: &str) -> Result<(), BootError> {
+    /// show in its first boot that it can write. Where shim starts GRUB, one that firmware with Secure Boot on would not start
+    /// does not take its place.
+    pub fn install(&self, program: &LoaderProgram, config_path: &str) -> Result<(), BootError> {
         files::replace(&*self.esp, config_path, CONFIG.as_bytes())?;
         if !Self::is_on(&*self.esp)? {
             let mut env = GrubEnv::default();
             env.set(CANARY, &format!("{ASKED}{}", this_boot()));
             files::write(&*self.esp, ENV, &encode(&env)?)?;
         }
-        files::replace(&*self.esp, LOADER_PATH, loader)
+        match &program.shim {
+            // What is started comes before what starts it: an older shim starts a newer GRUB, and not always the reverse.
+            Some(shim) => {
+                files::replace(&*self.esp, BY_SHIM, &program.loader)?;
+                files::replace(&*self.esp, FIRST, shim)
+            }
+            None if signed::starts_by_shim(&*self.esp)? => Ok(()),
+            None => {
+                files::replace(&*self.esp, FIRST, &program.loader)?;
+                self.remove(BY_SHIM)
+            }
+        }
     }
 
     fn env(&self) -> Result<GrubEnv, BootError> {

@@ -10,9 +10,10 @@ use evenkeel_node_agent_core::{
 };
 
 use super::{
-    BootError, Bootloader, LAST_RESORT, entry_body,
+    BootError, Bootloader, LAST_RESORT, LoaderProgram, entry_body,
     files::{self, failed},
     is_default,
+    signed::FIRST,
 };
 use crate::{disk::SlotRegion, esp::Esp};
 
@@ -21,7 +22,7 @@ const LOADER_CONF: &str = "timeout 0\neditor no\n";
 const CONF_FOLDER: &str = "loader";
 const CONF: &str = "loader.conf";
 /// Where firmware and systemd's own tools look for the loader.
-const LOADER_PATHS: [&str; 2] = ["EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"];
+const LOADER_PATHS: [&str; 2] = [FIRST, "EFI/systemd/systemd-bootx64.efi"];
 
 /// The initrd's mark.
 const UNCOUNTED: &str = "evenkeel/uncounted";
@@ -44,9 +45,9 @@ impl SystemdBoot {
     }
 
     /// Writes the loader itself and its configuration.
-    pub fn install(&self, loader: &[u8]) -> Result<(), BootError> {
+    pub fn install(&self, program: &LoaderProgram) -> Result<(), BootError> {
         for path in LOADER_PATHS {
-            files::replace(&*self.esp, path, loader)?;
+            files::replace(&*self.esp, path, &program.loader)?;
         }
         files::replace(&*self.esp, &format!("{CONF_FOLDER}/{CONF}"), LOADER_CONF.as_bytes())
     }

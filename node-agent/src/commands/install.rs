@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use evenkeel_node_agent_core::{
+    efi_program::Unsigned,
     layout::{self, MIB, Role},
     reuse,
     slot_check::SlotChecks,
@@ -51,6 +52,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<()> {
     let on_bios = install::make_bootable_with(&disk, &slot, &record, loader)?;
     tell!("{} boots {} ({}) from slot {}", args.disk.display(), args.image, record.version, slot.name);
     tell_of_bios(on_bios, loader);
+    tell_of_secure_boot(&disk)?;
     match &args.recovery_image {
         Some(image) => recovery::write_recovery(disk, image, &source, &runtime),
         None => Ok(mend::restore_last_resort(&disk)?),
@@ -106,6 +108,20 @@ pub(super) fn tell_of_bios(on_bios: OnBios, loader: Loader) {
              (`install --force` makes the disk anew)"
         ),
     }
+}
+
+/// Says whether a machine with Secure Boot on boots the disk.
+pub(super) fn tell_of_secure_boot(disk: &Disk) -> Result<()> {
+    let unsigned = boot::unsigned(&*boot::open(disk)?)?;
+    if unsigned == Unsigned::default() {
+        tell!(
+            "machines with Secure Boot on boot it, if they have the keys of those who signed what boots it"
+        );
+    } else {
+        let what = if unsigned.loaders.is_empty() { "a kernel on it" } else { "its boot loader" };
+        tell!("machines with Secure Boot on do not boot it: {what} has no signature");
+    }
+    Ok(())
 }
 
 fn read_cloud_config(path: &Path) -> Result<String> {

@@ -28,6 +28,7 @@ pub(super) fn mend(args: &MendArgs) -> Result<()> {
         let version = record.version;
         tell!("the boot partition was made anew, with {}: slot {slot} ({version}) boots next", loader.name());
         install::tell_of_bios(on_bios, loader);
+        install::tell_of_secure_boot(&disk)?;
         return Ok(());
     }
     let code = mend::restore_bios_code(&disk, !table.lost.is_empty())?;

@@ -85,12 +85,17 @@ fn esp(
     let esp = loader.esp();
     let name = boot::installed(disk).map_err(words)?.map(Loader::name);
     let part_uuid = disk.partition(Role::Esp).map_err(words)?.part_uuid.clone();
-    let counts = || loader.can_count().map_err(words);
+    let of_loader = |name| LoaderFacts {
+        name,
+        counts: loader.can_count().map_err(words),
+        part_uuid,
+        unsigned: boot::unsigned(loader).map_err(words),
+    };
     Ok(EspFacts {
         writes: if how == Look::AndWrite { write_probe(esp).map_err(words) } else { Ok(()) },
         room: loader.room_without(target.map(|target| target.name.as_str())).map_err(words)?,
         largest: largest(disk),
-        loader: name.map(|name| LoaderFacts { name, counts: counts(), part_uuid }),
+        loader: name.map(of_loader),
     })
 }
 

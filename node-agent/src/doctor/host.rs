@@ -28,6 +28,9 @@ const SOFTDOG: &str = "Software Watchdog";
 /// Where the boot loader says from which partition it was started (systemd's Boot Loader Interface).
 const LOADER_PARTITION: &str =
     "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+/// Whether the firmware starts signed programs alone (UEFI specification 2.10, section 3.3): four bytes of attributes, and 1 or 0.
+/// In a container only the host's root has it.
+const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// File systems by their names in `/proc/filesystems`, which are those of their modules.
 const FILE_SYSTEMS: [&str; 4] = ["erofs", "overlay", "ext4", "vfat"];
 const VERITY: &str = "dm-verity";
@@ -48,6 +51,7 @@ pub(super) fn look(place: &Place, disk: Option<&Disk>) -> HostFacts {
         missing_programs: programs::PROGRAMS.into_iter().filter(missing).collect(),
         missing_in_kernel: missing_in_kernel(&place.proc, programs_root),
         booted_by: fs::read(LOADER_PARTITION).ok().and_then(|bytes| firmware_text(&bytes)),
+        secure_boot: secure_boot(programs_root),
     }
 }
 
@@ -121,6 +125,11 @@ fn missing_in_kernel(proc: &Path, root: &Path) -> Vec<&'static str> {
     missing.chain((!Path::new(VERITY_LOADED).exists() && !module(VERITY)).then_some(VERITY)).collect()
 }
 
+fn secure_boot(root: &Path) -> Option<bool> {
+    let variable = fs::read(root.join(SECURE_BOOT)).ok()?;
+    variable.get(4).map(|value| *value == 1)
+}
+
 /// The text of a variable of the firmware: four bytes of attributes, then UTF-16 with a zero at its end.
 fn firmware_text(bytes: &[u8]) -> Option<String> {
     let units = bytes.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
@@ -136,6 +145,20 @@ mod tests {
         let bytes = [6, 0, 0, 0, b'E', 0, b'5', 0, 0, 0];
         assert_eq!(firmware_text(&bytes), Some("E5".to_owned()));
         assert_eq!(firmware_text(&[1, 2]), None);
+    }
+
+    #[test]
+    fn whether_secure_boot_is_on_is_behind_the_attributes() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(secure_boot(root.path()), None);
+        let variable = root.path().join(SECURE_BOOT);
+        fs::create_dir_all(variable.parent().unwrap()).unwrap();
+        for (bytes, expected) in
+            [(&[6, 0, 0, 0, 1][..], Some(true)), (&[6, 0, 0, 0, 0], Some(false)), (&[6, 0], None)]
+        {
+            fs::write(&variable, bytes).unwrap();
+            assert_eq!(secure_boot(root.path()), expected);
+        }
     }
 
     #[test]

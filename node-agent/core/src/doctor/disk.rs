@@ -198,17 +198,19 @@ fn boot_files(disk: &DiskFacts) -> Vec<Finding> {
         Err(error) => return vec![Finding::fail("boot-files", error, "check the disk")],
     };
     let slots = disk.slots.as_deref().unwrap_or_default();
-    let is_needed = |name: &str| {
-        let on_trial = |slot: &SlotFact| matches!(slot.entry, EntryFact::Trial { left: 1.. });
-        reuse::kept(slots).is_some_and(|kept| kept.name == name)
-            || slots.iter().any(|slot| slot.name == name && on_trial(slot))
-    };
     let advice = "write it again from the slot with `evenkeel-agent disk mend`";
     let finding = |file: &BootFileFact| {
-        let make = if is_needed(&file.slot) { Finding::fail } else { Finding::warn };
+        let make = if is_needed(slots, &file.slot) { Finding::fail } else { Finding::warn };
         make("boot-files", file.message.clone(), advice)
     };
     damaged.iter().map(finding).collect()
+}
+
+/// Whether the machine boots this slot next, or comes back to it.
+pub(super) fn is_needed(slots: &[SlotFact], name: &str) -> bool {
+    let on_trial = |slot: &SlotFact| matches!(slot.entry, EntryFact::Trial { left: 1.. });
+    reuse::kept(slots).is_some_and(|kept| kept.name == name)
+        || slots.iter().any(|slot| slot.name == name && on_trial(slot))
 }
 
 fn reset(reset: &Reset) -> Finding {
@@ -234,7 +236,7 @@ fn bios(state: &Result<BiosState, String>) -> Option<Finding> {
 }
 
 fn loader(esp: &EspFacts, facts: &Facts) -> Vec<Finding> {
-    let Some(LoaderFacts { name, counts, part_uuid }) = &esp.loader else {
+    let Some(LoaderFacts { name, counts, part_uuid, .. }) = &esp.loader else {
         let message = "the boot partition has no boot loader of ours";
         return vec![Finding::fail("loader", message, "make it anew with `evenkeel-agent disk mend`")];
     };

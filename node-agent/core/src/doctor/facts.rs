@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::{bios_boot::BiosState, live_config::LiveConfig, machine::SlotFact, reset::Reset};
+use crate::{
+    bios_boot::BiosState, efi_program::Unsigned, live_config::LiveConfig, machine::SlotFact, reset::Reset,
+};
 
 /// A disk, and the machine that runs from it.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct LoaderFacts {
     pub counts: Result<(), String>,
     /// GUID of the boot partition, lower-case.
     pub part_uuid: String,
+    /// What a machine with Secure Boot on would not start.
+    pub unsigned: Result<Unsigned, String>,
 }
 
 /// The machine.
@@ -100,6 +104,8 @@ pub struct HostFacts {
     pub missing_in_kernel: Vec<&'static str>,
     /// GUID of the boot partition that the firmware says it was booted from, lower-case; `None` when it does not say.
     pub booted_by: Option<String>,
+    /// Whether the firmware starts signed programs alone; `None` when it does not say, as a BIOS.
+    pub secure_boot: Option<bool>,
 }
 
 /// Who reboots the machine.

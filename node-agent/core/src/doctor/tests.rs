@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     bios_boot::BiosState,
+    efi_program::Unsigned,
     layout::RECOVERY_SLOT,
     live_config::{Kept, LiveConfig, Setting},
     machine::{EntryFact, SlotContent, SlotFact},
@@ -23,7 +24,8 @@ fn slot(name: &str, entry: EntryFact) -> SlotFact {
 }
 
 fn healthy() -> Facts {
-    let loader = LoaderFacts { name: "GRUB", counts: Ok(()), part_uuid: "e5".into() };
+    let unsigned = Ok(Unsigned::default());
+    let loader = LoaderFacts { name: "GRUB", counts: Ok(()), part_uuid: "e5".into(), unsigned };
     let esp = EspFacts { writes: Ok(()), room: 400 << 20, largest: Some(60 << 20), loader: Some(loader) };
     let disk = DiskFacts {
         name: "/dev/vda".into(),
@@ -52,6 +54,7 @@ fn healthy() -> Facts {
         missing_programs: Vec::new(),
         missing_in_kernel: Vec::new(),
         booted_by: Some("E5".into()),
+        secure_boot: Some(true),
     };
     Facts { disk: Ok(disk), host: Some(host), now: Timestamp::from_second(2_000).unwrap() }
 }
@@ -215,4 +218,53 @@ fn what_a_slot_boots_with_that_did_not_come_with_it_is_told() {
     assert_eq!(told("sha256:01", empty.clone()), [message]);
     assert_eq!(told("sha256:00", empty), [""; 0], "the slot was written anew");
     assert_eq!(told("sha256:01", setting("sha256:01", None)), [""; 0], "it was gone back from");
+}
+
+#[test]
+fn what_a_machine_with_secure_boot_does_not_start_is_found() {
+    use Verdict::{Fail, Warn};
+    let loader = || Unsigned { loaders: vec!["EFI/BOOT/BOOTX64.EFI"], kernels: vec!["a".into()] };
+    let kernels = |slots: &[&str]| Unsigned {
+        loaders: Vec::new(),
+        kernels: slots.iter().copied().map(str::to_owned).collect(),
+    };
+    let finding = |on: Option<Option<bool>>, unsigned: Unsigned| {
+        let mut facts = healthy();
+        let esp = facts.disk.as_mut().unwrap().esp.as_mut().unwrap();
+        esp.loader.as_mut().unwrap().unsigned = Ok(unsigned);
+        match on {
+            Some(on) => facts.host.as_mut().unwrap().secure_boot = on,
+            None => facts.host = None,
+        }
+        examine(&facts).into_iter().find(|finding| finding.check == "secure-boot")
+    };
+    let verdict = |on: Option<bool>, unsigned| finding(Some(on), unsigned).map(|finding| finding.verdict);
+    assert_eq!(verdict(Some(true), loader()), Some(Fail));
+    assert_eq!(verdict(Some(true), kernels(&["b", "a"])), Some(Fail));
+    // It is not what the machine boots, nor what it comes back to.
+    assert_eq!(verdict(Some(true), kernels(&["b"])), Some(Warn));
+    assert_eq!(verdict(Some(true), kernels(&[])), Some(Verdict::Ok));
+    for on in [Some(false), None] {
+        let expected = on.map(|_| Verdict::Ok);
+        assert_eq!(
+            [loader(), kernels(&["a"]), kernels(&[])].map(|unsigned| verdict(on, unsigned)),
+            [expected; 3]
+        );
+    }
+
+    let message = |on, unsigned| finding(on, unsigned).unwrap().message;
+    assert_eq!(
+        message(Some(Some(true)), loader()),
+        "Secure Boot is on: this disk does not boot, as EFI/BOOT/BOOTX64.EFI (GRUB) has no signature"
+    );
+    assert_eq!(
+        message(Some(Some(false)), kernels(&["a", "b"])),
+        "Secure Boot is off; with it on, GRUB does not start the kernel of slot a and of slot b, which has no signature"
+    );
+    // Of a disk alone it is told what a machine would make of it.
+    assert!(message(None, loader()).starts_with("with Secure Boot on, this disk does not boot"));
+    assert_eq!(
+        message(None, kernels(&[])),
+        "with Secure Boot on, what boots this disk bears the signatures that are asked for"
+    );
 }
