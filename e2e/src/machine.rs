@@ -27,8 +27,11 @@ pub use hang::Hang;
 pub const HOST: &str = "10.0.2.2";
 /// A machine's second disk as its system sees it.
 pub const SECOND_DISK: &str = "/dev/disk/by-id/virtio-second";
-const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The firmware, and the variables that it begins with.
+const UEFI: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+/// The same with Secure Boot on, and the keys of Microsoft that real machines come with.
+const SECURE_UEFI: [&str; 2] =
+    ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"];
 const MEMORY_MIB: u32 = 1536;
 /// All that the emulator knows, without what costs it most: page tables of five levels, and guards around each access to
 /// a program's memory.
@@ -64,16 +67,24 @@ pub struct Hardware {
     pub no_watchdog: bool,
     /// It has a BIOS (the one that the emulator brings) in place of UEFI.
     pub bios: bool,
+    /// Its UEFI has Secure Boot on.
+    pub secure_boot: bool,
 }
 
 /// Installs what machines need on this host.
 pub async fn prepare_host() -> Result<()> {
     host_packages::ensure(&[
         ("qemu-system-x86_64", "qemu-system-x86"),
-        (FIRMWARE, "ovmf"),
+        (UEFI[0], "ovmf"),
         ("mke2fs", "e2fsprogs"),
     ])
     .await
+}
+
+impl Hardware {
+    fn uefi(self) -> [&'static str; 2] {
+        if self.secure_boot { SECURE_UEFI } else { UEFI }
+    }
 }
 
 impl Machine {
@@ -82,7 +93,7 @@ impl Machine {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let variables = folder.join("variables.fd");
         if !variables.exists() {
-            fs::copy(VARIABLES, &variables).context("copy the firmware's variables")?;
+            fs::copy(hardware.uefi()[1], &variables).context("copy the firmware's variables")?;
         }
         let watch = hang::Watch::new(&console(folder));
         let service = power_on(name, disk, folder, hardware)?;
@@ -159,8 +170,10 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
     let accelerator = accelerator();
     // Emulated ones that run at the same time may hang when a kernel changes the code that another one is in.
     let processors = if accelerator.starts_with("tcg") { "1" } else { "2" };
+    // A mode of the processor that keeps the system's own code from the keys, and costs time where it is emulated.
+    let machine = if hardware.secure_boot { "q35,smm=on" } else { "q35,smm=off" };
     command
-        .args(["-name", name, "-machine", "q35,smm=off", "-cpu", PROCESSOR])
+        .args(["-name", name, "-machine", machine, "-cpu", PROCESSOR])
         .args(["-smp", processors, "-m", &MEMORY_MIB.to_string()])
         .args(["-display", "none", "-monitor", "none", "-nodefaults"])
         .args(["-accel", &accelerator, "-action", "reboot=shutdown"])
@@ -176,9 +189,13 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
     }
     if !hardware.bios {
         let variables = folder.join("variables.fd");
+        let [firmware, _] = hardware.uefi();
         command
-            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")])
+            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={firmware}")])
             .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
+    }
+    if hardware.secure_boot {
+        command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
     }
     if hardware.shell {
         let socket = format!("socket,id=shell,server=on,wait=off,path={}", serial(folder).display());

@@ -4,6 +4,7 @@ mod bios;
 pub(crate) mod debian;
 mod lives;
 mod node;
+mod signed;
 mod trials;
 mod version;
 
@@ -23,6 +24,8 @@ pub const REPOSITORY: &str = "evenkeel/os";
 
 /// Repository of the images for single machines.
 pub const TRIALS_REPOSITORY: &str = "evenkeel/trial";
+/// Repository of the images for single machines with Secure Boot on.
+pub const SIGNED_REPOSITORY: &str = "evenkeel/signed";
 /// Repository of the images for machines that are told what to do.
 pub const LIVES_REPOSITORY: &str = "evenkeel/life";
 /// A GRUB that needs no other files: the program, here and in the image, and its Debian package.
@@ -41,6 +44,15 @@ pub async fn publish(registry: &Registry, tools: &Tools, binaries: &Binaries) ->
 pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
     let base = lean_base(tools, binaries).await?;
     push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
+}
+
+/// The same for the images of single machines with Secure Boot on, which have nothing to boot with but shim and GRUB with
+/// their signatures.
+pub async fn publish_signed(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+    let mut base = base(tools, binaries).await?;
+    base.push(Layer::from_tar(&trials::LEAN.layer()?, Compression::Gzip)?);
+    base.push(Layer::from_tar(&signed::layer().await?, Compression::Gzip)?);
+    push(registry, SIGNED_REPOSITORY, &base, trials::TRIALS).await
 }
 
 /// The same for the images of machines that are told what to do over a serial line.

@@ -47,7 +47,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     }
     let chosen = choose(arguments)?;
     let scratch = Scratch::new("trial")?;
-    let host = Host::prepare(scratch.path()).await?;
+    let loaders: Vec<_> = chosen.iter().map(|trial| trial.loader).collect();
+    let host = Host::prepare(scratch.path(), &loaders).await?;
     let mut bases = BTreeMap::new();
     let mut wrong = Vec::new();
     for trial in &chosen {

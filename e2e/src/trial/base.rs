@@ -58,12 +58,23 @@ pub(super) struct Listed {
 }
 
 impl Host {
-    /// Builds what is needed and pushes the images.
-    pub(super) async fn prepare(folder: &Path) -> Result<Self> {
-        Self::prepare_with(folder, os_image::publish_trials).await
+    /// Builds what is needed and pushes the images that these loaders boot.
+    pub(super) async fn prepare(folder: &Path, loaders: &[Loader]) -> Result<Self> {
+        let by_shim = loaders.iter().any(|loader| loader.in_secure_boot());
+        let by_others = loaders.iter().any(|loader| !loader.in_secure_boot());
+        Self::prepare_with(folder, async |registry, tools, binaries| {
+            if by_others {
+                os_image::publish_trials(registry, tools, binaries).await?;
+            }
+            if by_shim {
+                os_image::publish_signed(registry, tools, binaries).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// As [`Self::prepare`], with other images.
+    /// As [`Self::prepare`], with images of the caller's.
     pub(super) async fn prepare_with(
         folder: &Path,
         publish: impl AsyncFnOnce(&Registry, &Tools, &Binaries) -> Result<()>,
@@ -78,9 +89,11 @@ impl Host {
         Ok(Self { agent: binaries.path(Binary::Agent), registry, folder: folder.to_owned() })
     }
 
-    /// An image's reference on this host.
-    pub(super) fn image(&self, tag: &str) -> String {
-        format!("{}/{}:{tag}", self.registry.address(), os_image::TRIALS_REPOSITORY)
+    /// An image's reference on this host, as the loader boots it.
+    pub(super) fn image(&self, loader: Loader, tag: &str) -> String {
+        let repository =
+            if loader.in_secure_boot() { os_image::SIGNED_REPOSITORY } else { os_image::TRIALS_REPOSITORY };
+        format!("{}/{repository}:{tag}", self.registry.address())
     }
 
     /// The slots of a disk.
@@ -97,14 +110,15 @@ impl Base {
         std::fs::create_dir_all(&folder).context("make a folder for the disk")?;
         let disk = folder.join("disk.img");
         let (size, slot_size) = (DISK_BYTES.to_string(), SLOT_BYTES.to_string());
-        let image = host.image("1");
+        let image = host.image(loader, "1");
         let install = ["install", &image, "--plain-http", "--bootloader", loader.option()];
         let sizes = ["--size", &size, "--slot-size", &slot_size];
         progress::step(&format!("install version 1 with {} into slot a", loader.name()));
         agent(&host.agent, &disk, &[&install[..], &sizes[..]].concat()).await?;
         let boot_time = first_boot(&disk, &folder, loader).await?;
         progress::step("stage version 2 into slot b");
-        agent(&host.agent, &disk, &["stage", &host.image("2"), "--slot", "b", "--plain-http"]).await?;
+        agent(&host.agent, &disk, &["stage", &host.image(loader, "2"), "--slot", "b", "--plain-http"])
+            .await?;
         Ok(Self { disk, boot_time })
     }
 }

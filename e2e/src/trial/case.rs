@@ -43,6 +43,8 @@ pub(super) enum Loader {
     Grub,
     /// On a machine with BIOS.
     GrubOnBios,
+    /// On a machine with Secure Boot on.
+    GrubByShim,
 }
 
 /// What is wrong on the disk beside the image.
@@ -61,6 +63,10 @@ pub(super) enum Spoil {
     Initrd,
     /// Slot b's initrd hangs before it mounts the root.
     InitrdHangs,
+    /// A byte in the middle of slot b's kernel on the boot partition.
+    Kernel,
+    /// Slot b's kernel on the boot partition has lost its signature, and nothing else.
+    KernelUnsigned,
     /// The kernel that slot b's entry names is not there.
     KernelMissing,
     /// Somebody's files leave no room on the boot partition.
@@ -111,6 +117,8 @@ pub(super) enum Then {
     Cause(RollbackCause),
     /// The trial is kept from outside, and the next boot is one of the same slot.
     CommitAndBootAgain,
+    /// `evenkeel-agent doctor`, run at the end of the boot, says these words.
+    DoctorSays(&'static str),
     /// `evenkeel-agent activate`, run in slot a, refuses with these words.
     ActivateRefuses(&'static str),
 }
@@ -147,6 +155,7 @@ impl Loader {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::GrubOnBios => "grub-bios",
+            Self::GrubByShim => "grub-secure-boot",
             other => other.option(),
         }
     }
@@ -155,13 +164,18 @@ impl Loader {
     pub(super) fn option(self) -> &'static str {
         match self {
             Self::SystemdBoot => "systemd-boot",
-            Self::Grub | Self::GrubOnBios => "grub",
+            Self::Grub | Self::GrubOnBios | Self::GrubByShim => "grub",
         }
     }
 
     /// Whether the machine has a BIOS.
     pub(super) fn on_bios(self) -> bool {
         self == Self::GrubOnBios
+    }
+
+    /// Whether the machine has Secure Boot on.
+    pub(super) fn in_secure_boot(self) -> bool {
+        self == Self::GrubByShim
     }
 }
 

@@ -1,5 +1,7 @@
 //! The table.
 
+mod secure_boot;
+
 use std::time::Duration;
 
 use evenkeel_crds::node_plan::RollbackCause;
@@ -42,7 +44,8 @@ const CASE: Case = Case {
 
 /// Each row with each of its loaders.
 pub(super) fn all() -> impl Iterator<Item = Trial> {
-    CASES.iter().flat_map(|case| case.loaders.iter().map(move |&loader| Trial { case, loader }))
+    let cases = CASES.iter().chain(secure_boot::CASES);
+    cases.flat_map(|case| case.loaders.iter().map(move |&loader| Trial { case, loader }))
 }
 
 const CASES: &[Case] = &[
@@ -293,7 +296,7 @@ mod tests {
 
     #[test]
     fn no_row_is_quick_with_a_loader_that_it_is_not_told_with() {
-        for case in CASES {
+        for Trial { case, .. } in all() {
             assert!(case.quick.iter().all(|loader| case.loaders.contains(loader)), "{}", case.name);
         }
     }

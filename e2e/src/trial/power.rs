@@ -47,8 +47,8 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.cuts_in_each > 0, "each update has to have a cut");
     let scratch = Scratch::new("power")?;
-    let host = Host::prepare(scratch.path()).await?;
     let loader = if arguments.grub { Loader::Grub } else { Loader::SystemdBoot };
+    let host = Host::prepare(scratch.path(), &[loader]).await?;
     let base = Base::prepare(&host, loader).await?;
     let (mut done, mut failed) = (0, Vec::new());
     for seed in arguments.seed.. {

@@ -34,6 +34,8 @@ const NO_DEADLINE: Duration = Duration::from_hours(1);
 const NOBODY: &str = "127.0.0.1:1";
 /// What a machine does by itself where `activate` is to be refused: the first time nothing is known yet.
 const ACTIVATE: &str = "exec > /dev/console 2>&1\nif /usr/lib/evenkeel/evenkeel-agent activate --slot b --tries 1; then systemctl reboot; sleep 1000; fi\n";
+/// What a machine says of itself; `doctor` ends with an error where something is amiss.
+const EXAMINE: &str = "/usr/lib/evenkeel/evenkeel-agent doctor > /dev/console 2>&1 || :\n";
 
 /// How long a machine is waited for, and whether one that stops before its first process is begun again.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +107,10 @@ impl Attempt<'_> {
                 ensure!(boots::equal(&boots, &[up("b")]), "the kept slot booted {boots:?}");
                 Ok("slot b was kept, and boots again".to_owned())
             }
+            Then::DoctorSays(words) => {
+                self.must_say(words)?;
+                Ok(format!("doctor says: {words}"))
+            }
             Then::ActivateRefuses(words) => {
                 self.must_say(words)?;
                 Ok(format!("refused: {words}"))
@@ -126,9 +132,13 @@ impl Attempt<'_> {
         copy.args(["--sparse=always", "--reflink=auto"]).args([&self.base.disk, &self.disk]);
         output(copy).await.context("copy the disk")?;
         if self.case.image != "2" {
-            self.agent(&["stage", &self.host.image(self.case.image), "--slot", "b", "--plain-http"]).await?;
+            let image = self.host.image(self.loader, self.case.image);
+            self.agent(&["stage", &image, "--slot", "b", "--plain-http"]).await?;
         }
         let digest = self.digest().await?;
+        if let Then::DoctorSays(_) = self.case.then {
+            state::write_script(&self.disk, EXAMINE).await?;
+        }
         if let Then::ActivateRefuses(_) = self.case.then {
             state::write_script(&self.disk, ACTIVATE).await?;
         } else {
@@ -213,7 +223,14 @@ pub(super) async fn boot(
     let clock_in_the_past = around == Circumstances::ClockFarInThePast;
     let unreadable_at = if let Circumstances::RootUnreadable { byte } = around { Some(byte) } else { None };
     let (no_watchdog, bios) = (around == Circumstances::NoWatchdog, loader.on_bios());
-    let hardware = Hardware { clock_in_the_past, unreadable_at, no_watchdog, bios, ..Hardware::default() };
+    let hardware = Hardware {
+        clock_in_the_past,
+        unreadable_at,
+        no_watchdog,
+        bios,
+        secure_boot: loader.in_secure_boot(),
+        ..Hardware::default()
+    };
     let mut machine = Machine::start("trial", disk, folder, hardware)?;
     let mut cuts = if let Circumstances::PowerGoes { times } = around { times } else { 0 };
     let mut begun = 0;

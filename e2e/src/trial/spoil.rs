@@ -34,7 +34,7 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial)
     let slot = || Slot::find(&host.agent, disk, "b");
     let entry = match trial.loader {
         Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", trial.case.tries),
-        Loader::Grub | Loader::GrubOnBios => GRUB_ENTRY.to_owned(),
+        Loader::Grub | Loader::GrubOnBios | Loader::GrubByShim => GRUB_ENTRY.to_owned(),
     };
     let esp = Esp { disk, folder: folder.to_owned(), entry };
     match trial.case.spoil {
@@ -57,6 +57,14 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial)
             let hook = hanging_hook(folder).await?;
             esp.replace("initrd", |bytes| append_archive(bytes, &hook)).await
         }
+        Spoil::Kernel => {
+            let flip = |bytes: &mut Vec<u8>| {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+            };
+            esp.replace("linux", flip).await
+        }
+        Spoil::KernelUnsigned => esp.replace("linux", drop_signature).await,
         Spoil::KernelMissing => esp.rename("linux", "evenkeel/nothing").await,
         Spoil::BootPartitionFull => esp.fill().await,
         Spoil::EntryReadOnly => esp.read_only().await,
@@ -68,6 +76,20 @@ pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial)
 fn flip_the_middle(bytes: &mut [u8]) {
     let middle = bytes.len() / 2;
     bytes[middle..].iter_mut().take(1 << 20).for_each(|byte| *byte = !*byte);
+}
+
+/// Takes the signature from the end of a program for UEFI of 64 bits, and from its header what says where it was.
+fn drop_signature(program: &mut Vec<u8>) {
+    let number = |at: usize| {
+        let four = [program[at], program[at + 1], program[at + 2], program[at + 3]];
+        u32::from_le_bytes(four) as usize
+    };
+    // The fifth of the directories, which begin 136 bytes behind the header's begin.
+    let directory = number(0x3c) + 136 + 4 * 8;
+    let (signature, length) = (number(directory), number(directory + 4));
+    assert!(length > 0 && signature + length == program.len(), "the kernel of the image has no signature");
+    program.truncate(signature);
+    program[directory..directory + 8].fill(0);
 }
 
 const HANG: &str = "\

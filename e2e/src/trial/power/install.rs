@@ -148,7 +148,7 @@ async fn first_boot(story: &Story<'_>, disk: &Path, folder: &Path) -> Result<(Ve
 async fn files_without_cuts(story: &Story<'_>) -> Result<String> {
     let disk = story.folder.join("without-cuts.img");
     File::create(&disk).and_then(|file| file.set_len(base::DISK_BYTES)).context("make a disk")?;
-    let image = story.host.image("2");
+    let image = story.host.image(story.loader, "2");
     let how = ["--slot-size", "1GiB", "--bootloader", story.loader.option(), "--plain-http"];
     base::agent(&story.host.agent, &disk, &[&["install", &image], &how[..]].concat()).await?;
     let boot_partition = story.folder.join("without-cuts-esp.img");

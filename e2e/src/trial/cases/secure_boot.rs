@@ -1,0 +1,56 @@
+//! The rows on machines with Secure Boot on, where firmware starts shim, shim GRUB, and GRUB a kernel that shim finds signed.
+
+use evenkeel_crds::node_plan::RollbackCause;
+
+use super::{
+    super::case::{Case, Loader, Spoil, Then, up},
+    CASE,
+};
+
+const SECURE: Case = Case { loaders: &[Loader::GrubByShim], ..CASE };
+/// What GRUB says when shim says no.
+const REFUSED: &str = "bad shim signature";
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "good",
+        about: "a good image is kept and boots again",
+        expected: &[up("b")],
+        says: "Kernel is locked down from EFI Secure Boot",
+        then: Then::CommitAndBootAgain,
+        ..SECURE
+    },
+    Case {
+        name: "doctor",
+        about: "doctor sees that it is on, and that what boots the disk is signed",
+        expected: &[up("b")],
+        then: Then::DoctorSays(
+            "Secure Boot is on: what boots this disk bears the signatures that are asked for",
+        ),
+        ..SECURE
+    },
+    Case {
+        name: "check-fails",
+        about: "a health check says no",
+        image: "check-fails",
+        expected: &[up("b"), up("a")],
+        then: Then::Cause(RollbackCause::HostCheck),
+        ..SECURE
+    },
+    Case {
+        name: "kernel-damaged",
+        about: "a wrong bit in the kernel",
+        spoil: Spoil::Kernel,
+        expected: &[up("a")],
+        says: REFUSED,
+        ..SECURE
+    },
+    Case {
+        name: "kernel-unsigned",
+        about: "a kernel that is whole and has no signature",
+        spoil: Spoil::KernelUnsigned,
+        expected: &[up("a")],
+        says: REFUSED,
+        ..SECURE
+    },
+];
