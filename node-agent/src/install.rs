@@ -57,9 +57,6 @@ pub enum InstallError {
          shim-signed and grub-efi-amd64-signed, both)"
     )]
     NoGrub(#[source] ErofsReadError),
-    /// The image's shim, or the GRUB that it starts, cannot be read.
-    #[error("read shim and GRUB in the image")]
-    ReadShim(#[source] ErofsReadError),
     /// The image's GRUB for BIOS is none.
     #[error(
         "{BIOS_BOOT} and {BIOS_CORE} of the image cannot be used: build the image with others, or without them"
@@ -198,7 +195,7 @@ pub fn loader_program(slot: &SlotRegion, loader: Loader) -> Result<LoaderProgram
     if loader == Loader::SystemdBoot {
         return image_file(slot, SYSTEMD_BOOT)?.map(alone).map_err(InstallError::Loader);
     }
-    let file = |path| optional_file(slot, path, InstallError::ReadShim);
+    let file = |path| optional_file(slot, path, InstallError::NoGrub);
     match (file(SIGNED_GRUB)?, file(SHIM)?) {
         (Some(loader), Some(shim)) => Ok(LoaderProgram { loader, shim: Some(shim) }),
         // One of them starts nothing that is of use.

@@ -40,6 +40,20 @@ fn what_an_image_lacks_is_named_with_its_package() {
 }
 
 #[test]
+fn a_grub_that_is_signed_wants_shim_where_there_is_no_other_loader() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let said = || init::init(root, false).unwrap_err().to_string();
+    touch(root, "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "MZ");
+    assert!(said().contains("the package shim-signed"), "{}", said());
+    touch(root, "usr/lib/shim/shimx64.efi.signed", "MZ");
+    assert!(said().contains("the package dmsetup"), "{}", said());
+    fs::remove_dir_all(root.join("usr/lib/shim")).unwrap();
+    touch(root, "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "MZ");
+    assert!(said().contains("the package dmsetup"), "{}", said());
+}
+
+#[test]
 fn the_hooks_are_shell_that_a_small_shell_takes() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read, Write},
+    os::unix::fs::FileExt as _,
     path::Path,
     process::Command,
     rc::Rc,
@@ -17,9 +18,13 @@ use evenkeel_node_agent::{
     esp::{self, Esp, EspFile},
     install::{self, InstallError},
 };
-use evenkeel_node_agent_core::efi_program::{Unsigned, bears_signature};
+use evenkeel_node_agent_core::{
+    efi_program::{Unsigned, bears_signature},
+    layout::Role,
+};
 use machine_on_disk::{Content, Machine, path, run};
 
+const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 const GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 const SIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const SHIM: &str = "usr/lib/shim/shimx64.efi.signed";
@@ -139,6 +144,23 @@ fn what_secure_boot_starts_gives_way_only_to_what_it_starts() {
     let newer: [&[u8]; 2] = [&signed(), &signed()];
     machine.install("b", &[(SHIM, newer[0]), (SIGNED_GRUB, newer[1])], &signed()).unwrap();
     assert!(machine.programs() == newer.map(|program| Some(program.to_vec())));
+}
+
+#[test]
+fn a_boot_partition_that_was_lost_gets_shim_where_the_image_brings_it() {
+    let machine = Machine::new();
+    let (grub, shim) = (signed(), signed());
+    machine.install("a", &[(SYSTEMD_BOOT, b"MZ"), (SIGNED_GRUB, &grub), (SHIM, &shim)], &signed()).unwrap();
+    let partition = machine.disk.partition(Role::Esp).unwrap().disk_offset;
+    let file = fs::File::options().write(true).open(machine.disk.path()).unwrap();
+    file.write_all_at(&[0; 64 << 10], partition).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
+    let mended =
+        command.args(["disk", "mend", "--slot", "a", "--disk", path(machine.disk.path())]).output().unwrap();
+    let said = String::from_utf8(mended.stderr).unwrap();
+    assert!(mended.status.success() && said.contains("made anew, with GRUB: slot a"), "{said}");
+    assert!(said.contains("machines with Secure Boot on boot it"), "{said}");
+    assert!(machine.programs() == [Some(shim), Some(grub)]);
 }
 
 /// A boot partition whose power goes after some changes.
