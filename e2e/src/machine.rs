@@ -27,12 +27,16 @@ pub use hang::Hang;
 pub const HOST: &str = "10.0.2.2";
 /// A machine's second disk as its system sees it.
 pub const SECOND_DISK: &str = "/dev/disk/by-id/virtio-second";
-/// The firmware, and the variables that it begins with.
-const UEFI: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
-/// The same with Secure Boot on, and the keys of Microsoft that real machines come with.
-const SECURE_UEFI: [&str; 2] =
-    ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"];
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// With Secure Boot, and variables in which it is on.
+const SECURE_FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const MICROSOFTS_KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+const OWN_KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 const MEMORY_MIB: u32 = 1536;
+/// A key with a password and its certificate, which come with the firmware.
+pub const OWN_KEY: [&str; 3] =
+    ["/usr/share/ovmf/PkKek-1-snakeoil.key", "snakeoil", "/usr/share/ovmf/PkKek-1-snakeoil.pem"];
 /// All that the emulator knows, without what costs it most: page tables of five levels, and guards around each access to
 /// a program's memory.
 const PROCESSOR: &str = "max,la57=off,smap=off,smep=off,umip=off";
@@ -67,23 +71,37 @@ pub struct Hardware {
     pub no_watchdog: bool,
     /// It has a BIOS (the one that the emulator brings) in place of UEFI.
     pub bios: bool,
-    /// Its UEFI has Secure Boot on.
-    pub secure_boot: bool,
+    /// Its UEFI has Secure Boot on, with these keys.
+    pub secure_boot: Option<Keys>,
+}
+
+/// Whose signatures firmware with Secure Boot on asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Those that real machines come with.
+    Microsoft,
+    /// The one of [`OWN_KEY`], which stands for that of a machine's owner.
+    Own,
 }
 
 /// Installs what machines need on this host.
 pub async fn prepare_host() -> Result<()> {
     host_packages::ensure(&[
         ("qemu-system-x86_64", "qemu-system-x86"),
-        (UEFI[0], "ovmf"),
+        (FIRMWARE, "ovmf"),
         ("mke2fs", "e2fsprogs"),
     ])
     .await
 }
 
 impl Hardware {
+    /// The firmware, and the variables that it begins with.
     fn uefi(self) -> [&'static str; 2] {
-        if self.secure_boot { SECURE_UEFI } else { UEFI }
+        match self.secure_boot {
+            None => [FIRMWARE, VARIABLES],
+            Some(Keys::Microsoft) => [SECURE_FIRMWARE, MICROSOFTS_KEYS],
+            Some(Keys::Own) => [SECURE_FIRMWARE, OWN_KEYS],
+        }
     }
 }
 
@@ -171,7 +189,7 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
     // Emulated ones that run at the same time may hang when a kernel changes the code that another one is in.
     let processors = if accelerator.starts_with("tcg") { "1" } else { "2" };
     // A mode of the processor that keeps the system's own code from the keys, and costs time where it is emulated.
-    let machine = if hardware.secure_boot { "q35,smm=on" } else { "q35,smm=off" };
+    let machine = if hardware.secure_boot.is_some() { "q35,smm=on" } else { "q35,smm=off" };
     command
         .args(["-name", name, "-machine", machine, "-cpu", PROCESSOR])
         .args(["-smp", processors, "-m", &MEMORY_MIB.to_string()])
@@ -194,7 +212,7 @@ fn power_on(name: &str, disk: &Path, folder: &Path, hardware: Hardware) -> Resul
             .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={firmware}")])
             .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
     }
-    if hardware.secure_boot {
+    if hardware.secure_boot.is_some() {
         command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
     }
     if hardware.shell {

@@ -24,8 +24,10 @@ pub const REPOSITORY: &str = "evenkeel/os";
 
 /// Repository of the images for single machines.
 pub const TRIALS_REPOSITORY: &str = "evenkeel/trial";
-/// Repository of the images for single machines with Secure Boot on.
-pub const SIGNED_REPOSITORY: &str = "evenkeel/signed";
+/// The same with shim and GRUB, for Secure Boot.
+const BY_SHIM_REPOSITORY: &str = "evenkeel/by-shim";
+/// The same with what boots them signed by keys of the machine's owner.
+const OWN_KEYS_REPOSITORY: &str = "evenkeel/own-keys";
 /// Repository of the images for machines that are told what to do.
 pub const LIVES_REPOSITORY: &str = "evenkeel/life";
 /// A GRUB that needs no other files: the program, here and in the image, and its Debian package.
@@ -40,19 +42,46 @@ pub async fn publish(registry: &Registry, tools: &Tools, binaries: &Binaries) ->
     push(registry, REPOSITORY, &base, &VERSIONS).await
 }
 
+/// Images for single machines, by who signed what boots them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrialImages {
+    /// Nobody; they have GRUB too.
+    Unsigned,
+    /// Microsoft and Debian: shim and GRUB, and they have no other loader that could be started.
+    ByShim,
+    /// The machine's owner: systemd-boot and the kernel.
+    OwnKeys,
+}
+
+impl TrialImages {
+    /// Their repository in the registry.
+    pub fn repository(self) -> &'static str {
+        match self {
+            Self::Unsigned => TRIALS_REPOSITORY,
+            Self::ByShim => BY_SHIM_REPOSITORY,
+            Self::OwnKeys => OWN_KEYS_REPOSITORY,
+        }
+    }
+
+    /// Builds what is not in the cache yet and pushes every version.
+    pub async fn publish(self, registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
+        let signed = match self {
+            Self::Unsigned => return publish_trials(registry, tools, binaries).await,
+            Self::ByShim => signed::by_shim().await?,
+            Self::OwnKeys => signed::by_own_keys(&debian::build().await?).await?,
+        };
+        let mut base = base(tools, binaries).await?;
+        for layer in [trials::LEAN.layer()?, signed] {
+            base.push(Layer::from_tar(&layer, Compression::Gzip)?);
+        }
+        push(registry, self.repository(), &base, trials::TRIALS).await
+    }
+}
+
 /// The same for the images of single machines, which have GRUB too.
 pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
     let base = lean_base(tools, binaries).await?;
     push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
-}
-
-/// The same for the images of single machines with Secure Boot on, which have nothing to boot with but shim and GRUB with
-/// their signatures.
-pub async fn publish_signed(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
-    let mut base = base(tools, binaries).await?;
-    base.push(Layer::from_tar(&trials::LEAN.layer()?, Compression::Gzip)?);
-    base.push(Layer::from_tar(&signed::layer().await?, Compression::Gzip)?);
-    push(registry, SIGNED_REPOSITORY, &base, trials::TRIALS).await
 }
 
 /// The same for the images of machines that are told what to do over a serial line.

@@ -2,6 +2,7 @@
 //! slot b.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -17,7 +18,8 @@ use super::{
 };
 use crate::{
     binaries::{self, Binaries, Binary},
-    host_packages, machine, os_image,
+    host_packages, machine,
+    os_image::TrialImages,
     process::output,
     progress,
     registry::{self, Registry},
@@ -60,14 +62,10 @@ pub(super) struct Listed {
 impl Host {
     /// Builds what is needed and pushes the images that these loaders boot.
     pub(super) async fn prepare(folder: &Path, loaders: &[Loader]) -> Result<Self> {
-        let by_shim = loaders.iter().any(|loader| loader.in_secure_boot());
-        let by_others = loaders.iter().any(|loader| !loader.in_secure_boot());
+        let images: BTreeSet<TrialImages> = loaders.iter().map(|loader| loader.images()).collect();
         Self::prepare_with(folder, async |registry, tools, binaries| {
-            if by_others {
-                os_image::publish_trials(registry, tools, binaries).await?;
-            }
-            if by_shim {
-                os_image::publish_signed(registry, tools, binaries).await?;
+            for images in &images {
+                images.publish(registry, tools, binaries).await?;
             }
             Ok(())
         })
@@ -91,9 +89,7 @@ impl Host {
 
     /// An image's reference on this host, as the loader boots it.
     pub(super) fn image(&self, loader: Loader, tag: &str) -> String {
-        let repository =
-            if loader.in_secure_boot() { os_image::SIGNED_REPOSITORY } else { os_image::TRIALS_REPOSITORY };
-        format!("{}/{repository}:{tag}", self.registry.address())
+        format!("{}/{}:{tag}", self.registry.address(), loader.images().repository())
     }
 
     /// The slots of a disk.

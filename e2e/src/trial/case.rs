@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use evenkeel_crds::node_plan::RollbackCause;
 
+use crate::{machine::Keys, os_image::TrialImages};
+
 /// One machine's story: version 1 runs from slot a and is kept, and another image is activated in slot b.
 #[derive(Debug)]
 pub(super) struct Case {
@@ -43,8 +45,10 @@ pub(super) enum Loader {
     Grub,
     /// On a machine with BIOS.
     GrubOnBios,
-    /// On a machine with Secure Boot on.
+    /// On a machine with Secure Boot on, as it was bought.
     GrubByShim,
+    /// On a machine with Secure Boot on, whose owner has put his keys in place of those that it came with.
+    SystemdBootOwnKeys,
 }
 
 /// What is wrong on the disk beside the image.
@@ -136,7 +140,7 @@ pub(super) const fn damaged(slot: &'static str) -> Boot {
 }
 
 impl Trial {
-    /// What chooses it: the case's name, behind the loader's if that is GRUB.
+    /// What chooses it: the case's name, behind the loader's where that is not systemd-boot as usual.
     pub(super) fn name(self) -> String {
         match self.loader {
             Loader::SystemdBoot => self.case.name.to_owned(),
@@ -156,6 +160,7 @@ impl Loader {
         match self {
             Self::GrubOnBios => "grub-bios",
             Self::GrubByShim => "grub-secure-boot",
+            Self::SystemdBootOwnKeys => "own-keys",
             other => other.option(),
         }
     }
@@ -163,7 +168,7 @@ impl Loader {
     /// As `evenkeel-agent install --bootloader` has it.
     pub(super) fn option(self) -> &'static str {
         match self {
-            Self::SystemdBoot => "systemd-boot",
+            Self::SystemdBoot | Self::SystemdBootOwnKeys => "systemd-boot",
             Self::Grub | Self::GrubOnBios | Self::GrubByShim => "grub",
         }
     }
@@ -173,9 +178,22 @@ impl Loader {
         self == Self::GrubOnBios
     }
 
-    /// Whether the machine has Secure Boot on.
-    pub(super) fn in_secure_boot(self) -> bool {
-        self == Self::GrubByShim
+    /// Whose keys the machine has, if it has Secure Boot on.
+    pub(super) fn secure_boot(self) -> Option<Keys> {
+        match self {
+            Self::SystemdBoot | Self::Grub | Self::GrubOnBios => None,
+            Self::GrubByShim => Some(Keys::Microsoft),
+            Self::SystemdBootOwnKeys => Some(Keys::Own),
+        }
+    }
+
+    /// What it boots.
+    pub(super) fn images(self) -> TrialImages {
+        match self.secure_boot() {
+            None => TrialImages::Unsigned,
+            Some(Keys::Microsoft) => TrialImages::ByShim,
+            Some(Keys::Own) => TrialImages::OwnKeys,
+        }
     }
 }
 

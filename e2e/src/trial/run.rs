@@ -228,7 +228,7 @@ pub(super) async fn boot(
         unreadable_at,
         no_watchdog,
         bios,
-        secure_boot: loader.in_secure_boot(),
+        secure_boot: loader.secure_boot(),
         ..Hardware::default()
     };
     let mut machine = Machine::start("trial", disk, folder, hardware)?;

@@ -33,7 +33,9 @@ const OTHER_GRUB_CONFIG: &str = "source /evenkeel/grub/a.cfg\nboot\n";
 pub(super) async fn spoil(host: &Host, disk: &Path, folder: &Path, trial: Trial) -> Result<()> {
     let slot = || Slot::find(&host.agent, disk, "b");
     let entry = match trial.loader {
-        Loader::SystemdBoot => format!("loader/entries/evenkeel-b+{}.conf", trial.case.tries),
+        Loader::SystemdBoot | Loader::SystemdBootOwnKeys => {
+            format!("loader/entries/evenkeel-b+{}.conf", trial.case.tries)
+        }
         Loader::Grub | Loader::GrubOnBios | Loader::GrubByShim => GRUB_ENTRY.to_owned(),
     };
     let esp = Esp { disk, folder: folder.to_owned(), entry };

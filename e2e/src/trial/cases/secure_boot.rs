@@ -1,4 +1,5 @@
-//! The rows on machines with Secure Boot on, where firmware starts shim, shim GRUB, and GRUB a kernel that shim finds signed.
+//! The rows on machines with Secure Boot on: firmware starts shim, shim GRUB, and GRUB a kernel that shim finds signed; or all of it
+//! is signed by the machine's owner.
 
 use evenkeel_crds::node_plan::RollbackCause;
 
@@ -8,6 +9,9 @@ use super::{
 };
 
 const SECURE: Case = Case { loaders: &[Loader::GrubByShim], ..CASE };
+const OWN_KEYS: Case = Case { loaders: &[Loader::SystemdBootOwnKeys], ..CASE };
+/// What the kernel says.
+const LOCKED_DOWN: &str = "Kernel is locked down from EFI Secure Boot";
 /// What GRUB says when shim says no.
 const REFUSED: &str = "bad shim signature";
 
@@ -16,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
         name: "good",
         about: "a good image is kept and boots again",
         expected: &[up("b")],
-        says: "Kernel is locked down from EFI Secure Boot",
+        says: LOCKED_DOWN,
         then: Then::CommitAndBootAgain,
         ..SECURE
     },
@@ -52,5 +56,13 @@ pub(super) const CASES: &[Case] = &[
         expected: &[up("a")],
         says: REFUSED,
         ..SECURE
+    },
+    Case {
+        name: "good",
+        about: "a good image is kept and boots again",
+        expected: &[up("b")],
+        says: LOCKED_DOWN,
+        then: Then::CommitAndBootAgain,
+        ..OWN_KEYS
     },
 ];
