@@ -153,7 +153,7 @@ fn a_boot_partition_that_was_lost_gets_shim_where_the_image_brings_it() {
     machine.install("a", &[(SYSTEMD_BOOT, b"MZ"), (SIGNED_GRUB, &grub), (SHIM, &shim)], &signed()).unwrap();
     let partition = machine.disk.partition(Role::Esp).unwrap().disk_offset;
     let file = fs::File::options().write(true).open(machine.disk.path()).unwrap();
-    file.write_all_at(&[0; 64 << 10], partition).unwrap();
+    file.write_all_at(&vec![0; 64 << 10], partition).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-agent"));
     let mended =
         command.args(["disk", "mend", "--slot", "a", "--disk", path(machine.disk.path())]).output().unwrap();

@@ -28,6 +28,8 @@ const CLUSTER_MAX: u64 = 32 << 10;
 /// What an entry takes: itself, and a folder that has to grow for it.
 const ENTRY_ROOM: u64 = 2 * CLUSTER_MAX;
 const COPY_BUFFER: usize = 1 << 20;
+/// Bytes of a boot loader or a kernel: several times the largest kernels, and what any machine has for a moment.
+const PROGRAM_BYTES_MAX: usize = 128 << 20;
 
 /// Names of a slot's files in the folder.
 pub(super) fn names(kernel: &BootFile, initrd: &BootFile) -> (String, String) {
@@ -89,11 +91,11 @@ pub(super) fn sha256(esp: &dyn Esp, path: &str) -> io::Result<Option<String>> {
     Ok(there.then(|| hex(&hash.0.finalize())))
 }
 
-/// A file's bytes; `None` when it is not there.
+/// A program's bytes; `None` when it is not there.
 pub(super) fn read(esp: &dyn Esp, path: &str) -> Result<Option<Vec<u8>>, BootError> {
-    let mut bytes = Vec::new();
-    let there = esp.read(path, &mut bytes).map_err(|source| failed("read", path, source))?;
-    Ok(there.then_some(bytes))
+    let mut program = Program(Vec::new());
+    let there = esp.read(path, &mut program).map_err(|source| failed("read", path, source))?;
+    Ok(there.then_some(program.0))
 }
 
 /// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
@@ -209,5 +211,36 @@ impl Write for Hash {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// As much as a program may have. A boot partition that is damaged may say more of a file than there is.
+struct Program(Vec<u8>);
+
+impl Write for Program {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > PROGRAM_BYTES_MAX {
+            return Err(io::Error::other("it is larger than 128 MiB, and so no program that boots"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_of_a_program_is_kept_than_one_may_have() {
+        let mut program = Program(vec![0; PROGRAM_BYTES_MAX - 1]);
+        program.write_all(&[1]).unwrap();
+        let error = program.write_all(&[1]).unwrap_err();
+        assert!(error.to_string().contains("128 MiB"), "{error}");
+        assert_eq!(program.0.len(), PROGRAM_BYTES_MAX);
     }
 }
