@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use crate::install::{GRUB, SHIM, SIGNED_GRUB, SYSTEMD_BOOT};
+
 const UNITS: &str = "usr/lib/systemd/system";
 /// Path of this program in the image.
 const AGENT: &str = "usr/lib/evenkeel/evenkeel-agent";
@@ -104,12 +106,8 @@ const LINKS: [(&str, &str); 5] = [
     ("etc/systemd/system-generators/systemd-bless-boot-generator", "/dev/null"),
 ];
 
-/// systemd-boot, or a GRUB that needs no other files.
-const LOADERS: [&str; 2] =
-    ["usr/lib/systemd/boot/efi/systemd-bootx64.efi", "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"];
-/// Or both of these.
-const SIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
-const SHIM: &str = "usr/lib/shim/shimx64.efi.signed";
+/// One of these, or shim and a GRUB that is signed.
+const LOADERS: [&str; 2] = [SYSTEMD_BOOT, GRUB];
 /// Where distributions put it.
 const DMSETUP: [&str; 3] = ["usr/sbin/dmsetup", "usr/bin/dmsetup", "sbin/dmsetup"];
 const WDCTL: [&str; 2] = ["usr/bin/wdctl", "bin/wdctl"];
@@ -195,7 +193,7 @@ pub fn init(root: &Path, initrd: bool) -> Result<(), InitError> {
 
 /// One where installation looks for it.
 fn require_loader(root: &Path) -> Result<(), InitError> {
-    if root.join(SIGNED_GRUB).exists() && !LOADERS.iter().any(|path| root.join(path).exists()) {
+    if brings(root, &[SIGNED_GRUB]) && !brings(root, &LOADERS) {
         return require(root, &[SHIM], "shim, which starts the signed GRUB", "shim-signed");
     }
     let packages =
@@ -297,11 +295,11 @@ fn started_as() -> Option<PathBuf> {
 }
 
 fn require(root: &Path, paths: &[&str], what: &'static str, package: &'static str) -> Result<(), InitError> {
-    if paths.iter().any(|path| root.join(path).exists()) {
-        Ok(())
-    } else {
-        Err(InitError::Missing { what, package })
-    }
+    if brings(root, paths) { Ok(()) } else { Err(InitError::Missing { what, package }) }
+}
+
+fn brings(root: &Path, paths: &[&str]) -> bool {
+    paths.iter().any(|path| root.join(path.trim_start_matches('/')).exists())
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), InitError> {

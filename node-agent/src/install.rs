@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Where the image brings systemd-boot (Debian: package systemd-boot-efi).
-const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+pub(crate) const SYSTEMD_BOOT: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 /// Where the image brings a GRUB that needs no other files (Debian: package grub-efi-amd64-bin); where it brings the same
 /// with a signature, and shim, if it does (packages grub-efi-amd64-signed and shim-signed); and where either GRUB looks for its
 /// configuration.
-const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
-const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
-const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
+pub(crate) const GRUB: &str = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
+pub(crate) const SIGNED_GRUB: &str = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
+pub(crate) const SHIM: &str = "/usr/lib/shim/shimx64.efi.signed";
 const GRUB_CONFIG: &str = "EFI/debian/grub.cfg";
 /// Where the image brings GRUB for BIOS, if it does: the first sector (Debian: package grub-pc-bin), and what grub-mkimage
 /// made to look for its configuration in the same place.

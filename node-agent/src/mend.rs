@@ -51,11 +51,12 @@ pub fn loader_for(disk: &Disk, slot: &str) -> Result<Loader, MendError> {
         return Ok(loader);
     }
     let region = disk.slot(slot)?;
-    let brings = |loader| install::loader_program(&region, loader).is_ok();
-    let starts_on_bios = disk.bios_state().is_ok_and(|state| state != BiosState::Absent);
-    // Whoever puts shim into an image means to start GRUB by it.
-    let by_shim = install::loader_program(&region, Loader::Grub).is_ok_and(|program| program.shim.is_some());
-    let grub = by_shim || brings(Loader::Grub) && (starts_on_bios || !brings(Loader::SystemdBoot));
+    let starts_on_bios = || disk.bios_state().is_ok_and(|state| state != BiosState::Absent);
+    let brings_systemd_boot = || install::loader_program(&region, Loader::SystemdBoot).is_ok();
+    let grub = install::loader_program(&region, Loader::Grub).is_ok_and(|program| {
+        // Whoever puts shim into an image means to start GRUB by it.
+        program.shim.is_some() || starts_on_bios() || !brings_systemd_boot()
+    });
     Ok(if grub { Loader::Grub } else { Loader::SystemdBoot })
 }
 

@@ -40,13 +40,15 @@ pub struct Unsigned {
 
 /// Whether a program bears a signature; nothing else than a whole program does.
 pub fn bears_signature(program: &[u8]) -> bool {
-    signatures(program).is_some()
+    signature(program).is_some()
 }
 
 /// The first signature's bytes, with its header.
-fn signatures(program: &[u8]) -> Option<&[u8]> {
-    let header = (program.get(..2)? == b"MZ").then(|| number(program, HEADER_AT))??;
-    let header = program.get(header..).filter(|header| header.starts_with(b"PE\0\0"))?;
+fn signature(program: &[u8]) -> Option<&[u8]> {
+    if !program.starts_with(b"MZ") {
+        return None;
+    }
+    let header = program.get(number(program, HEADER_AT)?..).filter(|header| header.starts_with(b"PE\0\0"))?;
     let directories = match half(header, MAGIC)? {
         MAGIC_64 => DIRECTORIES_64,
         MAGIC_32 => DIRECTORIES_32,

@@ -28,8 +28,9 @@ const CLUSTER_MAX: u64 = 32 << 10;
 /// What an entry takes: itself, and a folder that has to grow for it.
 const ENTRY_ROOM: u64 = 2 * CLUSTER_MAX;
 const COPY_BUFFER: usize = 1 << 20;
-/// Bytes of a boot loader or a kernel: several times the largest kernels, and what any machine has for a moment.
-const PROGRAM_BYTES_MAX: usize = 128 << 20;
+/// Bytes of a file that is held, at most a boot loader or a kernel: several times the largest kernels, and what any machine
+/// has for a moment.
+const HELD_BYTES_MAX: usize = 128 << 20;
 
 /// Names of a slot's files in the folder.
 pub(super) fn names(kernel: &BootFile, initrd: &BootFile) -> (String, String) {
@@ -91,11 +92,11 @@ pub(super) fn sha256(esp: &dyn Esp, path: &str) -> io::Result<Option<String>> {
     Ok(there.then(|| hex(&hash.0.finalize())))
 }
 
-/// A program's bytes; `None` when it is not there.
+/// A file's bytes; `None` when it is not there.
 pub(super) fn read(esp: &dyn Esp, path: &str) -> Result<Option<Vec<u8>>, BootError> {
-    let mut program = Program(Vec::new());
-    let there = esp.read(path, &mut program).map_err(|source| failed("read", path, source))?;
-    Ok(there.then_some(program.0))
+    let mut held = Held(Vec::new());
+    let there = esp.read(path, &mut held).map_err(|source| failed("read", path, source))?;
+    Ok(there.then_some(held.0))
 }
 
 /// Fails if there is no room for a boot entry, also where kernel and initrd are there already.
@@ -174,14 +175,13 @@ pub(super) fn write(esp: &dyn Esp, path: &str, mut bytes: &[u8]) -> Result<(), B
 pub(super) fn replace(esp: &dyn Esp, path: &str, bytes: &[u8]) -> Result<(), BootError> {
     let unfinished = format!("{path}{UNFINISHED}");
     let remove = |path: &str| esp.remove(path).map_err(|source| failed("remove", path, source));
-    let mut there = Vec::new();
     // One that cannot be read is replaced too.
-    match esp.read(path, &mut there) {
-        Ok(false) => {
+    match read(esp, path) {
+        Ok(None) => {
             write(esp, path, bytes)?;
             return remove(&unfinished);
         }
-        Ok(true) if there == bytes => return remove(&unfinished),
+        Ok(Some(there)) if there == bytes => return remove(&unfinished),
         _ => {}
     }
     write(esp, &unfinished, bytes)?;
@@ -214,13 +214,13 @@ impl Write for Hash {
     }
 }
 
-/// As much as a program may have. A boot partition that is damaged may say more of a file than there is.
-struct Program(Vec<u8>);
+/// As much as any file has that is held. A boot partition that is damaged may say more of a file than there is.
+struct Held(Vec<u8>);
 
-impl Write for Program {
+impl Write for Held {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > PROGRAM_BYTES_MAX {
-            return Err(io::Error::other("it is larger than 128 MiB, and so no program that boots"));
+        if self.0.len() + bytes.len() > HELD_BYTES_MAX {
+            return Err(io::Error::other("it is larger than 128 MiB, and so nothing that boots a machine"));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -236,11 +236,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_of_a_program_is_kept_than_one_may_have() {
-        let mut program = Program(vec![0; PROGRAM_BYTES_MAX - 1]);
-        program.write_all(&[1]).unwrap();
-        let error = program.write_all(&[1]).unwrap_err();
+    fn no_more_of_a_file_is_held_than_a_program_may_have() {
+        let mut held = Held(vec![0; HELD_BYTES_MAX - 1]);
+        held.write_all(&[1]).unwrap();
+        let error = held.write_all(&[1]).unwrap_err();
         assert!(error.to_string().contains("128 MiB"), "{error}");
-        assert_eq!(program.0.len(), PROGRAM_BYTES_MAX);
+        assert_eq!(held.0.len(), HELD_BYTES_MAX);
     }
 }

@@ -77,8 +77,7 @@ impl Grub {
     }
 
     fn env(&self) -> Result<GrubEnv, BootError> {
-        let mut bytes = Vec::new();
-        self.esp.read(ENV, &mut bytes).map_err(|source| failed("read", ENV, source))?;
+        let bytes = files::read(&*self.esp, ENV)?.unwrap_or_default();
         GrubEnv::decode(&bytes).map_err(|source| failed("read", ENV, io::Error::other(source)))
     }
 
@@ -141,8 +140,7 @@ impl Grub {
         for file in files {
             let Some(slot) = file.name.strip_suffix(suffix) else { continue };
             let path = format!("{folder}/{}", file.name);
-            let mut bytes = Vec::new();
-            self.esp.read(&path, &mut bytes).map_err(|source| failed("read", &path, source))?;
+            let bytes = files::read(&*self.esp, &path)?.unwrap_or_default();
             match grub_config::parse(&String::from_utf8_lossy(&bytes)) {
                 Some(body) if body.slot == slot => scripts.push(body),
                 _ => tracing::warn!(path, "this boot script cannot be understood and is passed over"),

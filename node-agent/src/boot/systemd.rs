@@ -147,8 +147,7 @@ impl Bootloader for SystemdBoot {
         let mut entries = Vec::new();
         for name in files.iter().filter_map(|file| EntryName::parse(&file.name)) {
             let path = path(&name);
-            let mut bytes = Vec::new();
-            self.esp.read(&path, &mut bytes).map_err(|source| failed("read", &path, source))?;
+            let bytes = files::read(&*self.esp, &path)?.unwrap_or_default();
             if let Some(body) = EntryBody::parse(&String::from_utf8_lossy(&bytes)) {
                 entries.push(BootEntry { name, body });
             } else {
