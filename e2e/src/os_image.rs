@@ -65,42 +65,36 @@ impl TrialImages {
 
     /// Builds what is not in the cache yet and pushes every version.
     pub async fn publish(self, registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
-        let signed = match self {
-            Self::Unsigned => return publish_trials(registry, tools, binaries).await,
-            Self::ByShim => signed::by_shim().await?,
-            Self::OwnKeys => signed::by_own_keys(&debian::build().await?).await?,
+        let loaders = match self {
+            Self::Unsigned => unsigned_loaders().await?,
+            Self::ByShim => vec![signed::by_shim().await?],
+            Self::OwnKeys => vec![signed::by_own_keys(&debian::build().await?).await?],
         };
-        let mut base = base(tools, binaries).await?;
-        for layer in [trials::LEAN.layer()?, signed] {
-            base.push(Layer::from_tar(&layer, Compression::Gzip)?);
-        }
+        let base = lean_base(tools, binaries, &loaders).await?;
         push(registry, self.repository(), &base, trials::TRIALS).await
     }
 }
 
-/// The same for the images of single machines, which have GRUB too.
-pub async fn publish_trials(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
-    let base = lean_base(tools, binaries).await?;
-    push(registry, TRIALS_REPOSITORY, &base, trials::TRIALS).await
-}
-
 /// The same for the images of machines that are told what to do over a serial line.
 pub async fn publish_lives(registry: &Registry, tools: &Tools, binaries: &Binaries) -> Result<()> {
-    let mut base = lean_base(tools, binaries).await?;
+    let mut base = lean_base(tools, binaries, &unsigned_loaders().await?).await?;
     base.push(Layer::from_tar(&lives::SHELL.layer()?, Compression::Gzip)?);
     push(registry, LIVES_REPOSITORY, &base, lives::LIVES).await
 }
 
-async fn lean_base(tools: &Tools, binaries: &Binaries) -> Result<Vec<Layer>> {
+/// GRUB for UEFI and for BIOS, a layer each as tar archives.
+async fn unsigned_loaders() -> Result<Vec<Vec<u8>>> {
     host_packages::ensure(&[GRUB]).await?;
-    let mut base = base(tools, binaries).await?;
-    base.push(Layer::from_tar(&trials::LEAN.layer()?, Compression::Gzip)?);
     let grub = std::fs::read(GRUB.0).with_context(|| format!("read {}", GRUB.0))?;
-    base.push(Layer::from_tar(
-        &version::file_layer(GRUB.0.trim_start_matches('/'), &grub)?,
-        Compression::Gzip,
-    )?);
-    base.push(Layer::from_tar(&bios::layer().await?, Compression::Gzip)?);
+    Ok(vec![version::file_layer(GRUB.0.trim_start_matches('/'), &grub)?, bios::layer().await?])
+}
+
+/// What single machines have, with layers of loaders.
+async fn lean_base(tools: &Tools, binaries: &Binaries, loaders: &[Vec<u8>]) -> Result<Vec<Layer>> {
+    let mut base = base(tools, binaries).await?;
+    for layer in [&trials::LEAN.layer()?].into_iter().chain(loaders) {
+        base.push(Layer::from_tar(layer, Compression::Gzip)?);
+    }
     Ok(base)
 }
 

@@ -8,7 +8,7 @@ use evenkeel_crds::node_plan::RollbackCause;
 
 use super::case::{
     Case, Circumstances,
-    Loader::{self, Grub, GrubOnBios, SystemdBoot},
+    Loader::{self, Grub, GrubByShim, GrubOnBios, SystemdBoot},
     Spoil, Then, Trial, damaged, down, up,
 };
 
@@ -117,6 +117,7 @@ const CASES: &[Case] = &[
     Case {
         name: "check-fails",
         about: "a health check says no",
+        loaders: &[SystemdBoot, Grub, GrubByShim],
         quick: &[Grub],
         image: "check-fails",
         expected: &[up("b"), up("a")],

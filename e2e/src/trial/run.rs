@@ -14,7 +14,7 @@ use tokio::{process::Command, time::sleep};
 use super::{
     base::{self, Base, HANGS_MAX, Host},
     boots,
-    case::{Boot, Case, Circumstances, Loader, Then, Trial, up},
+    case::{Boot, Circumstances, Loader, Then, Trial, up},
     cause,
     slot::Slot,
     spoil, state,
@@ -46,12 +46,12 @@ pub(super) struct Patience {
 
 /// Runs a case; one whose emulator hung is set up again from the start. Gives what the machine came to.
 pub(super) async fn run(host: &Host, base: &Base, trial: Trial) -> Result<String> {
-    let (name, Trial { case, loader }) = (trial.name(), trial);
+    let name = trial.name();
     for attempt in 0.. {
         let folder = host.folder.join(format!("{name}-{attempt}"));
         let disk = folder.join("disk.img");
-        let outcome = Attempt { host, base, case, loader, disk, folder: folder.clone() };
-        let outcome = progress::long(&format!("{name}: {}", case.about), outcome.run()).await;
+        let outcome = Attempt { host, base, trial, disk, folder: folder.clone() };
+        let outcome = progress::long(&format!("{name}: {}", trial.case.about), outcome.run()).await;
         match outcome {
             Err(hang) if attempt < HANGS_MAX && is_hang(&hang) => tell(&hang),
             outcome => {
@@ -76,8 +76,7 @@ pub(super) fn tell(hang: &Error) {
 struct Attempt<'a> {
     host: &'a Host,
     base: &'a Base,
-    case: &'static Case,
-    loader: Loader,
+    trial: Trial,
     folder: PathBuf,
     disk: PathBuf,
 }
@@ -86,11 +85,11 @@ impl Attempt<'_> {
     async fn run(&self) -> Result<String> {
         let digest = self.set_up().await?;
         let begun = Instant::now();
-        let boots = self.boot("machine", self.case.machine, self.case.expected).await?;
-        ensure!(boots::equal(&boots, self.case.expected), "the machine booted {boots:?}");
+        let boots = self.boot("machine", self.trial.case.machine, self.trial.case.expected).await?;
+        ensure!(boots::equal(&boots, self.trial.case.expected), "the machine booted {boots:?}");
         let seconds = begun.elapsed().as_secs();
-        self.must_say(self.case.says)?;
-        match self.case.then {
+        self.must_say(self.trial.case.says)?;
+        match self.trial.case.then {
             Then::Nothing => Ok(format!("as it should, {seconds} s after it was powered on")),
             Then::Cause(expected) => {
                 let verdict = state::verdict(&self.disk).await?;
@@ -131,31 +130,30 @@ impl Attempt<'_> {
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).args([&self.base.disk, &self.disk]);
         output(copy).await.context("copy the disk")?;
-        if self.case.image != "2" {
-            let image = self.host.image(self.loader, self.case.image);
+        if self.trial.case.image != "2" {
+            let image = self.host.image(self.trial.loader, self.trial.case.image);
             self.agent(&["stage", &image, "--slot", "b", "--plain-http"]).await?;
         }
         let digest = self.digest().await?;
-        if let Then::DoctorSays(_) = self.case.then {
+        if let Then::DoctorSays(_) = self.trial.case.then {
             state::write_script(&self.disk, EXAMINE).await?;
         }
-        if let Then::ActivateRefuses(_) = self.case.then {
+        if let Then::ActivateRefuses(_) = self.trial.case.then {
             state::write_script(&self.disk, ACTIVATE).await?;
         } else {
             state::write_order(&self.disk, &self.order(&digest)).await?;
-            self.agent(&["activate", "--slot", "b", "--tries", &self.case.tries.to_string()]).await?;
+            self.agent(&["activate", "--slot", "b", "--tries", &self.trial.case.tries.to_string()]).await?;
         }
-        if self.case.kept {
+        if self.trial.case.kept {
             self.agent(&["rollback", "--to", "b"]).await?;
         }
-        spoil::spoil(self.host, &self.disk, &self.folder, Trial { case: self.case, loader: self.loader })
-            .await?;
+        spoil::spoil(self.host, &self.disk, &self.folder, self.trial).await?;
         Ok(digest)
     }
 
     fn order(&self, digest: &str) -> TrialOrder {
         let here = format!("{HOST}:{}", self.host.registry.port());
-        let away = self.case.machine == Circumstances::ClusterAway;
+        let away = self.trial.case.machine == Circumstances::ClusterAway;
         TrialOrder {
             plan_id: "trial".to_owned(),
             digest: digest.to_owned(),
@@ -176,7 +174,7 @@ impl Attempt<'_> {
     /// From the boot to the end of the trial. One that ends before must do so also on a host that is slower by then than it
     /// was.
     fn deadline(&self) -> Duration {
-        match self.case.then {
+        match self.trial.case.then {
             Then::Cause(RollbackCause::Deadline | RollbackCause::ClusterUnreachable) => {
                 self.base.boot_time * SLOWER + Duration::from_secs(45)
             }
@@ -199,10 +197,10 @@ impl Attempt<'_> {
             around => around,
         };
         let patience = Patience {
-            limit: self.base.boot_time * SLOWER * boots + self.wait() + self.case.lasts,
-            hangs_are_the_emulators: !self.case.spoil.before_first_process(),
+            limit: self.base.boot_time * SLOWER * boots + self.wait() + self.trial.case.lasts,
+            hangs_are_the_emulators: !self.trial.case.spoil.before_first_process(),
         };
-        boot(&self.disk, &self.folder.join(name), self.loader, around, expected, patience).await
+        boot(&self.disk, &self.folder.join(name), self.trial.loader, around, expected, patience).await
     }
 
     async fn agent(&self, arguments: &[&str]) -> Result<()> {

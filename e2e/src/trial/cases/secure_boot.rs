@@ -1,15 +1,12 @@
 //! The rows on machines with Secure Boot on: firmware starts shim, shim GRUB, and GRUB a kernel that shim finds signed; or all of it
 //! is signed by the machine's owner.
 
-use evenkeel_crds::node_plan::RollbackCause;
-
 use super::{
     super::case::{Case, Loader, Spoil, Then, up},
     CASE,
 };
 
 const SECURE: Case = Case { loaders: &[Loader::GrubByShim], ..CASE };
-const OWN_KEYS: Case = Case { loaders: &[Loader::SystemdBootOwnKeys], ..CASE };
 /// What the kernel says.
 const LOCKED_DOWN: &str = "Kernel is locked down from EFI Secure Boot";
 /// What GRUB says when shim says no.
@@ -19,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "good",
         about: "a good image is kept and boots again",
+        loaders: &[Loader::GrubByShim, Loader::SystemdBootOwnKeys],
         expected: &[up("b")],
         says: LOCKED_DOWN,
         then: Then::CommitAndBootAgain,
@@ -31,14 +29,6 @@ pub(super) const CASES: &[Case] = &[
         then: Then::DoctorSays(
             "Secure Boot is on: what boots this disk bears the signatures that are asked for",
         ),
-        ..SECURE
-    },
-    Case {
-        name: "check-fails",
-        about: "a health check says no",
-        image: "check-fails",
-        expected: &[up("b"), up("a")],
-        then: Then::Cause(RollbackCause::HostCheck),
         ..SECURE
     },
     Case {
@@ -56,13 +46,5 @@ pub(super) const CASES: &[Case] = &[
         expected: &[up("a")],
         says: REFUSED,
         ..SECURE
-    },
-    Case {
-        name: "good",
-        about: "a good image is kept and boots again",
-        expected: &[up("b")],
-        says: LOCKED_DOWN,
-        then: Then::CommitAndBootAgain,
-        ..OWN_KEYS
     },
 ];
