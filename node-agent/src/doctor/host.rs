@@ -25,11 +25,12 @@ const GUARD: [&str; 2] = ["usr/lib/evenkeel/evenkeel-agent", "usr/lib/systemd/sy
 const WATCHDOGS: &str = "/sys/class/watchdog";
 /// What the kernel's own timer calls itself (`drivers/watchdog/softdog.c`).
 const SOFTDOG: &str = "Software Watchdog";
-/// Where the boot loader says from which partition it was started (systemd's Boot Loader Interface).
+/// Where the boot loader says from which partition it was started (systemd's Boot Loader Interface). Below the host's root: a
+/// container's own `/sys` has no variables of the firmware.
 const LOADER_PARTITION: &str =
-    "/sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    "sys/firmware/efi/efivars/LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 /// Whether the firmware starts signed programs alone (UEFI specification 2.10, section 3.3): four bytes of attributes, and 1 or 0.
-/// In a container only the host's root has it.
+/// Below the host's root like [`LOADER_PARTITION`].
 const SECURE_BOOT: &str = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// File systems by their names in `/proc/filesystems`, which are those of their modules.
 const FILE_SYSTEMS: [&str; 4] = ["erofs", "overlay", "ext4", "vfat"];
@@ -50,7 +51,7 @@ pub(super) fn look(place: &Place, disk: Option<&Disk>) -> HostFacts {
         watchdog: watchdog(Path::new(WATCHDOGS)),
         missing_programs: programs::PROGRAMS.into_iter().filter(missing).collect(),
         missing_in_kernel: missing_in_kernel(&place.proc, programs_root),
-        booted_by: fs::read(LOADER_PARTITION).ok().and_then(|bytes| firmware_text(&bytes)),
+        booted_by: booted_by(programs_root),
         secure_boot: secure_boot(programs_root),
     }
 }
@@ -125,6 +126,10 @@ fn missing_in_kernel(proc: &Path, root: &Path) -> Vec<&'static str> {
     missing.chain((!Path::new(VERITY_LOADED).exists() && !module(VERITY)).then_some(VERITY)).collect()
 }
 
+fn booted_by(root: &Path) -> Option<String> {
+    firmware_text(&fs::read(root.join(LOADER_PARTITION)).ok()?)
+}
+
 fn secure_boot(root: &Path) -> Option<bool> {
     let variable = fs::read(root.join(SECURE_BOOT)).ok()?;
     variable.get(4).map(|value| *value == 1)
@@ -140,23 +145,30 @@ fn firmware_text(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn firmware_says(root: &Path, name: &str, bytes: &[u8]) {
+        let variable = root.join(name);
+        fs::create_dir_all(variable.parent().unwrap()).unwrap();
+        fs::write(variable, bytes).unwrap();
+    }
+
     #[test]
-    fn a_variable_of_the_firmware_is_text() {
-        let bytes = [6, 0, 0, 0, b'E', 0, b'5', 0, 0, 0];
-        assert_eq!(firmware_text(&bytes), Some("E5".to_owned()));
-        assert_eq!(firmware_text(&[1, 2]), None);
+    fn the_loaders_partition_is_a_text_below_the_hosts_root() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(booted_by(root.path()), None);
+        for (bytes, expected) in [(&[6, 0, 0, 0, b'E', 0, b'5', 0, 0, 0][..], Some("E5")), (&[1, 2], None)] {
+            firmware_says(root.path(), LOADER_PARTITION, bytes);
+            assert_eq!(booted_by(root.path()).as_deref(), expected);
+        }
     }
 
     #[test]
     fn whether_secure_boot_is_on_is_behind_the_attributes() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(secure_boot(root.path()), None);
-        let variable = root.path().join(SECURE_BOOT);
-        fs::create_dir_all(variable.parent().unwrap()).unwrap();
         for (bytes, expected) in
             [(&[6, 0, 0, 0, 1][..], Some(true)), (&[6, 0, 0, 0, 0], Some(false)), (&[6, 0], None)]
         {
-            fs::write(&variable, bytes).unwrap();
+            firmware_says(root.path(), SECURE_BOOT, bytes);
             assert_eq!(secure_boot(root.path()), expected);
         }
     }
