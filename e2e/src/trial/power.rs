@@ -25,12 +25,12 @@ use tales::Tale;
 /// Options of `evenkeel-e2e power`.
 #[derive(Clone, Debug, Args)]
 pub struct Arguments {
-    /// Cuts in all.
+    /// Cuts in all, each of which comes while something is done.
     #[arg(long, default_value_t = 100)]
-    pub cuts: u32,
-    /// Cuts in each of these, after which it is left alone.
+    pub cuts: usize,
+    /// Cuts in each of these at most, after which it is left alone.
     #[arg(long, default_value_t = 4)]
-    pub cuts_in_each: u32,
+    pub cuts_in_each: usize,
     /// Where chance begins. A story's own seed is told, and repeats its cuts: after the same steps and as many writes, and
     /// with the same of them lost.
     #[arg(long, default_value_t = 1)]
@@ -59,17 +59,24 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         let mut dice = Dice::new(seed);
         let story = Story::new(&host, &base, loader, Tale::choose(arguments.tale, &mut dice), seed)?;
         match story.tell(&mut dice, cuts).await {
-            Ok(said) => progress::step(&format!("seed {seed}: {said}")),
+            Ok(hit) => {
+                done += hit.len();
+                progress::step(&format!(
+                    "seed {seed}: came to its end after {} cuts; {done} by now",
+                    hit.len()
+                ));
+            }
             Err(error) => {
                 progress::step(&format!("seed {seed} FAILED: {error:#}"));
                 failed.push(seed);
+                // It may have failed before the first one, and would do so for ever.
+                done += 1;
             }
         }
-        done += cuts;
     }
     if failed.is_empty() {
         progress::step(&format!("{done} cuts, and each time the machine came to its end"));
         return Ok(());
     }
-    bail!("of {done} cuts those of the seeds {failed:?} had another end")
+    bail!("the machines of the seeds {failed:?} had another end")
 }

@@ -76,7 +76,7 @@ pub(super) fn empty(disk: &Path) -> Result<()> {
 }
 
 /// What a cut has left on the disk: nothing that boots, or a whole system, which boots alone.
-pub(super) async fn look(story: &Story<'_>, number: u32) -> Result<&'static str> {
+pub(super) async fn look(story: &Story<'_>, number: usize) -> Result<&'static str> {
     // Before its table is whole it is no disk of ours.
     let Ok(slots) = story.host.slots(&story.disk).await else { return Ok("no disk yet") };
     if slots.iter().all(|slot| !slot.bootable) {

@@ -67,14 +67,14 @@ impl<'a> Story<'a> {
         Ok(Self { host, base, loader, tale, seed, disk: folder.join("disk.img"), folder })
     }
 
-    /// Copies the base, lets it do one thing with so many cuts, and looks at what came of it.
-    pub(super) async fn tell(&self, dice: &mut Dice, cuts: u32) -> Result<String> {
+    /// Copies the base, lets it do one thing with so many cuts at most, and looks at what came of it. Gives what each cut hit.
+    pub(super) async fn tell(&self, dice: &mut Dice, cuts: usize) -> Result<Vec<String>> {
         let (name, seed) = (self.tale.name, self.seed);
         self.set_up().await?;
         let done =
             progress::long(&format!("{name} with {cuts} cuts, seed {seed}"), self.go_on(dice, cuts)).await;
         let looked = match done {
-            Ok(said) => self.check().await.map(|()| format!("{name}: {}", said.join("; "))),
+            Ok(hit) => self.check().await.map(|()| hit),
             Err(error) => Err(error),
         };
         if std::env::var_os("KEEP").is_none() {
@@ -131,62 +131,63 @@ impl<'a> Story<'a> {
         Ok((Machine::start("power", &boots, &self.folder, hardware)?, disk))
     }
 
-    /// Gives what each cut hit.
-    async fn go_on(&self, dice: &mut Dice, cuts: u32) -> Result<Vec<String>> {
+    /// Gives what each cut hit; one that comes when all is done already hits nothing, and is the last.
+    async fn go_on(&self, dice: &mut Dice, cuts: usize) -> Result<Vec<String>> {
         let (mut machine, disk) = self.power_on()?;
-        let mut said = Vec::new();
-        let mut hangs = 0;
-        for number in 0..=cuts {
-            let planned = self.plan(dice)?;
-            let cut = (number < cuts).then_some(&planned);
+        let (mut hit, mut hangs, mut at_rest) = (Vec::new(), 0, false);
+        // Places before this one do not come again, or are a step that was told in an earlier boot.
+        let mut first = 0;
+        loop {
+            let more = hit.len() < cuts && !at_rest;
+            let planned = more.then(|| self.plan(dice, first)).transpose()?;
             let begun = self.console().len();
-            while !self.boot(&mut machine, &disk, cut, begun).await? {
+            while !self.boot(&mut machine, &disk, planned.as_ref(), begun).await? {
                 hangs += 1;
                 ensure!(hangs <= HANGS_MAX, "the emulator hung {hangs} times");
                 machine.cut_power()?;
             }
             machine.power_off();
-            let Some(planned) = cut else {
+            let Some(planned) = planned else {
                 disk.lose_power(dice)?;
-                break;
+                return Ok(hit);
             };
-            let mut what = self.lose(&disk, dice, planned, begun)?;
-            if self.tale.installs {
-                let left = install::look(self, number).await.with_context(|| what.clone())?;
-                what = format!("{what}, {left}");
-                progress::step(&format!("  cut {number}: {what}"));
-                if dice.below(2) == 0 && number + 1 < cuts {
-                    progress::step("  the disk is emptied");
-                    install::empty(&self.disk)?;
+            at_rest = !self.is_hit(&disk, &planned, begun);
+            // What is in doubt is lost, kept or torn; the cuts behind this one are the same, however much that is.
+            let lost = disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?;
+            if !at_rest {
+                let mut what = format!("{}, {lost} in doubt", planned.told());
+                if self.tale.installs {
+                    let left = install::look(self, hit.len()).await.with_context(|| what.clone())?;
+                    what = format!("{what}, {left}");
+                    if dice.below(2) == 0 && hit.len() + 1 < cuts {
+                        what += "; the disk is emptied";
+                        install::empty(&self.disk)?;
+                    }
+                } else {
+                    first = first.max(planned.index);
                 }
+                progress::step(&format!("  {}: {what}", self.tale.name));
+                hit.push(what);
             }
-            said.push(what);
             machine.power_on()?;
         }
-        Ok(said)
     }
 
-    /// What is in doubt is lost, kept or torn. Gives what the cut hit.
-    fn lose(&self, disk: &VolatileDisk, dice: &mut Dice, planned: &Planned, begun: usize) -> Result<String> {
-        let came = disk.is_cut();
-        let lost = if self.tale.installs {
-            // The cuts behind this one are the same, however many writes are in doubt now.
-            disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?
-        } else {
-            disk.lose_power(dice)?
-        };
-        let reached = self.console().get(begun..).is_some_and(|news| news.contains(planned.place.words));
-        let place = if reached && came { planned.told() } else { "at rest".to_owned() };
-        Ok(format!("{place}, {lost} in doubt"))
+    /// Whether the cut came where it was to come.
+    fn is_hit(&self, disk: &VolatileDisk, planned: &Planned, begun: usize) -> bool {
+        disk.is_cut() && self.console().get(begun..).is_some_and(|news| news.contains(planned.place.words))
     }
 
-    fn plan(&self, dice: &mut Dice) -> Result<Planned> {
-        let places = self.tale.places;
-        let place = &places[usize::try_from(dice.below(places.len() as u64)).unwrap_or_default()];
+    /// A place that can still come: each boot begins with the first one.
+    fn plan(&self, dice: &mut Dice, first: usize) -> Result<Planned> {
+        let may_come: Vec<usize> =
+            (0..self.tale.places.len()).filter(|index| *index == 0 || *index >= first).collect();
+        let index = may_come[usize::try_from(dice.below(may_come.len() as u64)).unwrap_or_default()];
+        let place = &self.tale.places[index];
         let (writes, part) = (place.skipped + 1 + dice.below(place.writes), place.part.range()?);
         // Asked for these parts alone: the numbers of the other tales stay what they were.
         let at_flush = place.part != Part::All && dice.below(2) == 1;
-        Ok(Planned { place, cut: Cut { writes, part, at_flush } })
+        Ok(Planned { index, place, cut: Cut { writes, part, at_flush } })
     }
 
     /// Lets the machine go on until its power is cut, or without a cut until it has come to its end and is up. False when
@@ -206,7 +207,7 @@ impl<'a> Story<'a> {
             let console = self.console();
             let news = console.get(begun..).unwrap_or_default();
             ensure!(!news.contains(FAILED), "the machine gave up:\n{}", machine.console_tail());
-            if let Some(Planned { place, cut }) = cut.filter(|_| !armed) {
+            if let Some(Planned { place, cut, .. }) = cut.filter(|_| !armed) {
                 // A step that is over does not come again.
                 let over = news.contains(KEPT) && up(&console);
                 if news.contains(place.words) || over {
@@ -262,13 +263,15 @@ impl<'a> Story<'a> {
 
 /// Where the power is to go.
 struct Planned {
+    /// Of the place.
+    index: usize,
     place: &'static Place,
     cut: Cut,
 }
 
 impl Planned {
     fn told(&self) -> String {
-        let Self { place, cut } = self;
+        let Self { place, cut, .. } = self;
         let behind = if cut.at_flush { ", at the flush behind them," } else { "" };
         let part = if place.part == Part::All { String::new() } else { format!(" to {:?}", place.part) };
         format!("{} writes{part}{behind} after `{}`", cut.writes, place.words)

@@ -58,6 +58,8 @@ pub(super) enum Part {
 pub enum Name {
     /// Another image is staged, tried and kept.
     Update,
+    /// The same, but it is given up while it is tried.
+    GivenUp,
     /// Back to the other slot.
     Rollback,
     /// A new beginning.
@@ -67,16 +69,18 @@ pub enum Name {
 }
 
 impl Tale {
-    /// The one with this name, or one by chance: an update is as likely as a way back and a new beginning together. A
-    /// seed's other numbers are the same with a name and without.
+    /// The one with this name, or one by chance, of which an update is twice as likely as another. A seed's other numbers are
+    /// the same with a name and without.
     pub(super) fn choose(name: Option<Name>, dice: &mut Dice) -> &'static Self {
-        let by_chance = match dice.below(4) {
+        let by_chance = match dice.below(5) {
             0 => Name::Rollback,
             1 => Name::Reset,
+            2 => Name::GivenUp,
             _ => Name::Update,
         };
         match name.unwrap_or(by_chance) {
             Name::Update => &UPDATE,
+            Name::GivenUp => &GIVEN_UP,
             Name::Rollback => &ROLLBACK,
             Name::Reset => &RESET,
             Name::Install => &INSTALL,
@@ -133,6 +137,45 @@ esac
         after(KEPT, 20),
     ],
     ends_in: "b",
+    installs: false,
+};
+
+/// Another image is written, tried and given up.
+static GIVEN_UP: Tale = Tale {
+    name: "a trial that is given up",
+    begins_in_b: false,
+    script: r"
+given_up=/var/lib/evenkeel-trial/given-up
+case $(cat /proc/cmdline) in
+*evenkeel.slot=b*)
+    touch $given_up && sync
+    say give up
+    $agent rollback && say back && systemctl reboot
+    sleep 1000
+    ;;
+*)
+    if [ -e $given_up ]; then
+        say kept
+    else
+        say stage
+        until $agent stage IMAGE --slot b --plain-http; do sleep 5; done
+        say activate
+        $agent activate --slot b && say reboot && systemctl reboot
+        sleep 1000
+    fi
+    ;;
+esac
+",
+    cloud_config: None,
+    places: &[
+        after("Linux version", 60),
+        after("evenkeel-power: activate", 40),
+        after("evenkeel-power: reboot", 60),
+        after("evenkeel-power: give up", 12),
+        after("evenkeel-power: back", 60),
+        after(KEPT, 20),
+    ],
+    ends_in: "a",
     installs: false,
 };
 
