@@ -33,8 +33,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(50);
 /// A boot that takes longer than this many usual ones, or a stage in it, has not come up.
 const SLOWER: u32 = 8;
-/// The power goes with the next write.
-const AT_ONCE: Cut = Cut { writes: 1, part: 0..u64::MAX, at_flush: false };
+/// A system that is up and has nothing left to do still writes what it has in memory: ext4 does after 5 s (`commit=` in ext4(5)).
+const REST: Duration = Duration::from_secs(8);
 /// What all scripts begin with.
 const BEGIN: &str = r#"
 agent=/usr/lib/evenkeel/evenkeel-agent
@@ -131,15 +131,14 @@ impl<'a> Story<'a> {
         Ok((Machine::start("power", &boots, &self.folder, hardware)?, disk))
     }
 
-    /// Gives what each cut hit; one that comes when all is done already hits nothing, and is the last.
+    /// Gives what each cut hit. There is none once all is done.
     async fn go_on(&self, dice: &mut Dice, cuts: usize) -> Result<Vec<String>> {
         let (mut machine, disk) = self.power_on()?;
-        let (mut hit, mut hangs, mut at_rest) = (Vec::new(), 0, false);
+        let (mut hit, mut hangs) = (Vec::new(), 0);
         // Places before this one do not come again, or are a step that was told in an earlier boot.
         let mut first = 0;
         loop {
-            let more = hit.len() < cuts && !at_rest;
-            let planned = more.then(|| self.plan(dice, first)).transpose()?;
+            let planned = (hit.len() < cuts).then(|| self.plan(dice, first)).transpose()?;
             let begun = self.console().len();
             while !self.boot(&mut machine, &disk, planned.as_ref(), begun).await? {
                 hangs += 1;
@@ -147,35 +146,25 @@ impl<'a> Story<'a> {
                 machine.cut_power()?;
             }
             machine.power_off();
-            let Some(planned) = planned else {
-                disk.lose_power(dice)?;
-                return Ok(hit);
-            };
-            at_rest = !self.is_hit(&disk, &planned, begun);
+            let planned = planned.filter(|_| disk.is_cut());
             // What is in doubt is lost, kept or torn; the cuts behind this one are the same, however much that is.
             let lost = disk.lose_power(&mut Dice::new(dice.below(u64::MAX)))?;
-            if !at_rest {
-                let mut what = format!("{}, {lost} in doubt", planned.told());
-                if self.tale.installs {
-                    let left = install::look(self, hit.len()).await.with_context(|| what.clone())?;
-                    what = format!("{what}, {left}");
-                    if dice.below(2) == 0 && hit.len() + 1 < cuts {
-                        what += "; the disk is emptied";
-                        install::empty(&self.disk)?;
-                    }
-                } else {
-                    first = first.max(planned.index);
+            let Some(planned) = planned else { return Ok(hit) };
+            let mut what = format!("{}, {lost} in doubt", planned.told());
+            if self.tale.installs {
+                let left = install::look(self, hit.len()).await.with_context(|| what.clone())?;
+                what = format!("{what}, {left}");
+                if dice.below(2) == 0 && hit.len() + 1 < cuts {
+                    what += "; the disk is emptied";
+                    install::empty(&self.disk)?;
                 }
-                progress::step(&format!("  {}: {what}", self.tale.name));
-                hit.push(what);
+            } else {
+                first = first.max(planned.index);
             }
+            progress::step(&format!("  {}: {what}", self.tale.name));
+            hit.push(what);
             machine.power_on()?;
         }
-    }
-
-    /// Whether the cut came where it was to come.
-    fn is_hit(&self, disk: &VolatileDisk, planned: &Planned, begun: usize) -> bool {
-        disk.is_cut() && self.console().get(begun..).is_some_and(|news| news.contains(planned.place.words))
     }
 
     /// A place that can still come: each boot begins with the first one.
@@ -190,8 +179,8 @@ impl<'a> Story<'a> {
         Ok(Planned { index, place, cut: Cut { writes, part, at_flush } })
     }
 
-    /// Lets the machine go on until its power is cut, or without a cut until it has come to its end and is up. False when
-    /// its emulator hung.
+    /// Lets the machine go on until its power is cut, or it has come to its end and is up, and rests where a cut was to come. False
+    /// when its emulator hung.
     async fn boot(
         &self,
         machine: &mut Machine,
@@ -199,7 +188,7 @@ impl<'a> Story<'a> {
         cut: Option<&Planned>,
         begun: usize,
     ) -> Result<bool> {
-        let mut armed = false;
+        let (mut armed, mut over_since) = (false, None);
         let limit = self.boot_limit();
         let end = Instant::now() + limit;
         loop {
@@ -207,18 +196,18 @@ impl<'a> Story<'a> {
             let console = self.console();
             let news = console.get(begun..).unwrap_or_default();
             ensure!(!news.contains(FAILED), "the machine gave up:\n{}", machine.console_tail());
-            if let Some(Planned { place, cut, .. }) = cut.filter(|_| !armed) {
-                // A step that is over does not come again.
-                let over = news.contains(KEPT) && up(&console);
-                if news.contains(place.words) || over {
-                    disk.cut(if over { AT_ONCE } else { cut.clone() });
-                    armed = true;
-                }
+            if let Some(Planned { place, cut, .. }) = cut.filter(|_| !armed)
+                && news.contains(place.words)
+            {
+                disk.cut(cut.clone());
+                armed = true;
             }
-            let done = cut.is_none() && up(&console) && news.contains(KEPT);
-            // A step that writes less than its cut waits for never writes again in a system that is up and idle.
-            let idle = armed && up(&console) && news.contains(KEPT);
-            if disk.is_cut() || done || idle {
+            if news.contains(KEPT) && up(&console) {
+                over_since.get_or_insert_with(Instant::now);
+            }
+            let rests = if cut.is_some() { REST } else { Duration::ZERO };
+            let over = over_since.is_some_and(|since: Instant| since.elapsed() >= rests);
+            if disk.is_cut() || over {
                 return Ok(true);
             }
             if let Some(hang) = machine.hangs()? {
