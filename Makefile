@@ -1,5 +1,5 @@
 # Thin on purpose: what is done stands in the packages.
-.PHONY: demo test sim trials lives power delta bench-node bench-fleet bench-planner build lint deny generate fmt fuzz host-packages
+.PHONY: demo test sim versions trials lives power delta bench-node bench-fleet bench-planner build lint deny generate fmt fuzz host-packages
 
 # Operator and agent run in containers that hold nothing else. The demo builds with the same words (e2e/src/binaries.rs),
 # so that nothing is compiled twice.
@@ -15,7 +15,7 @@ demo: build
 
 # Everything that is checked, in the order in which it is cheap to fail.
 test: host-packages lint build
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 	$(E2E) trial
 	$(E2E) demo
 
@@ -31,9 +31,9 @@ lives: build
 	$(E2E) life $(STORIES) $(if $(GRUB),--grub) $(if $(BIOS),--bios)
 
 # Machines that update themselves, go back or begin anew while their power is cut, CUTS times in all; some two minutes for each.
-# TALE chooses: update, rollback, reset, or install, which is told only when it is chosen.
+# TALE chooses: update, given-up, rollback, reset, or install, which is told only when it is chosen; GRUB=1 the other loader.
 power: build
-	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1) $(if $(TALE),--tale $(TALE))
+	$(E2E) power --cuts $(or $(CUTS),100) --seed $(or $(SEED),1) $(if $(TALE),--tale $(TALE)) $(if $(GRUB),--grub)
 
 # Two versions of a Debian that differ by an update of one package: how much of the second is downloaded and written, as
 # layers and squashed. The versions are built once, which takes minutes.
@@ -92,6 +92,17 @@ FIRST = 0
 sim:
 	EVENKEEL_SIM_FIRST=$(FIRST) EVENKEEL_SIM_CASES=$(SEEDS) cargo test --release --locked -p evenkeel-operator-core \
 		--test simulation -- --nocapture --quiet
+
+# Rollouts in whose middle operator and agents are replaced by those of another version, forwards and back. OTHER is a revision
+# of this repository.
+OTHER_FOLDER = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/other-version
+versions: host-packages
+	@test -n "$(OTHER)" || { echo "say which version: make versions OTHER=REVISION"; exit 1; }
+	rm -rf $(OTHER_FOLDER)/source && mkdir -p $(OTHER_FOLDER)/source
+	git archive $(OTHER) | tar -x -C $(OTHER_FOLDER)/source
+	cd $(OTHER_FOLDER)/source && CARGO_TARGET_DIR=$(OTHER_FOLDER)/target cargo build --locked \
+		-p evenkeel-operator -p evenkeel-node-agent --bins
+	EVENKEEL_OTHER_VERSION=$(OTHER_FOLDER)/target/debug cargo test --locked -p evenkeel-tests --test fleet_versions -- --ignored
 
 # How long one decision takes over 500, 5,000 and 50,000 nodes.
 bench-planner:

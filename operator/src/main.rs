@@ -13,6 +13,8 @@ async fn main() -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     let logs =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // A log whose reader is gone would end the process: the line that says so cannot be written either.
+    let logs = logs.log_internal_errors(false);
     if args.log_json {
         logs.json().init();
     } else {

@@ -1,8 +1,11 @@
 //! The programs under test, built once by the cargo that runs the tests.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tokio::{process::Command, sync::OnceCell};
 
@@ -23,6 +26,16 @@ impl Binaries {
     /// Builds them, if they are not as the sources are.
     pub async fn built() -> Result<&'static Self> {
         BINARIES.get_or_try_init(Self::build).await
+    }
+
+    /// Those that lie in a folder, as of another version.
+    pub fn in_folder(folder: &Path) -> Result<Self> {
+        let program = |name: &str| {
+            let path = folder.join(name);
+            ensure!(path.is_file(), "{} is not there", path.display());
+            Ok(path)
+        };
+        Ok(Self { operator: program("evenkeel-operator")?, agent: program("evenkeel-agent")? })
     }
 
     async fn build() -> Result<Self> {

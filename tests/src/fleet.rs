@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 use crate::{
     audit::Service,
+    binaries::Binaries,
     cluster::Cluster,
     machine::{Machine, MachineOptions, kubelet},
     operator::{Operator, SHORT_LEASE, Settings},
@@ -55,6 +56,8 @@ pub struct FleetOptions {
     pub lifecycle_conditions: bool,
     /// For how long an operator's lease holds.
     pub lease_seconds: u16,
+    /// What it begins with, when that is not what is here.
+    pub programs: Option<Binaries>,
 }
 
 impl FleetOptions {
@@ -67,6 +70,7 @@ impl FleetOptions {
             haste: 1,
             lifecycle_conditions: false,
             lease_seconds: SHORT_LEASE,
+            programs: None,
         }
     }
 }
@@ -88,6 +92,7 @@ pub struct Fleet {
     /// The way from the operators to the API server.
     pub proxy: Proxy,
     lease_seconds: u16,
+    programs: Binaries,
     docker_config: Option<PathBuf>,
     lifecycle_conditions: bool,
     scratch: Scratch,
@@ -125,6 +130,10 @@ impl Fleet {
             client,
             proxy: Proxy::start(cluster.plane.port()).await?,
             lease_seconds: options.lease_seconds,
+            programs: match &options.programs {
+                Some(programs) => programs.clone(),
+                None => Binaries::built().await?.clone(),
+            },
             docker_config,
             lifecycle_conditions: options.lifecycle_conditions,
             scratch,
@@ -157,6 +166,7 @@ impl Fleet {
             folder: self.scratch.path().join(&name),
             name,
             image: self.installed.pinned.clone(),
+            agent: self.programs.agent.clone(),
             labels,
             docker_config: self.docker_config.clone(),
             haste: options.haste,
@@ -174,11 +184,12 @@ impl Fleet {
         let kubeconfig = folder.join(format!("{name}.kubeconfig"));
         fs::write(&kubeconfig, self.cluster.plane.kubeconfig_for(&token, &url))?;
         let settings = Settings {
+            program: self.programs.operator.clone(),
             docker_config: self.docker_config.clone(),
             lifecycle_conditions: self.lifecycle_conditions,
             lease_seconds: self.lease_seconds,
         };
-        let operator = Operator::start(&name, folder, &kubeconfig, settings).await?;
+        let operator = Operator::start(&name, folder, &kubeconfig, settings)?;
         self.operators.push(operator);
         Ok(())
     }

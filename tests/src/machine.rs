@@ -35,6 +35,8 @@ pub struct MachineOptions {
     pub folder: PathBuf,
     /// The image that is installed.
     pub image: String,
+    /// The program that installs it, and is the host's own and at first the pod's.
+    pub agent: PathBuf,
     /// The agent's service account; its token is bound to the node.
     pub agent_account: String,
     /// Labels of the node.
@@ -61,10 +63,12 @@ pub struct Boot {
 }
 
 /// What happens to a machine from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// SIGKILL to the agent; the kubelet starts it again.
     KillAgent,
+    /// The same, and the pod has another program from then on; the host's own stays what it is.
+    ReplaceAgent(PathBuf),
     /// Everything ends at once, and the machine starts again.
     PowerCut,
     /// The kubelet reports a node that is not Ready, or Ready again.
@@ -113,7 +117,7 @@ impl Machine {
         fs::write(folder.join("agent.kubeconfig"), kubeconfig)?;
         let (events, received) = mpsc::unbounded_channel();
         let (name, state_dir) = (options.name.clone(), folder.join("state"));
-        let power = power::Power::new(client, options, disk.clone(), Arc::clone(&seen), received).await?;
+        let power = power::Power::new(client, options, disk.clone(), Arc::clone(&seen), received);
         let task = tokio::spawn(power.run());
         Ok(Self { disk, state_dir, name, seen, events, task })
     }
@@ -186,7 +190,7 @@ impl Drop for Machine {
 }
 
 async fn install(options: &MachineOptions, disk: &Path) -> Result<()> {
-    let mut command = Command::new(&Binaries::built().await?.agent);
+    let mut command = Command::new(&options.agent);
     command.args(["install", &options.image, "--plain-http", "--size", DISK_SIZE, "--slot-size", SLOT_SIZE]);
     command.arg("--disk").arg(disk);
     if let Some(config) = &options.docker_config {

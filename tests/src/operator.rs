@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{binaries::Binaries, rights::NAMESPACE};
+use crate::rights::NAMESPACE;
 
 /// The shortest lease that the operator takes: tests do not wait for takeovers longer than they must.
 pub const SHORT_LEASE: u16 = 3;
@@ -35,6 +35,8 @@ pub struct Operator {
 /// What a replica is told beside its name.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Its program.
+    pub program: PathBuf,
     /// Docker configuration with credentials.
     pub docker_config: Option<PathBuf>,
     /// Whether it writes lifecycle conditions.
@@ -82,12 +84,12 @@ impl Recipe {
 
 impl Operator {
     /// Starts a replica of this name.
-    pub async fn start(name: &str, folder: &Path, kubeconfig: &Path, settings: Settings) -> Result<Self> {
+    pub fn start(name: &str, folder: &Path, kubeconfig: &Path, settings: Settings) -> Result<Self> {
         let recipe = Recipe {
             docker_config: settings.docker_config,
             lifecycle_conditions: settings.lifecycle_conditions,
             lease_seconds: Some(settings.lease_seconds),
-            ..Recipe::new(name, &Binaries::built().await?.operator, folder, kubeconfig)
+            ..Recipe::new(name, &settings.program, folder, kubeconfig)
         };
         Self::follow(recipe)
     }
@@ -148,6 +150,12 @@ impl Operator {
         state.service = state.recipe.start()?;
         state.wanted = true;
         Ok(())
+    }
+
+    /// SIGKILL, and another program in its place.
+    pub fn replace(&self, program: &Path) -> Result<()> {
+        program.clone_into(&mut lock(&self.state).recipe.binary);
+        self.restart()
     }
 
     /// Waits until it says that it is ready.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime},
@@ -28,7 +28,6 @@ use uuid::Uuid;
 
 use super::{Boot, Event, MachineOptions, Seen, TICK, kubelet, program};
 use crate::{
-    binaries::Binaries,
     loader,
     os_image::{HEALTH_CHECK, KERNEL_BOOTS},
 };
@@ -47,6 +46,7 @@ pub struct Power {
     client: Client,
     options: MachineOptions,
     disk: PathBuf,
+    /// The pod's program.
     agent: PathBuf,
     seen: Arc<Mutex<Seen>>,
     events: UnboundedReceiver<Event>,
@@ -72,15 +72,15 @@ enum End {
 }
 
 impl Power {
-    pub async fn new(
+    pub fn new(
         client: Client,
         options: MachineOptions,
         disk: PathBuf,
         seen: Arc<Mutex<Seen>>,
         events: UnboundedReceiver<Event>,
-    ) -> Result<Self> {
-        let agent = Binaries::built().await?.agent.clone();
-        Ok(Self { client, options, disk, agent, seen, events, ready: true })
+    ) -> Self {
+        let agent = options.agent.clone();
+        Self { client, options, disk, agent, seen, events, ready: true }
     }
 
     /// Runs for good; a failure of the machine or of the model is left for the test to see.
@@ -204,7 +204,7 @@ impl Power {
 
     fn start_agent(&self) -> Result<Service> {
         let folder = &self.options.folder;
-        let mut command = self.world("run");
+        let mut command = self.world(&self.agent, "run");
         command.env("NODE_NAME", &self.options.name).env("KUBECONFIG", folder.join("agent.kubeconfig"));
         if let Some(config) = &self.options.docker_config {
             command.env("EVENKEEL_DOCKER_CONFIG", config);
@@ -215,16 +215,16 @@ impl Power {
 
     fn start_guard(&self) -> Result<Service> {
         let folder = &self.options.folder;
-        let mut command = self.world("guard");
+        let mut command = self.world(&self.options.agent, "guard");
         command.arg("--health-dir").arg(folder.join("health.d"));
         // Without systemctl the guard takes the host for up, as the model's is.
         command.env("PATH", folder.join("nothing"));
         program("guard", command, folder)
     }
 
-    fn world(&self, subcommand: &str) -> Command {
+    fn world(&self, program: &Path, subcommand: &str) -> Command {
         let folder = &self.options.folder;
-        let mut command = Command::new(&self.agent);
+        let mut command = Command::new(program);
         command.arg(subcommand).env("EVENKEEL_DISK", &self.disk).env("NO_COLOR", "1");
         command.env("EVENKEEL_STATE_DIR", folder.join("state")).env("EVENKEEL_PROC", folder.join("proc"));
         command.env("EVENKEEL_REBOOT_COMMAND", folder.join("reboot.sh"));
@@ -242,6 +242,10 @@ impl Power {
             while let Ok(event) = self.events.try_recv() {
                 match event {
                     Event::KillAgent => up.agent.kill(),
+                    Event::ReplaceAgent(program) => {
+                        self.agent = program;
+                        up.agent.kill();
+                    }
                     Event::PowerCut => return Ok(End::PowerCut),
                     Event::Ready(ready) => {
                         self.ready = ready;
@@ -269,7 +273,7 @@ impl Power {
         let runs = up.unit.is_some() && failed.is_none();
         if !runs && (changed != up.noticed || failed == Some(true)) {
             up.noticed = changed;
-            let mut command = self.world("cloud-config");
+            let mut command = self.world(&self.options.agent, "cloud-config");
             command.arg("live").arg("--health-dir").arg(self.options.folder.join("health.d"));
             command.arg("--root").arg(self.options.folder.join("proc/1/root"));
             up.unit = Some(program("unit", command, &self.options.folder)?);
