@@ -1,7 +1,7 @@
 //! What a bystander sees of a fleet: every change of nodes, plans and images, and the worst that ever was.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -45,9 +45,9 @@ impl Watch {
     pub fn start(client: &Client) -> Self {
         let world = Arc::new(Mutex::new(World::default()));
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow::<Node>(client.clone(), Arc::clone(&world), World::take_node));
-        tasks.spawn(follow::<NodePlan>(client.clone(), Arc::clone(&world), World::take_plan));
-        tasks.spawn(follow::<ManagedOSImage>(client.clone(), Arc::clone(&world), World::take_image));
+        tasks.spawn(follow::<Node>(client.clone(), Arc::clone(&world), World::take_nodes));
+        tasks.spawn(follow::<NodePlan>(client.clone(), Arc::clone(&world), World::take_plans));
+        tasks.spawn(follow::<ManagedOSImage>(client.clone(), Arc::clone(&world), World::take_images));
         Self { world, _tasks: tasks }
     }
 
@@ -68,43 +68,63 @@ fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-async fn follow<K>(client: Client, world: Arc<Mutex<World>>, take: fn(&mut World, String, Option<K>))
+/// An object by its name; absent: it is gone.
+type Change<K> = (String, Option<K>);
+
+/// What is listed, at first and after an API server was away, is taken at once: half of it beside what was known before would be a
+/// world that never was.
+async fn follow<K>(client: Client, world: Arc<Mutex<World>>, take: fn(&mut World, Vec<Change<K>>))
 where
     K: Resource<Scope = kube::core::ClusterResourceScope, DynamicType = ()>,
     K: Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
     pin_mut!(stream);
+    let (mut known, mut listed) = (BTreeSet::new(), Vec::new());
     while let Some(event) = stream.next().await {
-        match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
-                take(&mut lock(&world), object.name_any(), Some(object));
+        let changes = match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
             }
-            Ok(watcher::Event::Delete(object)) => take(&mut lock(&world), object.name_any(), None),
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.push((object.name_any(), Some(object)));
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => {
+                let there: BTreeSet<String> = listed.iter().map(|(name, _)| name.clone()).collect();
+                let gone = known.difference(&there).map(|name: &String| (name.clone(), None));
+                listed.drain(..).chain(gone).collect()
+            }
+            Ok(watcher::Event::Apply(object)) => vec![(object.name_any(), Some(object))],
+            Ok(watcher::Event::Delete(object)) => vec![(object.name_any(), None)],
             // An API server that is away comes back.
-            Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {}
-        }
+            Err(_) => continue,
+        };
+        known.extend(changes.iter().map(|(name, _)| name.clone()));
+        take(&mut lock(&world), changes);
     }
 }
 
 impl World {
-    fn take_node(&mut self, name: String, node: Option<Node>) {
-        put(&mut self.nodes, name, node);
+    fn take_nodes(&mut self, changes: Vec<Change<Node>>) {
+        put(&mut self.nodes, changes);
         self.worst = self.worst.max(self.nodes.values().filter(|node| !serves(node)).count());
     }
 
-    fn take_plan(&mut self, name: String, plan: Option<NodePlan>) {
-        if let Some(status) = plan.as_ref().and_then(|plan| plan.status.as_ref()) {
+    fn take_plans(&mut self, changes: Vec<Change<NodePlan>>) {
+        for (name, plan) in &changes {
+            let Some(status) = plan.as_ref().and_then(|plan| plan.status.as_ref()) else { continue };
             let seen = (name.clone(), status.plan_id.clone().unwrap_or_default(), status.phase);
-            if self.phases.iter().rev().find(|(node, ..)| *node == name) != Some(&seen) {
+            if self.phases.iter().rev().find(|(node, ..)| node == name) != Some(&seen) {
                 self.phases.push(seen);
             }
         }
-        put(&mut self.plans, name, plan);
+        put(&mut self.plans, changes);
     }
 
-    fn take_image(&mut self, name: String, image: Option<ManagedOSImage>) {
-        put(&mut self.images, name, image);
+    fn take_images(&mut self, changes: Vec<Change<ManagedOSImage>>) {
+        put(&mut self.images, changes);
     }
 
     /// The agent's account of a node.
@@ -144,11 +164,13 @@ impl World {
     }
 }
 
-fn put<T>(map: &mut BTreeMap<String, T>, name: String, object: Option<T>) {
-    match object {
-        Some(object) => map.insert(name, object),
-        None => map.remove(&name),
-    };
+fn put<T>(map: &mut BTreeMap<String, T>, changes: Vec<Change<T>>) {
+    for (name, object) in changes {
+        match object {
+            Some(object) => map.insert(name, object),
+            None => map.remove(&name),
+        };
+    }
 }
 
 fn serves(node: &Node) -> bool {
