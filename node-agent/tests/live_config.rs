@@ -162,9 +162,9 @@ fn a_step_that_fails_and_a_check_that_fails_are_named() {
     let check = host.at("health/50-check");
     fs::write(&check, "#!/bin/sh\necho it is not well; exit 1\n").unwrap();
     fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
-    // Its time is over before a check is asked thrice.
+    // Its time is over before a check is asked again, ten seconds later.
     let order = host.order(setting("after", ""));
-    host.state.write_live_order(&Order { deadline_seconds: 1, ..order }).unwrap();
+    host.state.write_live_order(&Order { deadline_seconds: 9, ..order }).unwrap();
     host.unit();
     let (cause, message) = host.given_up();
     assert_eq!((cause, host.motd()), (RollbackCause::HostCheck, "before".to_owned()));

@@ -27,7 +27,7 @@ use crate::{
     binaries::Binaries,
     cluster::Cluster,
     machine::{Machine, MachineOptions, kubelet},
-    operator::{Operator, SHORT_LEASE, Settings},
+    operator::{LEASE, Operator, Settings},
     os_image::OsImage,
     proxy::Proxy,
     rights, store,
@@ -38,8 +38,8 @@ use crate::{
 pub const REPOSITORY: &str = "model/os";
 const POLL: Duration = Duration::from_millis(100);
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// An event follows what it tells within a look or two of the operator.
-const EVENT_LIMIT: Duration = Duration::from_secs(20);
+/// An event follows what it tells within a look or two of the operator; that may have to come first.
+const EVENT_LIMIT: Duration = Duration::from_mins(1);
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl FleetOptions {
             credentials: None,
             haste: 1,
             lifecycle_conditions: false,
-            lease_seconds: SHORT_LEASE,
+            lease_seconds: LEASE,
             programs: None,
         }
     }

@@ -19,7 +19,9 @@ use tokio::{
 
 use crate::rights::NAMESPACE;
 
-/// The shortest lease that the operator takes: tests do not wait for takeovers longer than they must.
+/// What the operator takes when it is told nothing: a busy machine does not make it lose the lease, and what it counted with that.
+pub const LEASE: u16 = 15;
+/// The shortest lease that the operator takes: takeovers are not waited for longer than they must be.
 pub const SHORT_LEASE: u16 = 3;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const STOP_TIME: Duration = Duration::from_secs(10);

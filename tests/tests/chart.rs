@@ -144,6 +144,9 @@ async fn gates_may_look_at_what_a_labelled_role_gives_and_forced_drains_may_dele
     assert!(!may(&operator, "patch", "ceph.rook.io", "cephclusters", "").await?);
     assert!(!may(&operator, "delete", "", "pods", "").await?);
     rights::apply_with(&cluster, &["--set", "operator.forceDrain=true"]).await?;
-    assert!(may(&operator, "delete", "", "pods", "").await?);
-    Ok(())
+    wait::until(Duration::from_secs(30), async || {
+        anyhow::ensure!(may(&operator, "delete", "", "pods", "").await?, "not yet");
+        Ok(())
+    })
+    .await
 }

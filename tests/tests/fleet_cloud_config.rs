@@ -144,7 +144,9 @@ async fn a_change_reaches_every_node_without_a_reboot_where_that_is_declared() -
     bad["stages"]["network"] = json!([{ "name": "impossible", "commands": ["false"] }]);
     want(bad).await?;
     let stopped = |world: &World| {
-        world.condition("os", "Stalled").is_some_and(|(_, reason, _)| reason == "RolloutStopped")
+        let stalled = world.condition("os", "Stalled");
+        stalled.is_some_and(|(_, reason, _)| reason == "RolloutStopped")
+            && nodes.into_iter().any(|node| world.phase(node) == Phase::RolledBack)
     };
     let world = fleet.until("the rollout stops", ROLLOUT, stopped).await?;
     let tried: Vec<&str> = nodes.into_iter().filter(|node| world.phase(node) == Phase::RolledBack).collect();

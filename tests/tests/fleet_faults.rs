@@ -11,6 +11,7 @@ use evenkeel_e2e::wait;
 use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     machine::Event,
+    operator::SHORT_LEASE,
     os_image::OsImage,
     watch::World,
 };
@@ -75,7 +76,7 @@ fn steps(world: &World) -> impl Iterator<Item = Step> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_operator_takes_over_when_the_one_with_the_lease_is_killed() -> Result<()> {
-    let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
+    let mut fleet = Fleet::start(&FleetOptions { lease_seconds: SHORT_LEASE, ..FleetOptions::of(3) }).await?;
     fleet.add_operator().await?;
     for operator in &fleet.operators {
         operator.wait_ready().await?;
@@ -184,7 +185,8 @@ async fn an_image_is_not_held_to_be_bad_because_the_cluster_was_away() -> Result
     let back = status.rolled_back.clone().unwrap();
     assert_eq!(back.cause, RollbackCause::ClusterUnreachable, "{}", back.message);
     assert!(status.bad_digests.is_empty(), "{status:?}");
-    // Once a person has seen to it, the same image is tried again.
+    // Once a person has seen to it, the same image is tried again, and has time.
+    fleet.want("os", &second.tagged, json!({ "rollout": { "soakSeconds": 0 } })).await?;
     let plans: Api<NodePlan> = Api::all(fleet.client.clone());
     plans.delete("node-1", &DeleteParams::default()).await?;
     fleet.until_all_run(&second.digest, ROLLOUT).await?;

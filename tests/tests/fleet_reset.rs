@@ -70,7 +70,9 @@ async fn a_machine_begins_anew_once_and_keeps_its_image() -> Result<()> {
     annotate(&fleet, "node-1", "oem").await?;
     fleet.machine("node-1")?.happen(evenkeel_tests::machine::Event::KillAgent);
     let quiet = |world: &World| {
-        done(world) && world.condition("os", "Ready").is_some_and(|(status, ..)| status == "True")
+        // Before the order is seen all is as it was.
+        let begun = fleet.machine("node-1").is_ok_and(|machine| machine.boots().len() > 3);
+        begun && done(world) && world.condition("os", "Ready").is_some_and(|(status, ..)| status == "True")
     };
     fleet.until("node-1 has begun anew again, and nothing is left to do", LIMIT, quiet).await?;
     assert!(mine.exists(), "only what was named is lost");

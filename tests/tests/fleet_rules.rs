@@ -124,8 +124,10 @@ async fn what_was_changed_on_nodes_is_undone_when_the_image_is_deleted_in_the_mi
         assert!(!node.annotations().contains_key(CORDONED_BY), "{}", node.name_any());
     }
     assert_eq!(fleet.machine("node-2")?.boots().len(), 1, "node-2 was started after its image was deleted");
-    let phases = fleet.watch.world().phases;
-    assert!(phases.iter().any(|(node, _, seen)| node == "node-1" && *seen == Phase::Committed), "{phases:?}");
+    let committed = |world: &World| {
+        world.phases.iter().any(|(node, _, seen)| node == "node-1" && *seen == Phase::Committed)
+    };
+    fleet.until("node-1 has committed", ROLLOUT, committed).await?;
     // It is not left between two slots.
     let machine = fleet.machine("node-1")?;
     let slots = machine.slots().await?;

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_failing_check_is_named_with_its_last_words() {
         let folder = folder("echo first >&2; echo 'no disk' >&2; exit 4");
-        let said = ask(folder.path(), in_seconds(1)).unwrap_err();
+        let said = ask(folder.path(), in_seconds(9)).unwrap_err();
         assert!(said.contains("10-check") && said.contains("no disk") && said.contains('4'), "{said}");
     }
 

@@ -32,7 +32,7 @@ fn machine() -> Platform {
 fn options() -> RegistryOptions {
     let limits = Limits {
         // Longer than a busy machine lets a healthy server wait.
-        idle: Duration::from_secs(1),
+        idle: Duration::from_secs(3),
         pause: Duration::from_millis(2),
         pause_busy: Duration::from_millis(5),
         pause_max: Duration::from_millis(20),

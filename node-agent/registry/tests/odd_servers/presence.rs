@@ -41,7 +41,7 @@ async fn serve(place: Place) -> Server {
 
 fn mirrored(mirror: Option<&Server>) -> RegistryOptions {
     let mut options = options();
-    options.limits.connect = Duration::from_millis(500);
+    options.limits.connect = Duration::from_secs(2);
     options.pull.mirrors.extend(mirror.map(|server| Mirror {
         registry: "*".into(),
         url: format!("http://{}", server.address),
