@@ -88,7 +88,7 @@ fn without_a_cluster_it_waits_and_ends_when_it_is_told_to() {
     host.until_logged("log", "cannot watch this node's plan");
     let (status, elapsed) = agent.terminate();
     assert!(status.success(), "{status}");
-    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
 }
 
 #[test]

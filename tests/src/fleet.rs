@@ -38,8 +38,8 @@ use crate::{
 pub const REPOSITORY: &str = "model/os";
 const POLL: Duration = Duration::from_millis(100);
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// An event follows what it tells within a look or two of the operator; that may have to come first.
-const EVENT_LIMIT: Duration = Duration::from_mins(1);
+/// An event follows what it tells within a look or two of the operator.
+const EVENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -91,10 +91,10 @@ pub struct Fleet {
     pub client: Client,
     /// The way from the operators to the API server.
     pub proxy: Proxy,
-    lease_seconds: u16,
-    programs: Binaries,
-    docker_config: Option<PathBuf>,
-    lifecycle_conditions: bool,
+    /// What every operator is told.
+    settings: Settings,
+    /// What every machine begins with.
+    agent: PathBuf,
     scratch: Scratch,
     /// The control plane.
     pub cluster: Cluster,
@@ -121,6 +121,10 @@ impl Fleet {
             .as_ref()
             .map(|(name, password)| write_docker_config(&folder, &registry.address(), name, password))
             .transpose()?;
+        let programs = match &options.programs {
+            Some(programs) => programs.clone(),
+            None => Binaries::built().await?.clone(),
+        };
         let mut fleet = Self {
             watch: Watch::start(&client),
             machines: BTreeMap::new(),
@@ -129,13 +133,13 @@ impl Fleet {
             installed,
             client,
             proxy: Proxy::start(cluster.plane.port()).await?,
-            lease_seconds: options.lease_seconds,
-            programs: match &options.programs {
-                Some(programs) => programs.clone(),
-                None => Binaries::built().await?.clone(),
+            settings: Settings {
+                program: programs.operator,
+                docker_config,
+                lifecycle_conditions: options.lifecycle_conditions,
+                lease_seconds: options.lease_seconds,
             },
-            docker_config,
-            lifecycle_conditions: options.lifecycle_conditions,
+            agent: programs.agent,
             scratch,
             cluster,
         };
@@ -166,9 +170,9 @@ impl Fleet {
             folder: self.scratch.path().join(&name),
             name,
             image: self.installed.pinned.clone(),
-            agent: self.programs.agent.clone(),
+            agent: self.agent.clone(),
             labels,
-            docker_config: self.docker_config.clone(),
+            docker_config: self.settings.docker_config.clone(),
             haste: options.haste,
             agent_account: agent.to_owned(),
         }
@@ -183,13 +187,7 @@ impl Fleet {
         let folder = self.scratch.path();
         let kubeconfig = folder.join(format!("{name}.kubeconfig"));
         fs::write(&kubeconfig, self.cluster.plane.kubeconfig_for(&token, &url))?;
-        let settings = Settings {
-            program: self.programs.operator.clone(),
-            docker_config: self.docker_config.clone(),
-            lifecycle_conditions: self.lifecycle_conditions,
-            lease_seconds: self.lease_seconds,
-        };
-        let operator = Operator::start(&name, folder, &kubeconfig, settings)?;
+        let operator = Operator::start(&name, folder, &kubeconfig, self.settings.clone())?;
         self.operators.push(operator);
         Ok(())
     }

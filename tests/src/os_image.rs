@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use evenkeel_e2e::registry::{self, Compression, Image, Layer, Pushed, Registry};
+use serde_json::{Value, json};
 
 /// What the kernel's file says of itself.
 pub const KERNEL_BOOTS: &str = "this kernel boots\n";
@@ -10,6 +11,14 @@ pub const KERNEL_BOOTS: &str = "this kernel boots\n";
 pub const KERNEL_PANICS: &str = "this kernel panics\n";
 /// The health check of an image, as the guard finds it.
 pub const HEALTH_CHECK: &str = "/usr/lib/evenkeel/health.d/50-check";
+
+/// Bytes of a file that does not compress, in an image that takes its time to stage.
+const LARGE: usize = 24 << 20;
+
+/// How an image is pulled of which it is to be seen that it is being staged: what is staged at once is never reported so.
+pub fn slowly() -> Value {
+    json!({ "maxBytesPerSecond": LARGE / 3 })
+}
 
 /// An OS image to be made.
 #[derive(Clone, Debug)]
@@ -39,6 +48,11 @@ impl OsImage {
             initrd: 64 << 10,
             architecture: "amd64",
         }
+    }
+
+    /// The same, which takes three seconds when it is pulled [`slowly`].
+    pub fn large(version: &str) -> Self {
+        Self { filler: LARGE, ..Self::good(version) }
     }
 
     /// Pushes it as `REPOSITORY:VERSION`, in a base layer that versions share and one of its own.

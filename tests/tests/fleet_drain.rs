@@ -69,6 +69,7 @@ async fn an_overdue_drain_goes_on_or_gives_up_or_deletes_as_was_asked() -> Resul
     let second = fleet.publish(&OsImage::good("2")).await?;
     let drain = |on_timeout: &str| json!({ "drain": { "dryRun": false, "timeoutSeconds": 2, "onTimeout": on_timeout } });
     fleet.want("os", &second.tagged, drain("Retry")).await?;
+    fleet.until("the drain begins", ROLLOUT, |world| !world.serves("node-1")).await?;
     fleet.until_event("os", &["DrainOverdue", "node-1", "disruption budget web"]).await?;
     assert_eq!(fleet.cordoned().await?, ["node-1"], "it goes on");
     // With two of them the API server says that it does not know what to do.

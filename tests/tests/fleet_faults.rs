@@ -12,11 +12,11 @@ use evenkeel_tests::{
     fleet::{Fleet, FleetOptions},
     machine::Event,
     operator::SHORT_LEASE,
-    os_image::OsImage,
+    os_image::{OsImage, slowly},
     watch::World,
 };
 use kube::{Api, api::DeleteParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 const ROLLOUT: Duration = Duration::from_mins(4);
@@ -94,17 +94,10 @@ async fn another_operator_takes_over_when_the_one_with_the_lease_is_killed() -> 
     in_good_order(&fleet, &second.digest).await
 }
 
-/// An image that takes its time to stage, and how it is pulled: what is staged at once is never reported as being staged.
-const LARGE: usize = 24 << 20;
-
-fn slowly() -> Value {
-    json!({ "maxBytesPerSecond": LARGE / 3 })
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_agent_is_killed_in_every_phase() -> Result<()> {
     let fleet = Fleet::start(&FleetOptions::of(2)).await?;
-    let second = fleet.publish(&OsImage { filler: LARGE, ..OsImage::good("2") }).await?;
+    let second = fleet.publish(&OsImage::large("2")).await?;
     fleet.want("os", &second.tagged, json!({ "pull": slowly(), "rollout": { "soakSeconds": 2 } })).await?;
     let mut killed: BTreeSet<(String, Phase)> = BTreeSet::new();
     let end = Instant::now() + ROLLOUT;
@@ -126,7 +119,7 @@ async fn the_agent_is_killed_in_every_phase() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_power_goes_while_it_stages_when_it_is_staged_on_trial_and_after() -> Result<()> {
     let fleet = Fleet::start(&FleetOptions::of(1)).await?;
-    let second = fleet.publish(&OsImage { filler: LARGE, ..OsImage::good("2") }).await?;
+    let second = fleet.publish(&OsImage::large("2")).await?;
     fleet.want("os", &second.tagged, json!({ "pull": slowly(), "rollout": { "soakSeconds": 2 } })).await?;
     let machine = fleet.machine("node-1")?;
     // Each start on trial uses up one of three tries; these cuts leave one.
@@ -147,7 +140,7 @@ async fn the_power_goes_while_it_stages_when_it_is_staged_on_trial_and_after() -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn api_server_and_registry_are_killed_in_the_middle() -> Result<()> {
     let mut fleet = Fleet::start(&FleetOptions::of(3)).await?;
-    let second = fleet.publish(&OsImage { filler: LARGE, ..OsImage::good("2") }).await?;
+    let second = fleet.publish(&OsImage::large("2")).await?;
     fleet.want("os", &second.tagged, json!({ "pull": slowly() })).await?;
     let staging = |world: &World| world.phases.iter().any(|(.., phase)| *phase == Phase::Staging);
     fleet.until("a node stages", ROLLOUT, staging).await?;

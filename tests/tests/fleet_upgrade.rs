@@ -101,6 +101,7 @@ async fn bad_image(fleet: &Fleet) -> Result<()> {
         })
         .await?;
     let first = world.status("node-1").unwrap();
+    assert_eq!(first.phase, Phase::RolledBack);
     assert_eq!(first.rolled_back.as_ref().unwrap().cause, RollbackCause::Bootloader);
     let (status, _, message) = world.condition("os", "Stalled").unwrap();
     assert_eq!(status, "True");

@@ -9,15 +9,13 @@ use evenkeel_tests::{
     binaries::Binaries,
     fleet::{Fleet, FleetOptions},
     machine::Event,
-    os_image::OsImage,
+    os_image::{OsImage, slowly},
     watch::World,
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 const ROLLOUT: Duration = Duration::from_mins(5);
-/// An image that takes its time to stage: what is staged at once is never reported as being staged.
-const LARGE: usize = 24 << 20;
 /// In which phase each node's agent is replaced.
 const REPLACED_IN: [(&str, Phase); 4] = [
     ("node-1", Phase::Staging),
@@ -57,8 +55,8 @@ async fn replaced_in_the_middle(from: Binaries, to: Binaries) -> Result<()> {
     let failed = failed(&world).context("no node is back")?;
 
     fleet.watch.forget();
-    let good = fleet.publish(&OsImage { filler: LARGE, ..OsImage::good("3") }).await?;
-    fleet.want("os", &good.tagged, json!({ "pull": { "maxBytesPerSecond": LARGE / 3 } })).await?;
+    let good = fleet.publish(&OsImage::large("3")).await?;
+    fleet.want("os", &good.tagged, json!({ "pull": slowly() })).await?;
     replace(&fleet, &to).await?;
     let world = fleet.until_all_run(&good.digest, ROLLOUT).await?;
     ensure!(world.worst <= 1, "{} nodes were out of service at once", world.worst);
@@ -77,8 +75,8 @@ async fn replaced_in_the_middle(from: Binaries, to: Binaries) -> Result<()> {
 /// Each agent in its phase, and the operator once the first node is on its way.
 async fn replace(fleet: &Fleet, to: &Binaries) -> Result<()> {
     let (mut replaced, end) = (BTreeSet::new(), Instant::now() + ROLLOUT);
-    let mut operator_is = false;
-    while replaced.len() < REPLACED_IN.len() || !operator_is {
+    let mut operator_replaced = false;
+    while replaced.len() < REPLACED_IN.len() || !operator_replaced {
         ensure!(Instant::now() < end, "only {replaced:?} were replaced\n{}", fleet.account());
         let phases = fleet.watch.world().phases;
         for (node, phase) in REPLACED_IN {
@@ -87,9 +85,9 @@ async fn replace(fleet: &Fleet, to: &Binaries) -> Result<()> {
                 fleet.machine(node)?.happen(Event::ReplaceAgent(to.agent.clone()));
             }
         }
-        if !operator_is && phases.iter().any(|(.., phase)| *phase == Phase::Rebooting) {
+        if !operator_replaced && phases.iter().any(|(.., phase)| *phase == Phase::Rebooting) {
             fleet.operators[0].replace(&to.operator)?;
-            operator_is = true;
+            operator_replaced = true;
         }
         sleep(Duration::from_millis(5)).await;
     }

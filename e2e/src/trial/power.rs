@@ -60,11 +60,8 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         let story = Story::new(&host, &base, loader, Tale::choose(arguments.tale, &mut dice), seed)?;
         match story.tell(&mut dice, cuts).await {
             Ok(hit) => {
-                done += hit.len();
-                progress::step(&format!(
-                    "seed {seed}: came to its end after {} cuts; {done} by now",
-                    hit.len()
-                ));
+                done += hit;
+                progress::step(&format!("seed {seed}: came to its end after {hit} cuts; {done} by now"));
             }
             Err(error) => {
                 progress::step(&format!("seed {seed} FAILED: {error:#}"));

@@ -118,13 +118,7 @@ case $(cat /proc/cmdline) in
     say commit
     $agent commit --slot b && say kept
     ;;
-*)
-    say stage
-    until $agent stage IMAGE --slot b --plain-http; do sleep 5; done
-    say activate
-    $agent activate --slot b && say reboot && systemctl reboot
-    sleep 1000
-    ;;
+*) try_image ;;
 esac
 ",
     cloud_config: None,
@@ -154,15 +148,7 @@ case $(cat /proc/cmdline) in
     sleep 1000
     ;;
 *)
-    if [ -e $given_up ]; then
-        say kept
-    else
-        say stage
-        until $agent stage IMAGE --slot b --plain-http; do sleep 5; done
-        say activate
-        $agent activate --slot b && say reboot && systemctl reboot
-        sleep 1000
-    fi
+    if [ -e $given_up ]; then say kept; else try_image; fi
     ;;
 esac
 ",
